@@ -1,0 +1,51 @@
+# make alone prints the targets. PYTHON, PRESET, DATA, OUT and SEED can be set on the command line.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+PRESET ?= cpu
+OUT    ?= runs/$(PRESET)
+SEED   ?= 0
+DATA   ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env lock reproduce test lint lab clean
+
+help:  ## print the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+env: $(VENV)/.ready  ## build .venv from requirements.lock (does nothing when it is up to date)
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+	  { echo "Python 3.11 to 3.13 is needed; this is $$($(PYTHON) --version). Use make PYTHON=python3.12 (say)."; exit 2; }
+	@echo "Building $(VENV): downloads torch and torchvision with their CUDA libraries and the rest from PyPI," \
+	  "about 5 GB on Linux, some two minutes on a fast line."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	@touch $@
+
+lock: env  ## pin again what pyproject.toml asks for
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --no-header \
+	  --no-emit-index-url pyproject.toml -o requirements.lock
+
+reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA= OUT=runs/cpu SEED=0)
+	$(BIN)/python -m pcl_lib.reproduce --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out $(OUT) --seed $(SEED)
+
+test: env  ## lint, types, unit tests and every notebook at the smoke preset
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+lint: env  ## mend what ruff can mend, then check types
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/mypy
+
+lab: env  ## open JupyterLab on the notebooks
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+clean:  ## remove .venv and caches; runs/ and data/ stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info
