@@ -1,0 +1,6 @@
+"""Encoder, decoder, PCL and their checkpoints."""
+
+from pcl_lib.models.checkpoint import checkpoint_notes, load_checkpoint, save_checkpoint
+from pcl_lib.models.pcl import PCL, Features
+
+__all__ = ["PCL", "Features", "checkpoint_notes", "load_checkpoint", "save_checkpoint"]

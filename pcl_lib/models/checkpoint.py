@@ -1,0 +1,73 @@
+"""Weights on disk: safetensors with the model's settings in the header, written atomically."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+from torch import Tensor
+
+from pcl_lib.errors import BadInput
+from pcl_lib.files import replace_atomically
+from pcl_lib.models.pcl import PCL
+from pcl_lib.presets import ModelPreset, from_dict, to_dict
+
+
+def save_checkpoint(model: PCL, path: Path | str, **notes: str | int | float) -> None:
+    """Write the weights of `model` to `path` (.safetensors), with its settings and `notes` in the header.
+
+    Raises BadInput where the folder cannot be written or the disk is full; a file there before stays.
+    """
+    header = {"model": json.dumps(to_dict(model.config)), "notes": json.dumps(notes)}
+    weights: dict[str, Tensor] = {k: v.contiguous().cpu() for k, v in model.state_dict().items()}
+    with replace_atomically(Path(path)) as temporary:
+        safetensors.torch.save_file(weights, temporary, metadata=header)
+
+
+def load_checkpoint(path: Path | str, device: str = "cpu") -> PCL:
+    """A `PCL` in eval mode from a file of `save_checkpoint`.
+
+    Raises BadInput where the file is missing, torn, not the kit's, or does not fit its own settings.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise BadInput(f"no checkpoint at {path}: train one with python -m pcl_lib.pretrain")
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            header = file.metadata() or {}
+        weights = safetensors.torch.load_file(path, device=device)
+    except (safetensors.SafetensorError, OSError) as error:
+        raise BadInput(
+            f"{path} is not a readable safetensors file ({error}): delete it and train again"
+        ) from None
+    if "model" not in header:
+        raise BadInput(f"{path} was not written by this kit: its header holds no model settings")
+    model = PCL(from_dict(ModelPreset, json.loads(header["model"]), "model."))
+    load_weights(model, weights, str(path))
+    return model.to(device).eval()
+
+
+def checkpoint_notes(path: Path | str) -> dict[str, str | int | float]:
+    """What `save_checkpoint` was told about the weights at `path`: method, preset, seed, data, ..."""
+    with safetensors.safe_open(path, "pt") as file:
+        notes: dict[str, str | int | float] = json.loads((file.metadata() or {}).get("notes", "{}"))
+    return notes
+
+
+def load_weights(model: PCL, weights: dict[str, Tensor], where: str) -> None:
+    """Load weights strictly. Raises BadInput naming the first key that is missing, extra or of another shape."""
+    own = model.state_dict()
+    for kind, keys in (
+        ("lacks", own.keys() - weights.keys()),
+        ("has the unknown key", weights.keys() - own.keys()),
+    ):
+        if keys:
+            raise BadInput(f"{where} {kind} {sorted(keys)[0]} ({len(keys)} in all): it is of another model")
+    for key, value in own.items():
+        if weights[key].shape != value.shape:
+            raise BadInput(
+                f"{where}: {key} has shape {tuple(weights[key].shape)}, the model needs {tuple(value.shape)}"
+            )
+    model.load_state_dict(weights)

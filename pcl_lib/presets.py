@@ -1,0 +1,204 @@
+"""Every setting of a run, in frozen dataclasses; `PRESETS` holds the four that ship.
+
+`dataclasses.replace` changes a copy; `override` does it by dotted key and `from_dict` reads a
+config.json back. An unknown key or a value of another type is an error that names the key.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from pcl_lib.errors import BadInput
+
+
+@dataclass(frozen=True)
+class FacesPreset:
+    """The rendered faces that serve where no data is given."""
+
+    identities: tuple[int, int, int] = (400, 60, 100)  # train, validation, test: disjoint
+    images_per_identity: int = 30
+    size: int = 64  # pixels
+    clutter: float = 0.2  # 0 plain background .. 1 busy
+
+
+@dataclass(frozen=True)
+class ModelPreset:
+    """Sizes of the encoder, branches, decoder and projectors (METHOD.md 1, 2, 4)."""
+
+    width: float = 1.0  # scales every channel count of the paper
+    image_size: int = 64  # pixels, of training and of the decoder's output
+    projector_hidden: int = 2048
+    projector_out: int = 512
+    norm: str = "none"  # "none" as in the paper, or "group" after every encoder convolution
+    pose_dim: int = 0  # 0: the whole branch as in the paper; else a linear bottleneck of that size
+
+
+@dataclass(frozen=True)
+class ViewPreset:
+    """One chain of random views (METHOD.md 4). Probabilities are per image."""
+
+    crop: str = "quadrant"  # "quadrant" (40% squares in two quadrants), "resized" or "none"
+    crop_scale: tuple[float, float] = (0.2, 1.0)  # area range of "resized"
+    flip: float = 0.0
+    jitter: float = 0.8
+    brightness: float = 0.8
+    contrast: float = 0.8
+    saturation: float = 0.8
+    hue: float = 0.2
+    grey: float = 0.2
+    blur: float = 0.8
+    blur_sigma: tuple[float, float] = (0.1, 2.0)  # pixels
+    gradient: float = 0.6
+
+
+PAPER_FACE_VIEW = ViewPreset()
+PAPER_POSE_VIEW = ViewPreset(crop="none")
+SIMCLR_VIEW = ViewPreset(crop="resized", flip=0.5, blur=0.5, gradient=0.0)
+
+
+@dataclass(frozen=True)
+class LossPreset:
+    """Weights and temperatures of the losses (METHOD.md 3 to 6)."""
+
+    temperature: float = 0.07
+    mixing: float = 1.6  # Beta(mixing, mixing) of the negatives; 0 mixes nothing
+    orthogonality: float = 1.0
+    noise: float = 0.4  # std of the Gaussian noise on the encoder's input in the PDD step
+    pdd: float = 1.0
+    face: float = 1.0  # times the dynamic weight
+    pose: float = 1.0  # times the dynamic weight
+    dynamic: bool = True  # False: both contrastive weights stay 1
+    negatives: str = "own_flip"  # or "released_code" (METHOD.md 5)
+
+
+@dataclass(frozen=True)
+class TrainPreset:
+    """Batches, optimiser and length (METHOD.md 6)."""
+
+    epochs: int = 1000
+    frames_per_identity: int = 1  # random frames an identity gives to each epoch
+    pdd_batch: int = 256
+    face_batch: int = 256
+    pose_batch: int = 10
+    pose_negatives: int = 100  # K
+    lr: float = 1e-4
+    weight_decay: float = 1e-3
+    precision: str = "auto"  # bf16-mixed where the processor has it, else 32-true
+    checkpoint_every: int = 10  # epochs
+    log_every: int = 20  # iterations between two read-backs of the losses
+
+
+@dataclass(frozen=True)
+class Preset:
+    """All settings of one run but seed, data and place."""
+
+    name: str
+    faces: FacesPreset = field(default_factory=FacesPreset)
+    model: ModelPreset = field(default_factory=ModelPreset)
+    face_view: ViewPreset = PAPER_FACE_VIEW
+    pose_view: ViewPreset = PAPER_POSE_VIEW
+    simclr_view: ViewPreset = SIMCLR_VIEW
+    loss: LossPreset = field(default_factory=LossPreset)
+    train: TrainPreset = field(default_factory=TrainPreset)
+
+
+PRESETS: dict[str, Preset] = {
+    "smoke": Preset(
+        name="smoke",
+        faces=FacesPreset(identities=(12, 6, 10), images_per_identity=8, size=32),
+        model=ModelPreset(width=0.125, image_size=32, projector_hidden=64, projector_out=32),
+        train=TrainPreset(
+            epochs=4,
+            frames_per_identity=4,
+            pdd_batch=16,
+            face_batch=16,
+            pose_batch=4,
+            pose_negatives=4,
+            lr=2e-3,
+            log_every=1,
+            checkpoint_every=2,
+        ),
+    ),
+    "cpu": Preset(
+        name="cpu",
+        model=ModelPreset(width=0.25, projector_hidden=256, projector_out=128),
+        train=TrainPreset(
+            epochs=30,
+            frames_per_identity=10,
+            pdd_batch=64,
+            face_batch=64,
+            pose_batch=32,
+            pose_negatives=4,
+            lr=2e-3,
+            checkpoint_every=1,
+        ),
+    ),
+    "gpu": Preset(
+        name="gpu",
+        faces=FacesPreset(identities=(2000, 150, 250), images_per_identity=30),
+        train=TrainPreset(epochs=400, frames_per_identity=5, lr=1e-3),
+    ),
+    "paper": Preset(name="paper", train=TrainPreset(epochs=3000)),
+}
+
+
+def get(name: str) -> Preset:
+    """The preset of that name. Raises BadInput naming those there are."""
+    if name not in PRESETS:
+        raise BadInput(f"unknown preset '{name}': choose one of {', '.join(PRESETS)}")
+    return PRESETS[name]
+
+
+T = TypeVar("T")
+
+
+def to_dict(preset: Any) -> dict[str, Any]:
+    """A preset as plain dicts, numbers and strings, ready for JSON."""
+    return dataclasses.asdict(preset)
+
+
+def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
+    """Build a preset dataclass from plain values, strictly.
+
+    Raises BadInput naming the key that is unknown or holds another type.
+    """
+    hints = typing.get_type_hints(kind)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise BadInput(f"unknown key '{where}{unknown[0]}': {kind.__name__} has {', '.join(hints)}")
+    return kind(**{key: _checked(hints[key], value, where + key) for key, value in values.items()})
+
+
+def _checked(hint: Any, value: Any, key: str) -> Any:
+    if dataclasses.is_dataclass(hint):
+        if not isinstance(value, Mapping):
+            raise BadInput(f"'{key}' holds {value!r}: a table of settings is needed")
+        return from_dict(typing.cast(type, hint), value, key + ".")
+    if typing.get_origin(hint) is tuple:
+        parts = typing.get_args(hint)
+        if not isinstance(value, list | tuple) or len(value) != len(parts):
+            raise BadInput(f"'{key}' holds {value!r}: {len(parts)} numbers are needed")
+        return tuple(_checked(part, item, key) for part, item in zip(parts, value, strict=True))
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not hint:
+        raise BadInput(f"'{key}' holds {value!r}: a value of type {hint.__name__} is needed")
+    return value
+
+
+def override(preset: Preset, changes: Mapping[str, Any]) -> Preset:
+    """A copy with dotted keys changed, e.g. {"train.lr": 1e-3}. Strict as `from_dict`."""
+    values = to_dict(preset)
+    for dotted, value in changes.items():
+        *path, last = dotted.split(".")
+        table: Any = values
+        for part in path:
+            table = table.get(part) if isinstance(table, dict) else None
+        if not isinstance(table, dict) or last not in table:
+            raise BadInput(f"unknown key '{dotted}': it names no setting of preset '{preset.name}'")
+        table[last] = value
+    return from_dict(Preset, values)
