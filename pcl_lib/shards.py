@@ -1,0 +1,269 @@
+"""Writing a prepared folder: shards first, dataset.json last, every file whole or absent.
+
+While a folder is being written it holds `unfinished.json`; once dataset.json is there, it is complete.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from pcl_lib.errors import BadInput
+from pcl_lib.files import make_folder, readable_errors, replace_atomically
+from pcl_lib.labels import SPLITS, check_labels, identity_codes
+
+try:
+    import fcntl
+except ImportError:  # Windows: two writers of one folder are not told apart there
+    fcntl = None  # type: ignore[assignment]
+
+FORMAT = "pcl-prepared-faces"
+VERSION = 1
+INFO, TABLE, PAIRS, UNFINISHED = "dataset.json", "faces.parquet", "pairs.parquet", "unfinished.json"
+
+
+def shard_name(number: int) -> str:
+    """File name of shard `number`."""
+    return f"shard-{number:05d}.npy"
+
+
+def write_hashed(path: Path, parts: Iterable[bytes | memoryview]) -> str:
+    """Write `parts` to `path`, whole or not at all; return their SHA-256. BadInput where the disk refuses."""
+    digest = hashlib.sha256()
+    with replace_atomically(path) as temporary, open(temporary, "wb") as file:
+        for part in parts:
+            file.write(part)
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, read in pieces."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def content_hash(hashes: Mapping[str, str]) -> str:
+    """One SHA-256 over the files of a set: over the lines "name hash", in the order given."""
+    return hashlib.sha256("".join(f"{name} {value}\n" for name, value in hashes.items()).encode()).hexdigest()
+
+
+def as_uint8(images: np.ndarray | torch.Tensor) -> np.ndarray:
+    """Check one batch and return it as a contiguous uint8 array [n, 3, S, S]."""
+    batch = images.cpu().numpy() if isinstance(images, torch.Tensor) else np.asarray(images)
+    if batch.dtype != np.uint8 or batch.ndim != 4 or batch.shape[1] != 3 or batch.shape[2] != batch.shape[3]:
+        raise BadInput(f"images must be uint8 [n, 3, S, S], not {batch.dtype} {list(batch.shape)}")
+    return np.ascontiguousarray(batch)
+
+
+class FolderWriter:
+    """Writes a prepared folder shard by shard; use it as a context manager.
+
+    settings: whatever decides the content. A folder left unfinished with the same settings goes on after its
+    finished shards (`shards_done`); with other settings, or with settings None, its shards are written anew.
+    Raises BadInput where the folder is complete already, holds something else, or is being written by another
+    process.
+    """
+
+    def __init__(self, folder: str | Path, settings: Mapping[str, Any] | None = None) -> None:
+        self.folder = Path(folder)
+        self.hashes: list[str] = []
+        self.rows: list[int] = []
+        self.size = 0
+        if (self.folder / INFO).exists():
+            raise BadInput(
+                f"{self.folder} already holds a prepared set; choose another folder or remove it first"
+            )
+        with readable_errors(make_folder(self.folder)):
+            present = {path.name for path in self.folder.iterdir()}
+            if present and UNFINISHED not in present:
+                raise BadInput(
+                    f"{self.folder} holds other files ({min(present)}, ...); choose an empty or new folder"
+                )
+            self._lock = self._open_marker(settings)
+
+    def _open_marker(self, settings: Mapping[str, Any] | None) -> IO[str]:
+        marker = open(self.folder / UNFINISHED, "a+")  # noqa: SIM115 - held open, and locked, until close()
+        try:
+            if fcntl is not None:
+                fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            marker.close()
+            raise BadInput(
+                f"another process is writing {self.folder}; wait for it, then run this again"
+            ) from None
+        wanted = json.dumps(settings, sort_keys=True)
+        marker.seek(0)
+        if settings is not None and marker.read() == wanted:
+            self._find_finished()
+            return marker
+        for path in [*self.folder.glob("shard-*.npy"), *self.folder.glob(".*.tmp")]:
+            path.unlink()
+        marker.truncate(0)
+        marker.write(wanted)
+        marker.flush()
+        return marker
+
+    def _find_finished(self) -> None:
+        while (path := self.folder / shard_name(self.shards_done)).exists():
+            shard = np.load(path, mmap_mode="r")
+            self._record(shard, file_hash(path))
+
+    def _record(self, shard: np.ndarray, digest: str) -> None:
+        if self.size not in (0, shard.shape[2]):
+            raise BadInput(
+                f"images of {shard.shape[2]} pixels follow images of {self.size}: use one size per set"
+            )
+        self.size = shard.shape[2]
+        self.rows.append(len(shard))
+        self.hashes.append(digest)
+
+    @property
+    def shards_done(self) -> int:
+        """Shards that are whole and on the disk."""
+        return len(self.rows)
+
+    def add_shard(self, images: np.ndarray | torch.Tensor) -> None:
+        """Write uint8 [n, 3, S, S] as the next shard."""
+        shard = as_uint8(images)
+        if self.size not in (0, shard.shape[2]):
+            raise BadInput(
+                f"images of {shard.shape[2]} pixels follow images of {self.size}: use one size per set"
+            )
+        header = io.BytesIO()
+        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(shard))
+        path = self.folder / shard_name(self.shards_done)
+        self._record(shard, write_hashed(path, [header.getvalue(), shard.reshape(-1).data]))
+
+    def finish(
+        self, table: pd.DataFrame, info: Mapping[str, Any], pairs: pd.DataFrame | None = None
+    ) -> dict[str, Any]:
+        """Write faces.parquet, pairs.parquet and, last, dataset.json; return what that holds."""
+        if len(table) != sum(self.rows) or not self.rows:
+            raise BadInput(
+                f"{sum(self.rows)} images for {len(table)} rows of the table: they must be equal, not 0"
+            )
+        table = table.reset_index(drop=True)
+        check_labels(table, "the table")
+        places = {
+            "shard": np.repeat(np.arange(self.shards_done, dtype=np.int32), self.rows),
+            "row": np.concatenate([np.arange(n, dtype=np.int32) for n in self.rows]),
+        }
+        table = pd.DataFrame(places).join(table.drop(columns=["shard", "row"], errors="ignore"))
+        hashes = dict(zip(map(shard_name, range(self.shards_done)), self.hashes, strict=True))
+        hashes[TABLE] = write_hashed(self.folder / TABLE, [_parquet(table)])
+        if pairs is not None:
+            check_pairs(pairs, len(table), "the pairs")
+            hashes[PAIRS] = write_hashed(self.folder / PAIRS, [_parquet(pairs.reset_index(drop=True))])
+        whole = {
+            "format": FORMAT,
+            "version": VERSION,
+            "image_size": self.size,
+            "counts": count(table, pairs),
+            "shards": [{"file": shard_name(i), "rows": n} for i, n in enumerate(self.rows)],
+            "sha256": hashes,
+            "content_hash": content_hash(hashes),
+        }
+        if clash := whole.keys() & info.keys():
+            raise BadInput(f"dataset.json sets {min(clash)} itself: name that entry otherwise")
+        record = {**info, **whole}
+        write_hashed(self.folder / INFO, [json.dumps(record, indent=1).encode()])
+        with readable_errors(self.folder):
+            (self.folder / UNFINISHED).unlink()
+        return record
+
+    def __enter__(self) -> FolderWriter:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.close()  # gives the lock back
+
+
+def count(table: pd.DataFrame, pairs: pd.DataFrame | None) -> dict[str, int]:
+    """How many images, identities, pairs, and images of each split."""
+    counts = {"images": len(table)}
+    if "identity" in table.columns:
+        counts["identities"] = len(np.unique(identity_codes(table)))
+    if "split" in table.columns:
+        counts |= {split: int((table["split"] == split).sum()) for split in SPLITS}
+    return counts | ({"pairs": len(pairs)} if pairs is not None else {})
+
+
+def check_pairs(pairs: pd.DataFrame, rows: int, where: str) -> None:
+    """Hold pairs to their form: first, second (rows of the table), same (bool), fold (0..9); else BadInput."""
+    if missing := {"first", "second", "same", "fold"} - set(pairs.columns):
+        raise BadInput(f"{where}: column {min(missing)} is missing; first, second, same and fold are needed")
+    for name, high in (("first", rows), ("second", rows), ("fold", 10)):
+        wrong = ~pairs[name].between(0, high - 1).to_numpy()
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise BadInput(f"{where}, row {row}: {name} is {pairs[name].iloc[row]}, outside 0..{high - 1}")
+    if pairs["same"].dtype != bool:
+        raise BadInput(f"{where}: column same must be true or false, not {pairs['same'].dtype}")
+
+
+def _parquet(table: pd.DataFrame) -> bytes:
+    buffer = io.BytesIO()
+    table.to_parquet(buffer, index=False)
+    return buffer.getvalue()
+
+
+def _rebatch(images: Iterable[np.ndarray | torch.Tensor], rows: int) -> Iterator[np.ndarray]:
+    """Cut batches of any length into arrays of `rows` images (the last one may be shorter)."""
+    waiting: list[np.ndarray] = []
+    held = 0
+    for images_of_batch in images:
+        batch = as_uint8(images_of_batch)
+        while len(batch):
+            part, batch = batch[: rows - held], batch[rows - held :]
+            waiting.append(part)
+            held += len(part)
+            if held == rows:
+                yield np.concatenate(waiting)
+                waiting, held = [], 0
+    if held:
+        yield np.concatenate(waiting)
+
+
+def write_prepared(
+    folder: str | Path,
+    images: np.ndarray | torch.Tensor | Iterable[np.ndarray | torch.Tensor],
+    table: pd.DataFrame,
+    *,
+    name: str,
+    source: str,
+    licence: str = "",
+    image_size: int | None = None,
+    shard_rows: int = 4096,
+    pairs: pd.DataFrame | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a prepared folder; memory is bounded by one shard and one batch.
+
+    images: uint8 [n, 3, S, S], or an iterable of such batches of one S (must be `image_size` if given).
+    table: one row an image, in the same order; labels under the names of `pcl_lib.labels`.
+    pairs: first, second (row numbers), same (bool), fold (0..9). extra: further entries of dataset.json.
+    The folder must be new, empty, or left unfinished by an earlier try. dataset.json is written last: without
+    it a folder is never taken for a whole one. Returns the folder.
+    Raises BadInput: labels out of range, numbers of images and rows that differ, a full or forbidden disk
+    (shards that were complete stay).
+    """
+    if shard_rows < 1:
+        raise BadInput(f"shard_rows is {shard_rows}; it must be at least 1")
+    check_labels(table, "the table")
+    batches = [images] if isinstance(images, np.ndarray | torch.Tensor) else images
+    with FolderWriter(folder) as writer:
+        for shard in _rebatch(batches, shard_rows):
+            if image_size not in (None, shard.shape[2]):
+                raise BadInput(f"images of {shard.shape[2]} pixels where image_size is {image_size}")
+            writer.add_shard(shard)
+        writer.finish(table, {"name": name, "source": source, "licence": licence, **(extra or {})}, pairs)
+    return Path(folder)
