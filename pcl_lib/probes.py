@@ -1,0 +1,345 @@
+"""What frozen features know: features once, then expression, action units, head pose and verification.
+
+Probes are linear (paper, evaluation protocol), fitted on the training split to convergence for a grid of penalties.
+The penalty and every threshold are chosen on the validation split; the test split is scored once. Verification has
+no training: cosine similarity, threshold by cross-validation over the published folds (LFW, restricted).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from pcl_lib import linear
+from pcl_lib.errors import BadInput
+from pcl_lib.labels import ANGLE_NAMES, EXPRESSION_NAMES, identity_codes
+from pcl_lib.tasks import PRESENT, Plan, Split, left_out, plan
+
+__all__ = [
+    "FEATURES",
+    "Features",
+    "RawPixels",
+    "baseline_rows",
+    "check_finite",
+    "evaluate",
+    "extract",
+    "hold",
+    "left_out",
+]
+
+FEATURES = ("general", "face", "pose")
+REPLICATES = 500  # of the bootstrap over test identities
+
+
+class Features(NamedTuple):
+    """Frozen features, each float32 [n, D]; controls such as raw pixels have a general feature only."""
+
+    general: Tensor
+    face: Tensor | None = None
+    pose: Tensor | None = None
+
+
+class RawPixels:
+    """The control without a model: the image itself, small, each standardised to mean 0 and spread 1."""
+
+    def __init__(self, size: int = 24) -> None:
+        self.size = size
+
+    def features(self, x: Tensor) -> Features:
+        """x: uint8 or float in [0, 1], [N, 3, H, W] -> general [N, 3 * size * size]."""
+        small = F.interpolate(x.float(), (self.size, self.size), mode="bilinear", antialias=True).flatten(1)
+        centred = small - small.mean(1, keepdim=True)
+        return Features(centred / centred.std(1, keepdim=True).clamp_min(1e-6))
+
+
+def extract(
+    model: Any,
+    faces: Any,
+    rows: np.ndarray | None = None,
+    batch_size: int = 256,
+    device: torch.device | str | None = None,
+    precision: str | None = None,
+    progress: bool = False,
+) -> Features:
+    """Run the encoder once over images of a prepared folder.
+
+    model: anything with `features(x)`; a module runs in eval mode and gets its mode back. rows: row numbers of
+    faces.table, all by default, and the order of the result. device: where images go, by default where the
+    model's parameters are (the CPU if it has none). precision: None or "32-true" for the model's own, "bf16-mixed"
+    for autocast. Returns float32 features on that device (on the CPU for Apple's mps, which lacks float64).
+    Raises BadInput where a feature is NaN or infinite, naming it and the rows.
+    """
+    if precision not in (None, "32-true", "bf16-mixed"):
+        raise BadInput(f"unknown precision {precision!r} for feature extraction; use 32-true or bf16-mixed")
+    rows = np.arange(len(faces)) if rows is None else np.asarray(rows, dtype=np.int64)
+    if len(rows) == 0:
+        raise BadInput("no images to extract features from; give at least one row")
+    where = torch.device(device) if device is not None else _device_of(model)
+    keep_on = torch.device("cpu") if where.type == "mps" else where
+    mixed = torch.autocast(where.type, torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
+    parts: dict[str, Tensor] = {}
+    starts = tqdm(range(0, len(rows), batch_size), desc="features", disable=not progress, leave=False)
+    with _evaluating(model):
+        for start in starts:
+            with torch.inference_mode(), mixed:
+                out = model.features(faces.images(rows[start : start + batch_size]).to(where))
+            for name in FEATURES:
+                part = getattr(out, name)
+                if part is None:
+                    continue
+                if name not in parts:
+                    parts[name] = torch.empty(len(rows), part.shape[1], device=keep_on)
+                parts[name][start : start + len(part)] = part
+    found = Features(**parts)
+    check_finite(found, rows)
+    return found
+
+
+def check_finite(features: Features, rows: np.ndarray) -> None:
+    """Raise BadInput where a feature is NaN or infinite. rows: the row number of each feature row."""
+    for name, x in zip(features._fields, features, strict=True):
+        if x is None or bool(torch.isfinite(x.sum())):
+            continue
+        bad = rows[(~torch.isfinite(x)).any(1).cpu().numpy()]
+        if len(bad):
+            shown = ", ".join(str(r) for r in bad[:5]) + (", ..." if len(bad) > 5 else "")
+            raise BadInput(
+                f"the {name} feature is NaN or infinite for {len(bad)} of {len(rows)} images (rows {shown}); "
+                "the checkpoint has diverged: train again with a lower learning rate or in 32-true precision"
+            )
+
+
+def _device_of(model: Any) -> torch.device:
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+@contextmanager
+def _evaluating(model: Any) -> Iterator[None]:
+    modes = [(m, m.training) for m in model.modules()] if isinstance(model, nn.Module) else []
+    for module, _ in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+class _Rows:
+    """Result rows of one set: a value with its 95% interval over resampled test identities."""
+
+    def __init__(self, faces: Any, seed: int, protocol: str) -> None:
+        self.codes = identity_codes(faces.table)
+        self.seed, self.protocol = seed, protocol
+        self.rows: list[dict[str, Any]] = []
+
+    def weights(self, *ends: np.ndarray) -> np.ndarray:
+        """[1 + REPLICATES, n] weights of images, or of pairs of images: first all 1, then resampled.
+
+        An image weighs as often as its identity was drawn; a pair of two identities, the product of both.
+        """
+        groups, inverse = np.unique(np.concatenate([self.codes[end] for end in ends]), return_inverse=True)
+        if len(groups) < 2:  # nothing to resample
+            return np.ones((1, len(ends[0])))
+        draws = np.random.default_rng(self.seed).multinomial(
+            len(groups), np.full(len(groups), 1 / len(groups)), size=REPLICATES
+        )
+        times = np.concatenate([np.ones((1, len(groups))), draws])
+        first, *second = (times[:, part] for part in np.split(inverse, len(ends)))
+        if not second:
+            return first
+        alone = self.codes[ends[0]] == self.codes[ends[1]]
+        return first * np.where(alone, 1.0, second[0])
+
+    def add(self, feature: str, task: str, metric: str, values: np.ndarray, n: int, chosen: str = "") -> None:
+        """values: [1 + REPLICATES], as a weighted score gives them for `weights`."""
+        known = values[1:][np.isfinite(values[1:])]
+        low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+        self.rows.append(
+            {"feature": feature, "task": task, "metric": metric, "value": values[0], "low": low, "high": high}
+            | {"n": n, "chosen": chosen, "protocol": self.protocol}
+        )
+
+    def table(self) -> pd.DataFrame:
+        return pd.DataFrame(self.rows)
+
+
+def evaluate(
+    model: Any,
+    faces: Any,
+    *,
+    features: Sequence[str] = FEATURES,
+    seed: int = 0,
+    protocol: str = "validation",
+    batch_size: int = 256,
+    precision: str | None = None,
+) -> pd.DataFrame:
+    """Probe frozen features for every task the set has labels for (`left_out` says for which it has none).
+
+    model: see `extract`; or the `Features` of all images of the set, in the order of its table, to run the encoder
+    only once for several reports. features: those to probe; ones the model does not have give no rows. seed: of the
+    intervals; the probes themselves are convex and need none. protocol: see `tasks.plan`.
+    Returns a row a feature, task and metric: value (accuracy, F1, AUC in 0..1; MAE in degrees), low and high (95%
+    bootstrap over test identities), n (test images or pairs), chosen (penalties and thresholds), protocol.
+    Raises BadInput where nothing can be probed and where a feature is NaN or infinite.
+    Source: paper, section 4; METHOD.md 7.
+    """
+    made = plan(faces, protocol)
+    rows = made.rows()
+    if len(rows) == 0:
+        raise BadInput(f"{faces.name} cannot be probed. " + " ".join(made.left_out))
+    held, at = hold(model, faces, rows, batch_size, precision)
+    result = _Rows(faces, seed, protocol)
+    for name in features:
+        if name not in FEATURES:
+            raise BadInput(f"unknown feature {name!r}; use some of {', '.join(FEATURES)}")
+        x = getattr(held, name)
+        if x is not None:
+            _probe(name, linear.Frozen(x, at, len(faces)), made, faces.table, result)
+    return result.table()
+
+
+def hold(
+    model: Any, faces: Any, rows: np.ndarray, batch_size: int = 256, precision: str | None = None
+) -> tuple[Features, np.ndarray]:
+    """Features for at least these rows, and the row number of each: extracted, or taken as given and checked."""
+    if not isinstance(model, tuple):
+        return extract(model, faces, rows, batch_size, precision=precision), rows
+    given = Features(*model)
+    every = np.arange(len(faces))
+    for name, x in zip(FEATURES, given, strict=True):
+        if x is not None and len(x) != len(faces):
+            raise BadInput(f"{len(x)} {name} features for {len(faces)} images; give extract(model, faces)")
+    check_finite(given, every)
+    return given, every
+
+
+def _probe(name: str, frozen: linear.Frozen, made: Plan, table: pd.DataFrame, result: _Rows) -> None:
+    if made.expression:
+        _probe_expression(name, frozen, made.expression, table, result)
+    if made.action_units:
+        _probe_units(name, frozen, made.action_units, made.units, table, result)
+    if made.pose:
+        _probe_pose(name, frozen, made.pose, made.angles, table, result)
+    if made.pairs is not None:
+        _probe_pairs(name, frozen, made.pairs, "verification", result)
+    if made.cross_pose is not None:
+        _probe_pairs(name, frozen, made.cross_pose, "cross-pose verification", result)
+
+
+def expression_codes(names: pd.Series) -> np.ndarray:
+    """[rows] 0 to 6 in the order of `labels.EXPRESSION_NAMES`, -1 where there is no label."""
+    return pd.Categorical(names, categories=EXPRESSION_NAMES).codes.astype(np.int64)
+
+
+def _probe_expression(
+    name: str, frozen: linear.Frozen, split: Split, table: pd.DataFrame, result: _Rows
+) -> None:
+    y = expression_codes(table["expression"])
+    predicted, penalty = linear.read_classes(frozen, split, y)
+    right = linear.weighted_mean(predicted == y[split.test], result.weights(split.test))
+    result.add(name, "expression", "accuracy", right, len(split.test), f"L2 {penalty:.2g}")
+
+
+def _probe_units(
+    name: str,
+    frozen: linear.Frozen,
+    split: Split,
+    units: tuple[str, ...],
+    table: pd.DataFrame,
+    result: _Rows,
+) -> None:
+    present = table[list(units)].to_numpy(float) >= PRESENT
+    validation, test, penalties = linear.read_presence(frozen, split, present)
+    weights = result.weights(split.test)
+    f1, auc = [], []
+    for i, unit in enumerate(units):
+        threshold = linear.best_threshold(validation[:, i], present[split.validation, i], "f1")
+        truth, chosen = present[split.test, i], f"L2 {penalties[i]:.2g}, threshold {threshold:.3g}"
+        f1.append(linear.weighted_f1(test[:, i] >= threshold, truth, weights))
+        auc.append(linear.weighted_auc(test[:, i], truth, weights))
+        result.add(name, "action units", f"F1 {unit}", f1[-1], len(truth), chosen)
+        result.add(name, "action units", f"AUC {unit}", auc[-1], len(truth), f"L2 {penalties[i]:.2g}")
+    result.add(name, "action units", "F1 mean", np.mean(f1, axis=0), len(split.test))
+    result.add(name, "action units", "AUC mean", np.mean(auc, axis=0), len(split.test))
+
+
+def _probe_pose(
+    name: str,
+    frozen: linear.Frozen,
+    split: Split,
+    angles: tuple[str, ...],
+    table: pd.DataFrame,
+    result: _Rows,
+) -> None:
+    y = table[list(angles)].to_numpy(float)
+    predicted, penalties = linear.read_values(frozen, split, y, robust=True)
+    _pose_rows(name, np.abs(predicted - y[split.test]), split, angles, result, penalties)
+
+
+def _pose_rows(
+    name: str,
+    error: np.ndarray,
+    split: Split,
+    angles: tuple[str, ...],
+    result: _Rows,
+    penalties: Sequence[float] = (),
+) -> None:
+    weights = result.weights(split.test)
+    for i, angle in enumerate(angles):
+        chosen = f"L2 {penalties[i]:.2g}" if penalties else ""
+        result.add(
+            name, "head pose", f"MAE {angle}", linear.weighted_mean(error[:, i], weights), len(error), chosen
+        )
+    if len(angles) == len(ANGLE_NAMES):
+        result.add(name, "head pose", "MAE mean", linear.weighted_mean(error.mean(1), weights), len(error))
+
+
+def _probe_pairs(name: str, frozen: linear.Frozen, pairs: pd.DataFrame, task: str, result: _Rows) -> None:
+    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    similarity = F.cosine_similarity(frozen.at(first).double(), frozen.at(second).double()).cpu().numpy()
+    right, thresholds = linear.verify(similarity, pairs["same"].to_numpy(bool), pairs["fold"].to_numpy())
+    accuracy = linear.weighted_mean(right, result.weights(first, second))
+    result.add(name, task, "accuracy", accuracy, len(right), f"cosine {thresholds.mean():.3g}")
+
+
+def baseline_rows(faces: Any, *, seed: int = 0, protocol: str = "validation") -> pd.DataFrame:
+    """What can be scored without looking at an image, in the columns of `evaluate`.
+
+    feature is "majority class" (the commonest training expression; the commoner answer of the pairs), "all positive"
+    (every action unit present in every image) or "mean predictor" (the mean training angle).
+    """
+    made, result, table = plan(faces, protocol), _Rows(faces, seed, protocol), faces.table
+    if made.expression:
+        y, test = expression_codes(table["expression"]), made.expression.test
+        right = y[test] == np.bincount(y[made.expression.train]).argmax()
+        right_mean = linear.weighted_mean(right, result.weights(test))
+        result.add("majority class", "expression", "accuracy", right_mean, len(test))
+    if made.action_units:
+        test = made.action_units.test
+        weights, f1 = result.weights(test), []
+        for unit in made.units:
+            present = table[unit].to_numpy(float)[test] >= PRESENT
+            f1.append(linear.weighted_f1(np.ones_like(present), present, weights))
+            result.add("all positive", "action units", f"F1 {unit}", f1[-1], len(test))
+        result.add("all positive", "action units", "F1 mean", np.mean(f1, axis=0), len(test))
+    if made.pose:
+        y = table[list(made.angles)].to_numpy(float)
+        error = np.abs(y[made.pose.test] - y[made.pose.train].mean(0))
+        _pose_rows("mean predictor", error, made.pose, made.angles, result)
+    for task, pairs in (("verification", made.pairs), ("cross-pose verification", made.cross_pose)):
+        if pairs is not None:
+            same = pairs["same"].to_numpy(bool)
+            weights = result.weights(pairs["first"].to_numpy(), pairs["second"].to_numpy())
+            right_mean = linear.weighted_mean(same == (same.mean() >= 0.5), weights)
+            result.add("majority class", task, "accuracy", right_mean, len(same))
+    return result.table()

@@ -1,0 +1,361 @@
+"""Probes against scikit-learn, SciPy and naive searches, on features whose content is known."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from scipy.optimize import minimize
+from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.metrics import f1_score, roc_auc_score
+from torch import nn
+
+from pcl_lib import linear, probes
+from pcl_lib.errors import BadInput
+from pcl_lib.labels import EXPRESSION_NAMES
+from pcl_lib.tasks import Split, left_out, plan
+
+UNITS = ["au01", "au12"]
+
+
+class FakeFaces:
+    """A set in memory whose images hold their row number in the first two pixels."""
+
+    def __init__(self, table: pd.DataFrame, pairs: pd.DataFrame | None = None) -> None:
+        self.table, self.pairs, self.name = table, pairs, "fake"
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def split(self, name: str) -> np.ndarray:
+        return np.flatnonzero(self.table["split"] == name)
+
+    def images(self, rows: np.ndarray) -> torch.Tensor:
+        images = torch.zeros(len(rows), 3, 4, 4, dtype=torch.uint8)
+        images[:, 0, 0, 0], images[:, 0, 0, 1] = torch.as_tensor(rows % 256), torch.as_tensor(rows // 256)
+        return images
+
+
+class Lookup(nn.Module):
+    """A model whose features of an image are rows of given tables; counts the images it has seen."""
+
+    def __init__(self, **tables: np.ndarray) -> None:
+        super().__init__()
+        self.tables = {name: torch.tensor(x, dtype=torch.float32) for name, x in tables.items()}
+        self.norm = nn.BatchNorm1d(1)
+        self.seen: list[int] = []
+        self.modes: set[bool] = set()
+
+    def features(self, x: torch.Tensor) -> SimpleNamespace:
+        rows = x[:, 0, 0, 0].long() + 256 * x[:, 0, 0, 1].long()
+        self.seen += rows.tolist()
+        self.modes.add(self.norm.training)
+        return SimpleNamespace(
+            **{k: self.tables[k][rows] if k in self.tables else None for k in probes.FEATURES}
+        )
+
+
+def make_faces(n: int = 1200, identities: int = 60, seed: int = 0) -> FakeFaces:
+    """Labels drawn at random; identities 0..59 lie in one split each; pairs among the test images."""
+    g = np.random.default_rng(seed)
+    identity = g.integers(0, identities, n)
+    table = pd.DataFrame({"identity": identity, "expression": g.choice(EXPRESSION_NAMES, n)})
+    table["split"] = np.select([identity % 3 == 1, identity % 3 == 2], ["validation", "test"], "train")
+    for unit in UNITS:
+        table[unit] = g.uniform(0, 4, n)
+    for angle, spread in (("yaw", 28), ("pitch", 11), ("roll", 8)):
+        table[angle] = g.normal(0, spread, n).clip(-90, 90)
+    table["skin_tone"] = g.uniform(0, 1, identities)[identity]
+    test = np.flatnonzero(table["split"] == "test")
+    first, second = g.choice(test, 600), g.choice(test, 600)
+    for i in range(0, 600, 2):  # every other pair is of one identity
+        second[i] = g.choice(test[identity[test] == identity[first[i]]])
+    pairs = pd.DataFrame({"first": first, "second": second, "same": identity[first] == identity[second]})
+    return FakeFaces(table, pairs.assign(fold=np.arange(600) % 10))
+
+
+def known_features(faces: FakeFaces, noise: float = 0.3, seed: int = 1) -> dict[str, np.ndarray]:
+    """general holds all labels, pose the angles, face identity and expression, each mixed linearly with noise."""
+    g = np.random.default_rng(seed)
+    table = faces.table
+    angles = table[["yaw", "pitch", "roll"]].to_numpy() / [28, 11, 8]
+    looks = pd.get_dummies(table["identity"]).to_numpy(float)
+    moods = 2 * pd.get_dummies(table["expression"]).to_numpy(float)
+    parts = {
+        "general": np.hstack([angles, table[UNITS].to_numpy(), moods, 3 * looks]),
+        "face": np.hstack([moods, 3 * looks]),
+        "pose": angles,
+    }
+    return {
+        name: x @ g.normal(size=(x.shape[1], 80)) / 4 + noise * g.normal(size=(len(x), 80)) + 1.0
+        for name, x in parts.items()
+    }
+
+
+def values(table: pd.DataFrame) -> dict[tuple[str, str, str], float]:
+    return {(r.feature, r.task, r.metric): r.value for r in table.itertuples()}
+
+
+def test_extract_runs_each_image_once_in_eval_mode_and_keeps_order():
+    faces = make_faces(300)
+    features = known_features(faces)
+    model = Lookup(**features).train()
+    rows = np.array([7, 3, 299, 0, 12])
+    out = probes.extract(model, faces, rows, batch_size=2)
+    assert model.seen == rows.tolist() and model.modes == {False} and model.norm.training
+    for name in probes.FEATURES:
+        np.testing.assert_array_equal(getattr(out, name).numpy(), features[name][rows].astype(np.float32))
+        assert getattr(out, name).dtype == torch.float32 and not getattr(out, name).is_inference()
+
+
+def test_evaluate_finds_what_each_feature_holds_and_nothing_else():
+    faces = make_faces()
+    model = Lookup(**known_features(faces))
+    found = values(probes.evaluate(model, faces))
+    assert len(model.seen) == len(set(model.seen))
+    base = values(probes.baseline_rows(faces))
+    mean_yaw = base["mean predictor", "head pose", "MAE yaw"]
+    assert mean_yaw == pytest.approx(28 * np.sqrt(2 / np.pi), rel=0.1)
+    for name in ("general", "pose"):
+        assert found[name, "head pose", "MAE yaw"] < 0.4 * mean_yaw
+    assert found["face", "head pose", "MAE yaw"] > 0.9 * mean_yaw
+    for name in ("general", "face"):
+        assert found[name, "expression", "accuracy"] > 0.6
+        assert found[name, "verification", "accuracy"] > 0.75
+    assert found["pose", "expression", "accuracy"] < 0.25
+    assert found["pose", "verification", "accuracy"] < 0.62
+    assert found["general", "action units", "AUC mean"] > 0.85
+    assert found["pose", "action units", "AUC mean"] == pytest.approx(0.5, abs=0.1)
+    assert found["general", "action units", "F1 mean"] > base["all positive", "action units", "F1 mean"] + 0.1
+
+
+def test_rows_carry_intervals_counts_and_choices():
+    faces = make_faces()
+    table = probes.evaluate(Lookup(**known_features(faces)), faces, features=("general",))
+    assert list(table.columns)[:4] == ["feature", "task", "metric", "value"]
+    assert (table["low"] <= table["value"]).all() and (table["value"] <= table["high"]).all()
+    n = table.set_index("metric")["n"]
+    assert n["MAE yaw"] == len(faces.split("test"))
+    assert table.loc[table["task"] == "verification", "n"].item() == 600
+    yaw = faces.table["yaw"].to_numpy()
+    apart = np.abs(yaw[faces.pairs["first"]] - yaw[faces.pairs["second"]]) >= 25
+    assert table.loc[table["task"] == "cross-pose verification", "n"].item() == apart.sum()
+    pd.testing.assert_frame_equal(
+        table, probes.evaluate(Lookup(**known_features(faces)), faces, features=("general",))
+    )
+
+
+def test_given_features_give_the_same_table_without_a_second_run():
+    faces = make_faces(600)
+    model = Lookup(**known_features(faces))
+    direct = probes.evaluate(model, faces)
+    pd.testing.assert_frame_equal(probes.evaluate(probes.extract(model, faces), faces), direct)
+    with pytest.raises(BadInput, match="599 general features for 600 images"):
+        probes.evaluate(probes.extract(model, faces, np.arange(599)), faces)
+
+
+def test_the_test_split_chooses_nothing():
+    """Other labels on the test images must leave every penalty and threshold as it was."""
+    faces, other = make_faces(600), make_faces(600)
+    g = np.random.default_rng(5)
+    test = faces.split("test")
+    for column in ["expression", *UNITS, "yaw", "pitch", "roll"]:
+        other.table.loc[test, column] = g.permutation(other.table.loc[test, column].to_numpy())
+    model = Lookup(**known_features(faces))
+    tasks = ["expression", "action units", "head pose"]
+    chosen = [
+        t[t["task"].isin(tasks)]["chosen"].tolist()
+        for t in (probes.evaluate(model, f) for f in (faces, other))
+    ]
+    assert chosen[0] == chosen[1]
+    best = probes.evaluate(model, faces, protocol="best_on_test")
+    assert set(best["protocol"]) == {"best_on_test"} and plan(faces, "best_on_test").pose is not None
+    with pytest.raises(BadInput, match="unknown protocol"):
+        probes.evaluate(model, faces, protocol="test")
+
+
+def test_what_has_no_labels_is_left_out_and_said():
+    faces = make_faces(300)
+    bare = FakeFaces(faces.table[["identity", "split"]], faces.pairs)
+    table = probes.evaluate(Lookup(**known_features(faces)), bare)
+    assert set(table["task"]) == {"verification"}
+    said = " ".join(left_out(bare))
+    assert all(word in said for word in ("Expression", "Action units", "Head pose", "Cross-pose"))
+    faces.table.loc[3, "yaw"] = 120.0
+    faces.table.loc[5, "expression"] = np.nan
+    assert any("1 images turned" in s for s in left_out(faces))
+    assert any("Expression: 1 images" in s for s in left_out(faces))
+    faces.pairs.loc[0, "first"] = faces.split("train")[0]
+    assert any("1 of 600 pairs" in s for s in left_out(faces))
+    with pytest.raises(BadInput, match="cannot be probed"):
+        probes.evaluate(Lookup(), FakeFaces(faces.table[["identity", "split"]]))
+
+
+def test_nan_features_are_named_with_their_rows():
+    faces = make_faces(300)
+    features = known_features(faces)
+    features["pose"][[17, 40], 3] = [np.nan, np.inf]
+    with pytest.raises(
+        BadInput, match=r"pose feature is NaN or infinite for 2 of 300 images \(rows 17, 40\)"
+    ):
+        probes.extract(Lookup(**features), faces)
+
+
+def test_raw_pixels_have_only_a_general_feature():
+    x = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    out = probes.RawPixels(8).features(x)
+    assert out.general.shape == (5, 3 * 8 * 8) and out.face is None and out.pose is None
+    torch.testing.assert_close(out.general.mean(1), torch.zeros(5), atol=1e-5, rtol=0)
+    blocks = x.float().mean((2, 3))  # contrast and brightness do not matter, colours do
+    assert torch.corrcoef(torch.stack([out.general.view(5, 3, -1).mean(2)[0], blocks[0]]))[0, 1] > 0.99
+    torch.testing.assert_close(probes.RawPixels(8).features(x / 255).general, out.general, atol=1e-4, rtol=0)
+
+
+# ---- solvers and scores against independent ones
+
+
+def toy(n: int = 400, d: int = 12, seed: int = 0) -> tuple[torch.Tensor, np.ndarray, Any]:
+    g = np.random.default_rng(seed)
+    x = g.normal(size=(n, d)) @ g.normal(size=(d, d)) + 3
+    return torch.tensor(x, dtype=torch.float32), x, g
+
+
+def standardised(x: np.ndarray) -> np.ndarray:
+    return (x - x.mean(0)) / x.std(0)
+
+
+def test_ridge_path_is_ridge_also_with_more_features_than_images():
+    for n, d in ((400, 12), (30, 50)):
+        x32, x, g = toy(n, d)
+        y = g.normal(size=(n, 2)) + x[:, :2]
+        axes = linear.principal_axes(x32)
+        z = axes.coordinates(x32)
+        for w in linear.ridge_path(z, torch.tensor(y), axes.values, (1.0, 0.01)):
+            want = Ridge(alpha=n * float(w.penalty[0])).fit(standardised(x), y).predict(standardised(x))
+            np.testing.assert_allclose(w(z).numpy(), want, atol=2e-3)
+
+
+def test_softmax_path_is_logistic_regression():
+    x32, x, g = toy()
+    y = (x[:, :3] + g.normal(size=(400, 3))).argmax(1)
+    axes = linear.principal_axes(x32)
+    z = axes.coordinates(x32)
+    target = torch.tensor(y)
+    path = linear.descent_path(
+        z, lambda out: nn.functional.cross_entropy(out, target), axes.values, linear.zeros(z, 3), (0.1, 0.001)
+    )
+    for w in path:
+        skl = LogisticRegression(C=1 / (400 * float(w.penalty[0])), tol=1e-8, max_iter=5000)
+        want = skl.fit(standardised(x), y).predict_proba(standardised(x))
+        np.testing.assert_allclose(w(z).softmax(1).numpy(), want, atol=2e-3)
+
+
+def test_presence_is_one_logistic_regression_a_column():
+    x32, x, g = toy(600)
+    y = x[:, :2] - x[:, :2].mean(0) + g.normal(size=(600, 2)) > 1
+    split = Split(np.arange(400), np.arange(400, 500), np.arange(500, 600))
+    frozen = linear.Frozen(x32, np.arange(600), 600)
+    _, test, penalties = linear.read_presence(frozen, split, y)
+    scaled = (x - x[:400].mean(0)) / x[:400].std(0)
+    for i, penalty in enumerate(penalties):
+        losses = {}
+        for p in linear.PENALTIES:
+            skl = LogisticRegression(C=1 / (400 * p), tol=1e-8, max_iter=5000).fit(scaled[:400], y[:400, i])
+            losses[p] = -skl.predict_log_proba(scaled[400:500])[
+                np.arange(100), y[400:500, i].astype(int)
+            ].mean()
+            if p == pytest.approx(penalty):
+                np.testing.assert_allclose(test[:, i], skl.decision_function(scaled[500:]), atol=0.03)
+        assert losses[min(losses, key=lambda p: abs(p - penalty))] <= min(losses.values()) + 1e-3
+
+
+def test_robust_values_are_least_absolute_deviations():
+    x32, x, g = toy(300, 4)
+    y = (x @ [1.0, -2.0, 0.5, 0.0] + g.standard_t(1.5, size=300))[:, None]
+    split = Split(np.arange(200), np.arange(200, 250), np.arange(250, 300))
+    predicted, (penalty,) = linear.read_values(linear.Frozen(x32, np.arange(300), 300), split, y, robust=True)
+    scaled = (x - x[:200].mean(0)) / x[:200].std(0)
+    spread = y[:200].std()
+
+    def objective(p: np.ndarray) -> float:
+        error = np.abs(scaled[:200] @ p[:4] + p[4] - y[:200, 0] / spread).mean()
+        return error + penalty / 2 * np.square(p[:4]).sum()
+
+    best = minimize(
+        objective, np.zeros(5), method="Powell", options={"xtol": 1e-6, "ftol": 1e-9, "maxiter": 20000}
+    )
+    want = (scaled[250:] @ best.x[:4] + best.x[4]) * spread
+    np.testing.assert_allclose(predicted[:, 0], want, atol=0.05 * spread)
+
+
+def test_a_path_is_left_after_its_minimum_and_chosen_per_output():
+    made = []
+
+    def path():
+        for p in (16.0, 8.0, 4.0, 2.0, 1.0, 0.5, 0.25):
+            made.append(p)
+            yield linear.Weights(torch.full((1, 2), p), torch.zeros(2), torch.full((2,), p))
+
+    best = linear.choose(path(), lambda w: np.abs(w.weight[0].numpy() - [8.0, 4.0]), patience=2)
+    assert best.penalty.tolist() == [8.0, 4.0] and best.weight.tolist() == [[8.0, 4.0]]
+    assert made[-1] == 1.0
+
+
+@pytest.mark.parametrize("criterion", ["accuracy", "f1"])
+def test_threshold_search_matches_a_naive_one(criterion):
+    g = np.random.default_rng(0)
+    for _ in range(40):
+        n = int(g.integers(2, 30))
+        scores, truth = g.integers(0, 8, n) / 4, g.random(n) < 0.4
+
+        def merit(t: float, scores: np.ndarray = scores, truth: np.ndarray = truth) -> float:
+            called = scores >= t
+            return f1_score(truth, called, zero_division=0) if criterion == "f1" else (called == truth).mean()
+
+        found = linear.best_threshold(scores, truth, criterion)
+        assert merit(found) == pytest.approx(max(merit(t) for t in [*scores, scores.max() + 1]))
+        assert np.abs(scores - found).min() > 0.05  # between scores, not on one
+
+
+def test_scores_match_sklearn_with_weights():
+    g = np.random.default_rng(1)
+    scores, truth = g.integers(0, 20, 200) / 10, g.random(200) < 0.3
+    weights = g.integers(0, 4, (5, 200)).astype(float)
+    f1, auc = linear.weighted_f1(scores > 1, truth, weights), linear.weighted_auc(scores, truth, weights)
+    mean = linear.weighted_mean(scores, weights)
+    for i, w in enumerate(weights):
+        assert f1[i] == pytest.approx(f1_score(truth, scores > 1, sample_weight=w))
+        assert auc[i] == pytest.approx(roc_auc_score(truth, scores, sample_weight=w))
+        assert mean[i] == pytest.approx(np.average(scores, weights=w))
+    assert np.isnan(linear.weighted_auc(scores, np.ones(200, bool), weights)).all()
+
+
+def test_verification_matches_a_naive_cross_validation():
+    g = np.random.default_rng(2)
+    same, fold = g.random(120) < 0.5, g.integers(0, 10, 120)
+    similarity = g.normal(size=120) + same
+    right, thresholds = linear.verify(similarity, same, fold)
+    want = []
+    for f in range(10):
+        rest = [(float(s), bool(t)) for s, t, k in zip(similarity, same, fold, strict=True) if k != f]
+        cuts = sorted(s for s, _ in rest)
+        cuts = [cuts[0] - 1, *((a + b) / 2 for a, b in pairwise(cuts)), cuts[-1] + 1]
+        best = max(cuts, key=lambda c: (sum((s >= c) == t for s, t in rest), -c))
+        want += [(i, (similarity[i] >= best) == same[i]) for i in np.flatnonzero(fold == f)]
+        assert thresholds[f] == pytest.approx(best)
+    assert right.tolist() == [bool(v) for _, v in sorted(want)]
+
+
+def test_intervals_resample_identities_not_images():
+    """With all images of an identity alike, the spread is that of identities: about sqrt(p(1-p)/identities)."""
+    identity = np.repeat(np.arange(50), 20)
+    table = pd.DataFrame({"identity": identity, "split": "test"})
+    rows = probes._Rows(FakeFaces(table), seed=0, protocol="validation")
+    right = identity % 2 == 0
+    spread = linear.weighted_mean(right, rows.weights(np.arange(1000)))[1:].std()
+    assert spread == pytest.approx(np.sqrt(0.25 / 50), rel=0.15)
