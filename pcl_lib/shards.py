@@ -216,7 +216,7 @@ def _parquet(table: pd.DataFrame) -> bytes:
     return buffer.getvalue()
 
 
-def _rebatch(images: Iterable[np.ndarray | torch.Tensor], rows: int) -> Iterator[np.ndarray]:
+def rebatch(images: Iterable[np.ndarray | torch.Tensor], rows: int) -> Iterator[np.ndarray]:
     """Cut batches of any length into arrays of `rows` images (the last one may be shorter)."""
     waiting: list[np.ndarray] = []
     held = 0
@@ -261,7 +261,7 @@ def write_prepared(
     check_labels(table, "the table")
     batches = [images] if isinstance(images, np.ndarray | torch.Tensor) else images
     with FolderWriter(folder) as writer:
-        for shard in _rebatch(batches, shard_rows):
+        for shard in rebatch(batches, shard_rows):
             if image_size not in (None, shard.shape[2]):
                 raise BadInput(f"images of {shard.shape[2]} pixels where image_size is {image_size}")
             writer.add_shard(shard)
