@@ -1,0 +1,420 @@
+"""The head: one mesh (skin, ears, hair, spectacles) and linear bases for identity and expression.
+
+Head frame in centimetres: origin between the eyes' level and the head's axis, x towards the right edge of the image
+of a frontal face, y up, z out of the face. Chin at y = -11.5, eyes at (+-3.15, 0), nose tip near (0, -3.9, 11).
+The skin is a grid of rows (from crown to neck) and columns (by azimuth); two rows are split open into strips, the
+eye slits and the mouth. A displacement is a smooth field in space, so ears, hair and spectacles follow the skin.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.interpolate import PchipInterpolator
+
+from pcl_lib.faces.factors import AUS, HAIR_STYLES, SHAPE
+
+Floats = NDArray[np.float64]
+SKIN, EYE, MOUTH, EAR, HAIR, FRAME, LENS = range(7)  # materials of triangles
+EYE_X, EYE_Z, EYE_RADIUS = 3.15, 6.35, 1.3
+LANDMARKS = (
+    "right_eye",
+    "left_eye",
+    "nose_tip",
+    "right_mouth",
+    "left_mouth",
+    "chin",
+    "right_ear",
+    "left_ear",
+)
+LANDMARKS_MIRRORED = (1, 0, 2, 4, 3, 5, 7, 6)
+# y, depth in front, half width, depth behind, exponent of the horizontal section, from crown to neck
+PROFILE = np.array([
+    (13.0, 0.2, 0.2, 0.2, 2.0), (12.6, 3.6, 3.2, 4.2, 2.0), (11.6, 5.6, 4.9, 6.4, 2.0), (10.0, 7.2, 6.2, 8.0, 2.1),
+    (8.0, 8.3, 6.9, 9.0, 2.2), (6.0, 8.85, 7.25, 9.4, 2.25), (4.0, 9.0, 7.35, 9.5, 2.25), (2.0, 8.9, 7.3, 9.3, 2.2),
+    (0.0, 8.45, 7.2, 9.0, 2.15), (-2.0, 8.5, 7.1, 8.4, 2.1), (-4.0, 8.6, 6.9, 7.5, 2.05),
+    (-6.0, 8.65, 6.55, 6.6, 2.0), (-7.1, 8.65, 6.35, 6.2, 1.95), (-8.5, 8.5, 6.1, 5.9, 1.85),
+    (-10.0, 8.35, 5.8, 5.6, 1.8), (-11.0, 8.1, 5.6, 5.5, 1.8), (-11.5, 7.6, 5.45, 5.5, 1.85),
+    (-12.0, 6.4, 5.2, 5.5, 1.9), (-12.6, 5.2, 5.1, 5.5, 2.0), (-14.0, 4.5, 5.1, 5.6, 2.0), (-18.0, 4.9, 5.6, 6.2, 2.0),
+])  # fmt: skip
+ABOVE = (13.0, 12.8, 12.3, 11.5, 10.4, 9.2, 8.0, 7.0, 6.2, 5.4, 4.7, 4.1, 3.6, 3.15, 2.75, 2.4, 2.05, 1.7, 1.35,
+         1.0, 0.7, 0.45, 0.2)  # fmt: skip
+BETWEEN = (-0.2, -0.45, -0.8, -1.2, -1.7, -2.2, -2.7, -3.1, -3.45, -3.75, -4.0, -4.25, -4.5, -4.7, -4.9, -5.2, -5.6,
+           -6.0, -6.3, -6.55, -6.8)  # fmt: skip
+BELOW = (-7.4, -7.7, -8.0, -8.35, -8.8, -9.3, -9.9, -10.4, -10.9, -11.3, -11.6, -11.9, -12.2, -12.5, -13.0, -14.0,
+         -15.5, -17.5)  # fmt: skip
+MOUTH_Y, STRIP = -7.1, 5
+EYE_ROW = len(ABOVE)  # first row (upper lid) of the eye strip
+MOUTH_ROW = EYE_ROW + STRIP + len(BETWEEN)
+ROWS = MOUTH_ROW + STRIP + len(BELOW)
+HALF = np.radians(np.r_[np.arange(0, 46, 2.75), np.arange(48, 91, 4.2), np.arange(100, 181, 11.43)])
+SKIN_V = 0.9  # share of the texture's height that is the skin's; ears have the rest
+
+
+@dataclass(frozen=True)
+class Head:
+    """The morphable head: vertices = mean + shape . sd + au . intensity / 5 (hair and lids by hair style).
+
+    mean [V, 3], shape [len(SHAPE), V, 3], au [10, V, 3] (at intensity 5), uv [V, 2], triangles [T, 3],
+    material [T]; hair [styles, H, 3] are the means of the hair vertices hair_start:, hair_mask [styles, H] is
+    positive where hair grows; grid is the skin's mean as [ROWS, columns, 3]. landmark: vertex numbers.
+    """
+
+    mean: NDArray[np.float32]
+    shape: NDArray[np.float32]
+    au: NDArray[np.float32]
+    uv: NDArray[np.float32]
+    triangles: NDArray[np.int32]
+    material: NDArray[np.int32]
+    hair_start: int
+    hair: NDArray[np.float32]
+    hair_mask: NDArray[np.float32]
+    grid: Floats
+    landmark: NDArray[np.int64]
+
+
+def _smooth(low: float, high: float, x: Floats) -> Floats:
+    t = np.clip((x - low) / (high - low), 0.0, 1.0)
+    return t * t * (3.0 - 2.0 * t)
+
+
+def _bump(x: Floats, y: Floats, cx: float, cy: float, sx: float, sy: float) -> Floats:
+    """Gaussian blob at (+-cx, cy): symmetric in x."""
+    return np.exp(-(((np.abs(x) - cx) / sx) ** 2) - ((y - cy) / sy) ** 2)
+
+
+def _curve(at: Floats, *points: tuple[float, float]) -> Floats:
+    """Monotone cubic through (position, value) points, constant beyond them."""
+    p = np.array(sorted(points))
+    return PchipInterpolator(p[:, 0], p[:, 1])(np.clip(at, p[0, 0], p[-1, 0]))
+
+
+def _azimuths() -> Floats:
+    return np.r_[-HALF[:0:-1], HALF]
+
+
+def section(y: Floats, azimuth: Floats, extra: float | Floats = 0.0) -> Floats:
+    """Point of the plain skull at height y and azimuth, `extra` cm outward: [..., 3]."""
+    front, width, back, power = PchipInterpolator(-PROFILE[:, 0], PROFILE[:, 1:])(-np.clip(y, -18, 13)).T
+    front, width, back, power = (a.T for a in (front, width, back, power))
+    s, c = np.abs(np.sin(azimuth)), np.abs(np.cos(azimuth))
+    depth = np.where(np.cos(azimuth) >= 0, front, back)
+    power = np.where(np.cos(azimuth) >= 0, power, 2.1)
+    r = ((s / width) ** power + (c / depth) ** power) ** (-1.0 / power) + extra
+    return np.stack([r * np.sin(azimuth), np.broadcast_to(y, r.shape), r * np.cos(azimuth)], axis=-1)
+
+
+def _lid_shape(x: Floats) -> Floats:
+    """Height profile of the eye slit over |x|: 1 at the highest point, 0 beyond the corners."""
+    t = (np.abs(x) - EYE_X) / 1.6
+    return np.clip(1.0 - t * t, 0.0, 1.0) ** 0.75
+
+
+def _mouth_shape(x: Floats) -> Floats:
+    return np.clip(1.0 - (x / 2.55) ** 2, 0.0, 1.0)
+
+
+def _face_relief(p: Floats) -> Floats:
+    """What the face adds to the skull's z (brow, sockets, nose, cheeks, lips, chin), at skull points p."""
+    x, y = p[..., 0], p[..., 1]
+    ax = np.abs(x)
+    ridge = _curve(y, (2.6, 0.0), (1.5, 0.1), (0.5, 0.5), (-1.0, 1.2), (-2.2, 1.85), (-3.2, 2.5), (-3.75, 2.8),
+                   (-4.2, 2.6), (-4.6, 1.6), (-4.9, 0.55), (-5.3, 0.1), (-5.8, 0.0))  # fmt: skip
+    width = _curve(y, (2.0, 1.0), (0.5, 0.72), (-1.5, 0.8), (-3.0, 1.0), (-3.9, 1.2), (-4.6, 1.25))
+    nose = ridge * np.exp(-((ax / width) ** 2.2)) + 0.75 * _bump(x, y, 1.35, -4.05, 0.42, 0.5)
+    nose -= 0.35 * _bump(x, y, 0.62, -4.75, 0.3, 0.2)
+    brow = 0.5 * _bump(x, y, 2.6, 1.95, 2.2, 0.7) + 0.25 * _bump(x, y, 0.0, 1.9, 1.4, 0.9)
+    socket = -0.75 * _bump(x, y, 2.9, 0.15, 1.9, 1.1) - 0.35 * _bump(x, y, 1.5, 0.3, 0.6, 0.8)
+    cheek = 0.45 * _bump(x, y, 4.2, -2.4, 1.8, 1.6) - 0.25 * _bump(x, y, 4.4, -6.0, 1.3, 1.5)
+    muzzle = 0.45 * _bump(x, y, 0.0, -6.9, 2.6, 1.6) - 0.12 * _bump(x, y, 0.0, -5.8, 0.35, 0.7)
+    corner = np.clip(1.0 - (ax / 2.9) ** 2, 0.0, 1.0)
+    lips = corner * (_curve(y, (-6.0, 0.0), (-6.45, 0.28), (-6.75, 0.45), (-7.1, 0.08))
+                     * (y > MOUTH_Y) + _curve(y, (-7.1, 0.08), (-7.5, 0.48), (-7.9, 0.35), (-8.4, 0.0))
+                     * (y <= MOUTH_Y))  # fmt: skip
+    chin = 0.6 * _bump(x, y, 0.0, -10.2, 1.7, 1.1) - 0.35 * _bump(x, y, 0.0, -8.75, 1.8, 0.45)
+    return nose + brow + socket + cheek + muzzle + lips + chin
+
+
+def _skin_grid() -> tuple[Floats, Floats, Floats]:
+    """Mean skin [ROWS, columns, 3] and its row weights: y before warping and strip fraction (0 above, 1 below)."""
+    rows = np.r_[ABOVE, np.zeros(STRIP), BETWEEN, np.full(STRIP, MOUTH_Y), BELOW]
+    azimuth = _azimuths()
+    y0, az = np.meshgrid(rows, azimuth, indexing="ij")
+    p = section(y0, az)
+    front = _smooth(0.0, 0.55, np.cos(az))
+    p[..., 2] += front * _face_relief(p)
+    # Rows near the chin follow the jaw line up towards the ears.
+    rise = 3.1 * _smooth(np.radians(15), np.radians(85), np.abs(az))
+    p[..., 1] += rise * _smooth(-5.0, -11.0, y0) * _smooth(-18.0, -12.5, y0)
+    # The nose's underside: its tip droops over the lip.
+    p[..., 1] -= 0.25 * _bump(p[..., 0], y0, 0.0, -4.2, 0.9, 0.45)
+    lid = _lid_shape(p[..., 0]) * front
+    fraction = np.linspace(0.0, 1.0, STRIP)
+    strip = np.zeros(rows.shape)
+    strip[EYE_ROW : EYE_ROW + STRIP] = strip[MOUTH_ROW : MOUTH_ROW + STRIP] = fraction
+    k = np.arange(ROWS)[:, None]
+    upper = np.where(k <= EYE_ROW, np.clip(1 - y0 / 1.6, 0, 1), 0.0) * lid
+    lower = np.where(k >= EYE_ROW + STRIP - 1, np.clip(1 + y0 / 1.3, 0, 1), 0.0) * lid
+    inside = (k > EYE_ROW) & (k < EYE_ROW + STRIP - 1)
+    upper = np.where(inside, (1 - strip[:, None]) * lid, upper)
+    lower = np.where(inside, strip[:, None] * lid, lower)
+    p[..., 1] += 0.58 * upper - 0.42 * lower + 0.07 * (np.abs(p[..., 0]) - EYE_X) * np.maximum(upper, lower)
+    d2 = (np.abs(p[..., 0]) - EYE_X) ** 2 + (p[..., 1]) ** 2
+    in_strip = (k >= EYE_ROW) & (k < EYE_ROW + STRIP)
+    radius = np.where(inside, EYE_RADIUS, EYE_RADIUS + 0.14)
+    ball = EYE_Z + np.sqrt(np.clip(radius**2 - d2, 0.0, None))
+    blend = np.where(in_strip, lid > 0, np.clip(1.3 * np.maximum(upper, lower), 0, 1)) * (d2 < radius**2)
+    p[..., 2] += blend * (ball - p[..., 2])
+    return p, np.broadcast_to(y0, y0.shape), np.stack([upper, lower])
+
+
+def _grid_faces(rows: int, columns: int, start: int = 0) -> NDArray[np.int64]:
+    """Triangles of a grid, counter-clockwise seen from outside (rows go down, columns go right).
+
+    The diagonal flips at the middle column, so that the mesh is its own mirror image.
+    """
+    i, j = np.meshgrid(np.arange(rows - 1), np.arange(columns - 1), indexing="ij")
+    a, b = (start + i * columns + j).ravel(), (start + i * columns + j + 1).ravel()
+    c, d = a + columns, b + columns
+    left = np.stack([np.stack([a, c, b], 1), np.stack([b, c, d], 1)], 1)
+    right = np.stack([np.stack([a, d, b], 1), np.stack([a, c, d], 1)], 1)
+    return np.where((j.ravel() < (columns - 1) // 2)[:, None, None], left, right).reshape(-1, 3)
+
+
+Fields = Callable[[Floats], Floats]
+
+
+def _shape_fields(p: Floats) -> Floats:
+    """Displacement of one standard deviation of each SHAPE factor at mean points p [V, 3]: [K, V, 3]."""
+    x, y, z = p.T
+    side, ax = np.sign(x), np.abs(x)
+    front = _smooth(0.0, 4.0, z)
+    zero = np.zeros_like(x)
+
+    def bump(cx: float, cy: float, sx: float, sy: float) -> Floats:
+        return _bump(x, y, cx, cy, sx, sy) * front
+
+    def field(dx: Floats | float = 0.0, dy: Floats | float = 0.0, dz: Floats | float = 0.0) -> Floats:
+        return np.stack([side * dx + zero, dy + zero, dz + zero], axis=1)
+
+    low = _smooth(-2.0, -8.5, y) * _smooth(-18, -12, y)  # jaw region
+    chin = _smooth(-8.3, -11.0, y) * _smooth(-17, -12.5, y)
+    nose = _smooth(1.5, -3.6, y) * _smooth(-5.6, -4.6, y) * np.exp(-((ax / 1.5) ** 2)) * front
+    eye = bump(EYE_X, 0.0, 1.9, 1.2)
+    return np.stack([
+        field(dx=0.045 * ax),  # face_width
+        field(dy=0.038 * (y - 0.0) * _smooth(0.0, -3.0, y)),  # face_length
+        field(dz=-0.05 * np.clip(-z, 0, None)),  # head_depth
+        field(dy=0.05 * np.clip(y - 3.0, 0, None), dz=0.25 * bump(0, 5.5, 6, 2.5)),  # forehead_height
+        field(dx=0.085 * ax * low),  # jaw_width
+        field(dy=-0.42 * chin),  # chin_length
+        field(dz=0.42 * bump(0, -10.5, 3.0, 2.2)),  # chin_forward
+        field(dx=0.22 * bump(5.0, -1.8, 1.8, 1.6), dz=0.3 * bump(4.6, -1.8, 1.6, 1.4)),  # cheekbones
+        field(dx=0.3 * _bump(x, y, 5.2, -5.4, 2.2, 2.6), dz=0.38 * bump(4.0, -5.4, 1.8, 2.2)),  # cheek_fullness
+        field(dz=0.3 * bump(2.2, 1.9, 2.8, 0.8)),  # brow_ridge
+        field(dy=0.24 * bump(2.9, 2.2, 2.6, 1.0)),  # brow_height
+        field(dy=0.2 * bump(3.6, 2.2, 0.9, 0.9) - 0.2 * bump(1.6, 2.1, 0.8, 0.9)),  # brow_arch
+        field(dx=0.17 * bump(EYE_X, 0.2, 2.6, 2.2)),  # eye_spacing
+        field(dx=0.07 * (ax - EYE_X) * eye, dy=0.14 * y * eye),  # eye_size
+        field(dy=0.09 * (ax - EYE_X) * eye),  # eye_tilt
+        field(dz=-0.16 * bump(EYE_X, 0.2, 1.9, 1.3)),  # eye_depth
+        field(dy=-0.3 * nose - 0.12 * bump(0, -5.5, 2.5, 0.8)),  # nose_length
+        field(dx=0.17 * ax * bump(0, -4.0, 1.9, 1.2)),  # nose_width
+        field(dz=0.3 * bump(0, -0.6, 0.9, 1.6)),  # nose_bridge
+        field(dy=0.22 * bump(0, -4.0, 0.9, 0.7)),  # nose_tip
+        field(dz=0.3 * bump(0, -3.7, 1.3, 1.2), dx=0.06 * ax * bump(0, -3.8, 1.6, 1.2)),  # nose_size
+        field(dx=0.09 * ax * bump(0, -7.1, 3.4, 1.5)),  # mouth_width
+        field(dy=0.22 * bump(0, -7.1, 3.4, 1.4)),  # mouth_height
+        field(dy=0.22 * bump(0, -6.5, 2.0, 0.45) - 0.25 * bump(0, -7.95, 1.9, 0.6),
+              dz=0.2 * bump(0, -6.8, 2.0, 0.5) + 0.2 * bump(0, -7.6, 1.9, 0.5)),  # lip_fullness
+        zero3 := field(),  # ear_size, ear_flare: set for the ears alone
+        zero3,
+        field(dx=0.07 * ax * _smooth(-8.5, -13.0, y)),  # neck_width
+    ])  # fmt: skip
+
+
+def _au_fields(p: Floats, upper: Floats, lower: Floats, jaw: Floats, lip: Floats) -> Floats:
+    """Displacement of each action unit at intensity 5, at mean points p [V, 3]: [10, V, 3].
+
+    upper, lower: weights of the eyelids; jaw: 0 above the mouth line to 1 below it; lip: signed weight of the
+    lips (+1 upper edge, -1 lower edge). Facial Action Coding System: which way each unit moves the skin.
+    """
+    x, y, z = p.T
+    side, ax = np.sign(x), np.abs(x)
+    front = _smooth(0.0, 4.0, z)
+    zero = np.zeros_like(x)
+
+    def bump(cx: float, cy: float, sx: float, sy: float) -> Floats:
+        return _bump(x, y, cx, cy, sx, sy) * front
+
+    def field(dx: Floats | float = 0.0, dy: Floats | float = 0.0, dz: Floats | float = 0.0) -> Floats:
+        return np.stack([side * dx + zero, dy + zero, dz + zero], axis=1)
+
+    corner = bump(2.6, -7.1, 1.3, 1.3)
+    inner, outer = bump(1.4, 2.2, 1.3, 1.1), bump(4.2, 2.4, 1.5, 1.2)
+    drop = jaw * front
+    return np.stack([
+        field(dy=1.0 * inner + 0.16 * upper),  # au01 inner brow raiser
+        field(dy=1.0 * outer + 0.2 * upper + 0.2 * inner),  # au02 outer brow raiser
+        field(dx=-0.4 * bump(1.6, 2.2, 1.4, 1.0), dy=-0.85 * bump(1.3, 2.1, 1.7, 1.0) - 0.22 * upper,
+              dz=0.2 * bump(0.9, 1.9, 0.9, 0.8)),  # au04 brow lowerer
+        field(dx=0.15 * bump(4.0, -2.6, 1.8, 1.5), dy=0.6 * bump(3.8, -2.4, 1.8, 1.4) + 0.28 * lower - 0.12 * upper,
+              dz=0.3 * bump(3.8, -2.0, 1.6, 1.2)),  # au06 cheek raiser
+        field(dx=0.15 * bump(1.4, -4.1, 0.8, 0.8), dy=0.5 * bump(1.3, -4.2, 1.2, 1.0) - 0.35 * bump(1.2, 2.0, 1.2, 0.9)
+              + 0.6 * bump(1.4, -6.4, 1.5, 0.9) + 0.22 * lower - 0.15 * upper,
+              dz=0.2 * bump(1.0, -1.5, 0.7, 1.2)),  # au09 nose wrinkler
+        field(dx=0.95 * corner + 0.25 * bump(3.9, -4.6, 1.6, 1.5),
+              dy=1.15 * corner + 0.4 * bump(3.8, -4.2, 1.7, 1.6), dz=-0.5 * corner + 0.35 * bump(3.9, -4.2, 1.4, 1.4)),
+        field(dx=0.15 * corner, dy=-1.05 * corner + 0.12 * bump(0, -7.4, 1.2, 0.8),
+              dz=0.2 * bump(0, -9.9, 1.4, 0.8)),  # au15 lip corner depressor
+        field(dx=1.15 * corner, dy=-0.3 * corner, dz=-0.6 * corner - 0.15 * bump(0, -7.2, 2.0, 1.0)),  # au20 stretcher
+        field(dy=0.34 * np.clip(lip, 0, 1) - 0.6 * np.clip(-lip, 0, 1)),  # au25 lips part
+        field(dy=-2.1 * drop, dz=-0.55 * drop, dx=-0.12 * np.minimum(ax, 3) * drop * bump(0, -7.4, 3.5, 1.6)),  # au26
+    ])  # fmt: skip
+
+
+def _ear() -> tuple[Floats, Floats, NDArray[np.int64]]:
+    """Left-of-head ear (x > 0): points [N, 3], texture coordinates and triangles of a polar grid."""
+    rings, spokes = np.linspace(0.0, 1.0, 6), np.linspace(0.0, 2 * np.pi, 17)
+    rho, phi = np.meshgrid(rings, spokes, indexing="ij")
+    across, up = rho * np.cos(phi) * 1.7, rho * np.sin(phi) * (3.1 - 0.3 * np.sin(phi))
+    across *= np.where(up < 0, 1.0 + 0.14 * up, 1.0)
+    relief = 0.4 * np.sin(np.clip(rho, 0, 1) ** 2 * np.pi * 0.9) - 0.15
+    tilt = np.radians(12)
+    z, y = -across * np.cos(tilt) - up * np.sin(tilt), up * np.cos(tilt) - across * np.sin(tilt)
+    out = relief + 0.5 * across
+    points = np.stack([6.95 + out, y - 1.5, z - 0.6], axis=-1).reshape(-1, 3)
+    uv = np.stack([phi / (2 * np.pi), SKIN_V + 0.02 + (0.97 - SKIN_V) * rho], axis=-1).reshape(-1, 2)
+    return points, uv, _grid_faces(len(rings), len(spokes))
+
+
+def _frames() -> tuple[list[Floats], list[NDArray[np.int64]], list[int]]:
+    """Spectacles: parts as points, triangles and material; rims, lenses, bridge, temples."""
+    turn = np.linspace(0, 2 * np.pi, 25)
+    points, faces, kinds = [], [], []
+
+    def add(p: Floats, f: NDArray[np.int64], kind: int) -> None:
+        points.append(p)
+        faces.append(f)
+        kinds.append(kind)
+
+    square = (np.abs(np.cos(turn)) ** 3.2 + np.abs(np.sin(turn)) ** 3.2) ** (-1 / 3.2)
+    for side in (-1.0, 1.0):
+        rim = np.stack([np.cos(turn) * square, np.sin(turn) * square])
+        for scale, kind in ((1.0, FRAME), (0.0, LENS)):
+            x = side * (3.3 + rim[0] * np.array([[2.25], [1.98 * scale]]))
+            y = -0.25 + rim[1] * np.array([[1.62], [1.38 * scale]])
+            z = 9.15 - 0.06 * (np.abs(x) - 1.2) ** 2 + 0.02 * (scale == 1.0)
+            add(np.stack([x, y, z], -1).reshape(-1, 3), _grid_faces(2, len(turn)), kind)
+        strip = np.array([[5.45, 0.75, 8.05], [5.45, 0.3, 8.05], [7.35, 0.75, 6.2], [7.35, 0.3, 6.2],
+                          [7.75, 0.65, -0.8], [7.75, 0.25, -0.8]])  # fmt: skip
+        add(strip * [side, 1, 1], np.array([[0, 1, 2], [2, 1, 3], [2, 3, 4], [4, 3, 5]]), FRAME)
+    bridge = np.array([[-1.3, 0.6, 9.15], [-1.3, 0.25, 9.15], [0, 0.75, 9.5], [0, 0.4, 9.5], [1.3, 0.6, 9.15],
+                       [1.3, 0.25, 9.15]])  # fmt: skip
+    add(bridge, np.array([[0, 1, 2], [2, 1, 3], [2, 3, 4], [4, 3, 5]]), FRAME)
+    return points, faces, kinds
+
+
+@cache
+def head() -> Head:
+    """Build the morphable head (once a process)."""
+    from pcl_lib.faces.hair import hair_shells  # hair.py builds on `section` above
+
+    grid, y0, lids = _skin_grid()
+    columns = grid.shape[1]
+    skin = grid.reshape(-1, 3)
+    n_skin = len(skin)
+    v = np.repeat(np.arange(ROWS) / (ROWS - 1), columns) * SKIN_V
+    u = np.tile(np.abs(np.arange(columns) - columns // 2) / (columns // 2), ROWS)
+    faces = _grid_faces(ROWS, columns)
+    row = faces.min(axis=1) // columns
+    kind = np.full(len(faces), SKIN)
+    kind[(row >= EYE_ROW) & (row < EYE_ROW + STRIP - 1)] = EYE
+    kind[(row >= MOUTH_ROW) & (row < MOUTH_ROW + STRIP - 1)] = MOUTH
+
+    parts, uvs, triangles, kinds = [skin], [np.stack([u, v], 1)], [faces], [kind]
+
+    def add(p: Floats, uv: Floats, f: NDArray[np.int64], material: int) -> int:
+        start = sum(map(len, parts))
+        parts.append(p)
+        uvs.append(uv)
+        triangles.append(f + start)
+        kinds.append(np.full(len(f), material))
+        return start
+
+    ear, ear_uv, ear_faces = _ear()
+    add(ear * [-1, 1, 1], ear_uv, ear_faces, EAR)
+    ear_start = add(ear, ear_uv, ear_faces, EAR)
+    for p, f, material in zip(*_frames(), strict=True):
+        add(p, np.zeros((len(p), 2)), f, material)
+    eyes = add(
+        np.array([[-EYE_X, 0, EYE_Z], [EYE_X, 0, EYE_Z]]), np.zeros((2, 2)), np.zeros((0, 3), int), SKIN
+    )
+    shells, masks, hair_uv, hair_faces = hair_shells()
+    hair_start = add(shells[HAIR_STYLES.index("short")], hair_uv, hair_faces, HAIR)
+
+    mean = np.concatenate(parts)
+    shape = _shape_fields(mean)
+    for first in (n_skin, ear_start):
+        local = mean[first : first + len(ear)] - np.array([np.sign(mean[first, 0]) * 6.9, -1.5, 0.3])
+        shape[:, first : first + len(ear)] = _rigid(shape[:, first : first + len(ear)])
+        shape[SHAPE.index("ear_size"), first : first + len(ear)] = 0.1 * local
+        shape[SHAPE.index("ear_flare"), first : first + len(ear), 0] = (
+            np.sign(mean[first, 0]) * 0.16 * np.clip(0.8 - mean[first : first + len(ear), 2], 0, None)
+        )
+    weights = _skin_weights(grid, y0, lids, len(mean))
+    au = _au_fields(mean, *weights)
+    au[:, n_skin:] = 0.0  # nothing but skin moves with the face's muscles
+    _open_mouth_inwards(au, grid)
+    tip = int(np.argmax(np.where(np.abs(skin[:, 1] + 3.9) < 1.0, skin[:, 2], -99)))
+    corner = MOUTH_ROW * columns + columns // 2
+    at = int(np.argmin(np.abs(grid[MOUTH_ROW, columns // 2 :, 0] - 2.6)))
+    chin = (ROWS - len(BELOW) + BELOW.index(-11.3)) * columns + columns // 2
+    landmark = np.array([eyes, eyes + 1, tip, corner - at, corner + at, chin, n_skin + 55, ear_start + 55])
+    f32 = np.float32
+    return Head(
+        mean.astype(f32), shape.astype(f32), au.astype(f32), np.concatenate(uvs).astype(f32),
+        np.concatenate(triangles).astype(np.int32), np.concatenate(kinds).astype(np.int32), hair_start,
+        shells.astype(f32), masks.astype(f32), grid, landmark,
+    )  # fmt: skip
+
+
+def _rigid(fields: Floats) -> Floats:
+    """Ears move as a whole: the mean displacement of their points."""
+    return np.broadcast_to(fields.mean(axis=1, keepdims=True), fields.shape).copy()
+
+
+def _skin_weights(grid: Floats, y0: Floats, lids: Floats, count: int) -> list[Floats]:
+    """Per-vertex weights [count] of upper lid, lower lid, jaw and lips (see `_au_fields`)."""
+    k = np.arange(ROWS)[:, None]
+    last = MOUTH_ROW + STRIP - 1
+    fraction = np.clip((k - MOUTH_ROW) / (STRIP - 1), 0, 1)
+    # The strip's inner rows stay near the lip they belong to, so that the cavity is deep.
+    fraction = np.where(fraction < 0.5, 0.15 * fraction, 1 - 0.15 * (1 - fraction))
+    mouth = _mouth_shape(grid[..., 0]) ** 0.6
+    beside = 0.5 * _smooth(-5.5, -9.5, y0) * (k <= last) + (k > last) * _smooth(-6.9, -9.0, y0)
+    x = np.abs(grid[..., 0])
+    jaw = np.maximum(np.where(k >= MOUTH_ROW, fraction * mouth, 0.0), beside * _smooth(7.0, 2.0, x))
+    jaw = np.where(k > last, np.maximum(jaw, _smooth(6.8, 2.2, x)), jaw) * _smooth(-16.0, -12.0, y0)
+    fall_up, fall_down = np.clip(1 - (y0 - MOUTH_Y) / 1.2, 0, 1), np.clip(1 - (MOUTH_Y - y0) / 1.6, 0, 1)
+    lip = np.where(k <= MOUTH_ROW, fall_up, np.where(k >= last, -fall_down, 1 - 2 * fraction)) * mouth
+    out = []
+    for w in (lids[0], lids[1], jaw, lip):
+        full = np.zeros(count)
+        full[: grid[..., 0].size] = w.ravel()
+        out.append(full)
+    return out
+
+
+def _open_mouth_inwards(au: Floats, grid: Floats) -> None:
+    """Push the mouth strip's inner rows back as the lips part: teeth stand behind the lips."""
+    columns = grid.shape[1]
+    inner = np.arange(MOUTH_ROW + 1, MOUTH_ROW + STRIP - 1)
+    index = (inner[:, None] * columns + np.arange(columns)).ravel()
+    depth = _mouth_shape(grid[inner, :, 0]).ravel() * (grid[inner, :, 2].ravel() > 0)
+    for name, amount in (("au25", 0.6), ("au26", 0.7)):
+        au[AUS.index(name), index, 2] -= amount * depth

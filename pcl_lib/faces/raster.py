@@ -1,0 +1,463 @@
+"""The CPU renderer: numba kernels that draw one head after another.
+
+Camera: R = Rx(pitch) Ry(yaw) Rz(roll), the order and signs of 300W-LP, about PIVOT; perspective from DISTANCE cm.
+Two by two samples a pixel, z-buffer, smooth normals of the deformed mesh, shading once a sample, light in linear
+units. float32 throughout, no fastmath and no BLAS, so that pixels do not depend on the machine.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from pcl_lib.faces.geometry import (
+    EAR,
+    EYE,
+    EYE_RADIUS,
+    EYE_ROW,
+    FRAME,
+    HAIR,
+    LENS,
+    MOUTH,
+    ROWS,
+    SKIN_V,
+    STRIP,
+)
+from pcl_lib.faces.paint import COLOURS, NUMBERS, STRANDS
+
+F32 = NDArray[np.float32]
+PIVOT = (0.0, -2.2, 4.2)  # cm, head frame: the head turns about it, and it is the middle of the picture
+DISTANCE = 75.0  # cm from the camera to the pivot
+HALF_VIEW = 9.7  # cm at the pivot's distance from the middle of the picture to its edge
+SAMPLES = 2  # a side of a pixel
+
+_N = {name: k for k, name in enumerate(NUMBERS)}
+YAW, PITCH, ROLL = _N["yaw"], _N["pitch"], _N["roll"]
+SHIFT_X, SHIFT_Y, ZOOM = _N["shift_x"], _N["shift_y"], _N["zoom"]
+GAZE_X, GAZE_Y, LIGHT_X, AMBIENT, JAW_DROP = (
+    _N[k] for k in ("gaze_x", "gaze_y", "light_x", "ambient", "jaw_drop")
+)
+SHINE, GRADIENT_X, GRADIENT_Y, CURL = _N["shine"], _N["gradient_x"], _N["gradient_y"], _N["curl"]
+OCCLUDER, OCCLUDER_X, OCCLUDER_Y = _N["occluder"], _N["occluder_x"], _N["occluder_y"]
+OCCLUDER_SIZE, OCCLUDER_ANGLE = _N["occluder_size"], _N["occluder_angle"]
+NOISE, NOISE_SEED, BLUR, MIRRORED = _N["noise"], _N["noise_seed"], _N["blur"], _N["mirrored"]
+HAIRLINE, PART, FRINGE, VOLUME, STYLE, GLASSES = (
+    _N[k] for k in ("hairline", "part", "fringe", "volume", "style", "glasses")
+)
+SKIN_C, HAIR_C, IRIS_C, FRAME_C, BACK_C, OCCLUDER_C, KEY_C, SKY_C = range(len(COLOURS))
+PIVOT_X, PIVOT_Y, PIVOT_Z = PIVOT
+EYE_V0 = EYE_ROW / (ROWS - 1) * SKIN_V
+EYE_V1 = (EYE_ROW + STRIP - 1) / (ROWS - 1) * SKIN_V
+one = np.float32(1.0)
+
+
+@njit(nogil=True, cache=True)
+def _deform(basis, first, last, coefficients, v):  # type: ignore[no-untyped-def]
+    """v [3V] += sum of coefficient times basis row, over the part of the row that is not zero."""
+    for k in range(len(coefficients)):
+        a = coefficients[k]
+        if a != 0.0:
+            row = basis[k]
+            for i in range(first[k], last[k]):
+                v[i] += a * row[i]
+
+
+@njit(nogil=True, cache=True)
+def _normals(v, triangles, n):  # type: ignore[no-untyped-def]
+    """Area-weighted vertex normals n [V, 3] (unit length) of v [V, 3]."""
+    n[:] = 0.0
+    for t in range(len(triangles)):
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        ux, uy, uz = v[b, 0] - v[a, 0], v[b, 1] - v[a, 1], v[b, 2] - v[a, 2]
+        wx, wy, wz = v[c, 0] - v[a, 0], v[c, 1] - v[a, 1], v[c, 2] - v[a, 2]
+        x, y, z = uy * wz - uz * wy, uz * wx - ux * wz, ux * wy - uy * wx
+        for i in (a, b, c):
+            n[i, 0] += x
+            n[i, 1] += y
+            n[i, 2] += z
+    for i in range(len(n)):
+        s = n[i, 0] * n[i, 0] + n[i, 1] * n[i, 1] + n[i, 2] * n[i, 2]
+        r = one / math.sqrt(s + np.float32(1e-20))
+        n[i, 0] *= r
+        n[i, 1] *= r
+        n[i, 2] *= r
+
+
+@njit(nogil=True, cache=True)
+def _rotation(p, r):  # type: ignore[no-untyped-def]
+    """r [3, 3] = Rx(pitch) Ry(yaw) Rz(roll): yaw > 0 turns to -x, pitch > 0 up, roll > 0 clockwise in the image."""
+    a, b, c = math.radians(float(p[PITCH])), math.radians(float(p[YAW])), math.radians(float(p[ROLL]))
+    ca, sa, cb, sb, cc, sc = math.cos(a), math.sin(a), math.cos(b), math.sin(b), math.cos(c), math.sin(c)
+    r[0, 0], r[0, 1], r[0, 2] = cb * cc, cb * sc, -sb
+    r[1, 0], r[1, 1], r[1, 2] = -ca * sc + sa * sb * cc, ca * cc + sa * sb * sc, sa * cb
+    r[2, 0], r[2, 1], r[2, 2] = sa * sc + ca * sb * cc, -sa * cc + ca * sb * sc, ca * cb
+
+
+@njit(nogil=True, cache=True)
+def _project(v, n, p, side, screen):  # type: ignore[no-untyped-def]
+    """Turn normals n [V, 3] into the camera frame in place; screen [V, 3] = x, y in samples (y down), 1 / depth."""
+    r = np.empty((3, 3), np.float32)
+    _rotation(p, r)
+    half = np.float32(0.5) * side
+    scale = half * p[ZOOM] * np.float32(DISTANCE / HALF_VIEW)
+    for i in range(len(v)):
+        x, y, z = v[i, 0], v[i, 1] - np.float32(PIVOT_Y), v[i, 2] - np.float32(PIVOT_Z)
+        w = one / (np.float32(DISTANCE) - (r[2, 0] * x + r[2, 1] * y + r[2, 2] * z))
+        screen[i, 0] = half + half * p[SHIFT_X] + scale * w * (r[0, 0] * x + r[0, 1] * y + r[0, 2] * z)
+        screen[i, 1] = half + half * p[SHIFT_Y] - scale * w * (r[1, 0] * x + r[1, 1] * y + r[1, 2] * z)
+        screen[i, 2] = w
+        x, y, z = n[i, 0], n[i, 1], n[i, 2]
+        n[i, 0] = r[0, 0] * x + r[0, 1] * y + r[0, 2] * z
+        n[i, 1] = r[1, 0] * x + r[1, 1] * y + r[1, 2] * z
+        n[i, 2] = r[2, 0] * x + r[2, 1] * y + r[2, 2] * z
+
+
+@njit(nogil=True, cache=True)
+def _shown(kind, p):  # type: ignore[no-untyped-def]
+    """Whether this image has such triangles at all."""
+    if kind == FRAME:
+        return p[GLASSES] > 0
+    if kind == LENS:
+        return p[GLASSES] > 1
+    if kind == HAIR:
+        return p[STYLE] > 1  # neither bald nor buzz
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _rasterise(screen, triangles, material, mask, hair_start, p, side, depth, owner, bary):  # type: ignore[no-untyped-def]
+    """Nearest triangle at each sample: depth [side, side] (1 / distance), owner (-1: none), bary (two weights)."""
+    depth[:] = 0.0
+    owner[:] = -1
+    for t in range(len(triangles)):
+        kind = material[t]
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        ax, ay, bx, by, cx, cy = (
+            screen[a, 0], screen[a, 1], screen[b, 0], screen[b, 1], screen[c, 0], screen[c, 1]
+        )  # fmt: skip
+        area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
+        if area == 0.0 or (kind <= MOUTH and area > 0.0) or not _shown(kind, p):
+            continue  # y points down, so a positive area is seen from behind
+        half = np.float32(0.5)
+        x0, x1 = max(0, math.ceil(min(ax, bx, cx) - half)), min(side - 1, math.floor(max(ax, bx, cx) - half))
+        y0, y1 = max(0, math.ceil(min(ay, by, cy) - half)), min(side - 1, math.floor(max(ay, by, cy) - half))
+        inv = one / area
+        for yy in range(y0, y1 + 1):
+            py = np.float32(yy) + half
+            for xx in range(x0, x1 + 1):
+                px = np.float32(xx) + half
+                u = ((cx - bx) * (py - by) - (cy - by) * (px - bx)) * inv
+                w = ((ax - cx) * (py - cy) - (ay - cy) * (px - cx)) * inv
+                q = one - u - w
+                if u < 0.0 or w < 0.0 or q < 0.0:
+                    continue
+                z = u * screen[a, 2] + w * screen[b, 2] + q * screen[c, 2]
+                if z <= depth[yy, xx]:
+                    continue
+                if kind == HAIR and (
+                    u * mask[a - hair_start] + w * mask[b - hair_start] + q * mask[c - hair_start] < 0.0
+                ):
+                    continue
+                depth[yy, xx] = z
+                owner[yy, xx] = t
+                bary[yy, xx, 0] = u
+                bary[yy, xx, 1] = w
+
+
+@njit(nogil=True, cache=True)
+def _sample(atlas, u, v, out):  # type: ignore[no-untyped-def]
+    """Bilinear look-up of all channels."""
+    h, w = atlas.shape[0], atlas.shape[1]
+    fx, fy = u * np.float32(w - 1), v * np.float32(h - 1)
+    ix, iy = min(int(fx), w - 2), min(int(fy), h - 2)
+    tx, ty = fx - np.float32(ix), fy - np.float32(iy)
+    w00, w01, w10, w11 = (one - tx) * (one - ty), tx * (one - ty), (one - tx) * ty, tx * ty
+    a, b, c, d = atlas[iy, ix], atlas[iy, ix + 1], atlas[iy + 1, ix], atlas[iy + 1, ix + 1]
+    for k in range(len(out)):
+        out[k] = w00 * a[k] + w01 * b[k] + w10 * c[k] + w11 * d[k]
+
+
+@njit(nogil=True, cache=True)
+def _clip01(x):  # type: ignore[no-untyped-def]
+    return min(max(x, np.float32(0.0)), one)
+
+
+@njit(nogil=True, cache=True)
+def _skin(channels, layers, albedo):  # type: ignore[no-untyped-def]
+    """Lay the image's layers of paint over the skin colour in albedo [3]."""
+    for k in range(len(layers)):
+        weight = layers[k, 2]
+        if weight > 0.0:
+            m = weight * _clip01(layers[k, 0] * (channels[k] + layers[k, 1]))
+            if m > 0.0:
+                for j in range(3):
+                    albedo[j] += m * (layers[k, 3 + j] - albedo[j])
+
+
+@njit(nogil=True, cache=True)
+def _eye(dx, dy, dz, p, v, iris, albedo):  # type: ignore[no-untyped-def]
+    """Eyeball colour at offset d (cm) from its centre: sclera, iris with a dark rim, pupil, shadow of the lid."""
+    gx, gy = math.radians(float(p[GAZE_X])), math.radians(float(p[GAZE_Y]))
+    tx = dx + np.float32(EYE_RADIUS * math.sin(gx))
+    ty = dy - np.float32(EYE_RADIUS * math.sin(gy))
+    tz = dz - np.float32(EYE_RADIUS)
+    r = math.sqrt(tx * tx + ty * ty + np.float32(0.3) * tz * tz * (tz > 0.0))
+    shade = np.float32(0.55) + np.float32(0.45) * _clip01(
+        (v - np.float32(EYE_V0)) / np.float32(0.45 * (EYE_V1 - EYE_V0))
+    )
+    inside = _clip01((np.float32(0.66) - r) * np.float32(14.0))
+    pupil = _clip01((np.float32(0.26) - r) * np.float32(14.0))
+    rim = _clip01((r - np.float32(0.46)) * np.float32(6.0))
+    white = np.float32(0.74), np.float32(0.69), np.float32(0.66)
+    for j in range(3):
+        colour = iris[j] * (one - np.float32(0.75) * rim)
+        colour += pupil * (np.float32(0.004) - colour)
+        albedo[j] = (white[j] + inside * (colour - white[j])) * shade
+
+
+@njit(nogil=True, cache=True)
+def _mouth(x, y, lip_y, drop, albedo):  # type: ignore[no-untyped-def]
+    """Inside of the mouth at head-frame x and y - lip line: teeth above and below, tongue, darkness."""
+    t = y - lip_y
+    cx = _clip01((np.float32(2.25) - abs(x)) * np.float32(2.0))
+    upper = _clip01((t + np.float32(0.62)) * np.float32(8.0)) * cx
+    low = np.float32(2.0) * drop
+    lower = _clip01((-np.float32(0.45) - low - t) * np.float32(8.0)) * cx
+    tongue = _clip01(np.float32(0.7) * drop * (-t - np.float32(0.9)) * (one - np.float32(0.2) * x * x))
+    albedo[0] = np.float32(0.05) + np.float32(0.25) * tongue
+    albedo[1] = np.float32(0.015) + np.float32(0.07) * tongue
+    albedo[2] = np.float32(0.015) + np.float32(0.07) * tongue
+    tooth = max(upper, np.float32(0.75) * lower) * (one - np.float32(0.08) * x * x)
+    for j in range(3):
+        enamel = np.float32(0.72) if j < 2 else np.float32(0.64)
+        albedo[j] += tooth * (enamel - albedo[j])
+
+
+@njit(nogil=True, cache=True)
+def _lit(albedo, nx, ny, nz, p, key, sky, kind, out):  # type: ignore[no-untyped-def]
+    """Light albedo [3] into out [3]: wrapped Lambert key (softest in red on skin), sky from above, a highlight."""
+    lx, ly, lz = p[LIGHT_X], p[LIGHT_X + 1], p[LIGHT_X + 2]
+    cosine = nx * lx + ny * ly + nz * lz
+    hx, hy, hz = lx, ly, lz + one
+    inv = one / math.sqrt(hx * hx + hy * hy + hz * hz)
+    h = max((nx * hx + ny * hy + nz * hz) * inv, np.float32(0.0))
+    h2 = h * h
+    h4 = h2 * h2
+    h16 = h4 * h4 * h4 * h4
+    shine = p[SHINE] * h16 * (np.float32(0.6) + h16)
+    if kind == EYE:
+        shine = np.float32(0.9) * h16 * h16 * h16 * h16
+    elif kind == HAIR:
+        shine *= np.float32(0.35)
+    elif kind == MOUTH:
+        shine *= np.float32(0.2)
+    elif kind == LENS:
+        shine *= np.float32(3.0)
+    ambient = p[AMBIENT] * (np.float32(0.68) + np.float32(0.32) * ny)
+    fill = np.float32(0.22) * _clip01(-lx * nx + np.float32(0.3) + np.float32(0.5) * nz)
+    soft = one if kind <= EAR else np.float32(0.5)
+    for j in range(3):
+        wrap = soft * (np.float32(0.3) if j == 0 else (np.float32(0.14) if j == 1 else np.float32(0.1)))
+        diffuse = _clip01((cosine + wrap) / (one + wrap))
+        out[j] = albedo[j] * (key[j] * diffuse + sky[j] * (ambient + fill)) + shine * key[j]
+
+
+@njit(nogil=True, cache=True)
+def _backdrop(x, y, p, waves, base, occluder, behind, out):  # type: ignore[no-untyped-def]
+    """Background (behind True) or occluder at x, y in [-1, 1] (y down); returns whether it paints there."""
+    if behind:
+        g = one + p[GRADIENT_X] * x + p[GRADIENT_Y] * y
+        for k in range(len(waves)):
+            g += waves[k, 3] * np.float32(math.sin(waves[k, 0] * x + waves[k, 1] * y + waves[k, 2]))
+        for j in range(3):
+            out[j] = base[j] * max(g, np.float32(0.05))
+        return True
+    if p[OCCLUDER] < 0.5:
+        return False
+    angle = math.radians(float(p[OCCLUDER_ANGLE]))
+    c, s = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+    dx, dy = x - p[OCCLUDER_X], y - p[OCCLUDER_Y]
+    u, v = (c * dx + s * dy) / p[OCCLUDER_SIZE], (c * dy - s * dx) / (np.float32(0.55) * p[OCCLUDER_SIZE])
+    u2, v2 = u * u, v * v
+    if u2 * u2 + v2 * v2 > 1.0:
+        return False
+    for j in range(3):
+        out[j] = occluder[j] * (np.float32(0.55) + np.float32(0.2) * (one - v))
+    return True
+
+
+@njit(nogil=True, cache=True)
+def _shade(v, n, uv, triangles, material, owner, bary, p, layers, colours, waves, atlas, eyes, lip_y, image):  # type: ignore[no-untyped-def]
+    """Colour every sample and average them into image [size, size, 3] (linear light)."""
+    side, size = owner.shape[0], image.shape[0]
+    image[:] = 0.0
+    channels, albedo, out = (
+        np.empty(atlas.shape[2], np.float32),
+        np.empty(3, np.float32),
+        np.empty(3, np.float32),
+    )
+    share = one / np.float32((side // size) ** 2)
+    for yy in range(side):
+        for xx in range(side):
+            sx = (np.float32(2 * xx + 1) / np.float32(side)) - one
+            sy = (np.float32(2 * yy + 1) / np.float32(side)) - one
+            t = owner[yy, xx]
+            if not _backdrop(sx, sy, p, waves, colours[BACK_C], colours[OCCLUDER_C], False, out):
+                if t < 0:
+                    _backdrop(sx, sy, p, waves, colours[BACK_C], colours[OCCLUDER_C], True, out)
+                else:
+                    _surface(v, n, uv, triangles[t], material[t], bary[yy, xx], p, layers, colours, atlas, eyes, lip_y,
+                             channels, albedo, out)  # fmt: skip
+            for j in range(3):
+                image[yy * size // side, xx * size // side, j] += share * out[j]
+
+
+@njit(nogil=True, cache=True)
+def _surface(v, n, uv, tri, kind, weight, p, layers, colours, atlas, eyes, lip_y, channels, albedo, out):  # type: ignore[no-untyped-def]
+    """Light leaving the head at one sample, into out [3]."""
+    a, b, c = tri[0], tri[1], tri[2]
+    u, w = weight[0], weight[1]
+    q = one - u - w
+    nx = u * n[a, 0] + w * n[b, 0] + q * n[c, 0]
+    ny = u * n[a, 1] + w * n[b, 1] + q * n[c, 1]
+    nz = u * n[a, 2] + w * n[b, 2] + q * n[c, 2]
+    tu, tv = u * uv[a, 0] + w * uv[b, 0] + q * uv[c, 0], u * uv[a, 1] + w * uv[b, 1] + q * uv[c, 1]
+    if kind > MOUTH and nz < 0.0:
+        nx, ny, nz = -nx, -ny, -nz
+    if kind == EYE or kind == MOUTH:
+        x = u * v[a, 0] + w * v[b, 0] + q * v[c, 0]
+        y = u * v[a, 1] + w * v[b, 1] + q * v[c, 1]
+        z = u * v[a, 2] + w * v[b, 2] + q * v[c, 2]
+        if kind == EYE:
+            e = 0 if x < 0.0 else 1
+            _eye(x - eyes[e, 0], y - eyes[e, 1], z - eyes[e, 2], p, tv, colours[IRIS_C], albedo)
+        else:
+            _mouth(x, y, lip_y, p[JAW_DROP], albedo)
+    elif kind == HAIR:
+        _sample(atlas, tu, tv, channels)
+        streak = np.float32(0.45) + np.float32(1.1) * channels[STRANDS]
+        for j in range(3):
+            albedo[j] = colours[HAIR_C, j] * streak
+    elif kind == FRAME or kind == LENS:
+        for j in range(3):
+            albedo[j] = colours[FRAME_C, j] if kind == FRAME else np.float32(0.012)
+    else:
+        for j in range(3):
+            albedo[j] = colours[SKIN_C, j]
+        _sample(atlas, tu, tv, channels)
+        _skin(channels, layers, albedo)
+    r = one / math.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-12))
+    _lit(albedo, nx * r, ny * r, nz * r, p, colours[KEY_C], colours[SKY_C], kind, out)
+
+
+@njit(nogil=True, cache=True)
+def _grain(seed, x, y, j):  # type: ignore[no-untyped-def]
+    """Camera noise of unit variance at a pixel and channel: a hash summed like four dice."""
+    h = np.uint64(seed) * np.uint64(2654435761) + np.uint64(x * 1640531513 + y * 97531 + j * 7919)
+    h &= np.uint64(0xFFFFFFFF)
+    for _ in range(2):
+        h = ((h ^ (h >> np.uint64(15))) * np.uint64(0x2C1B3C6D)) & np.uint64(0xFFFFFFFF)
+    h ^= h >> np.uint64(16)
+    total = (h & np.uint64(255)) + ((h >> np.uint64(8)) & np.uint64(255))
+    total += ((h >> np.uint64(16)) & np.uint64(255)) + (h >> np.uint64(24))
+    return (np.float32(total) - np.float32(510.0)) / np.float32(147.8)
+
+
+@njit(nogil=True, cache=True)
+def _develop(image, p, spare, out):  # type: ignore[no-untyped-def]
+    """Lens blur, tone curve, camera noise; linear [size, size, 3] -> uint8 [3, size, size]."""
+    size = image.shape[0]
+    sigma = float(p[BLUR]) * size / 64.0
+    if sigma > 0.15:
+        _blur(image, sigma, spare, True)
+        _blur(spare, sigma, image, False)
+    for y in range(size):
+        for x in range(size):
+            mx = size - 1 - x if p[MIRRORED] > 0.5 else x
+            for j in range(3):
+                a = np.float32(1.6) * image[y, x, j]
+                a = a * (one + a * np.float32(0.3)) / (one + a)
+                value = np.float32(a ** np.float32(1.0 / 2.2)) if a > 0.0 else np.float32(0.0)
+                value += p[NOISE] * _grain(int(p[NOISE_SEED]), mx, y, j)
+                out[j, y, x] = np.uint8(_clip01(value) * np.float32(255.0) + np.float32(0.5))
+
+
+@njit(nogil=True, cache=True)
+def _blur(source, sigma, target, along_x):  # type: ignore[no-untyped-def]
+    """One pass of a Gaussian, edges repeated."""
+    size, reach = source.shape[0], int(3.0 * sigma) + 1
+    taps = np.empty(reach + 1, np.float32)
+    total = 0.0
+    for k in range(reach + 1):
+        taps[k] = math.exp(-0.5 * (k / sigma) ** 2)
+        total += taps[k] * (1 if k == 0 else 2)
+    for y in range(size):
+        for x in range(size):
+            for j in range(3):
+                s = taps[0] * source[y, x, j]
+                for k in range(1, reach + 1):
+                    if along_x:
+                        s += taps[k] * (source[y, max(x - k, 0), j] + source[y, min(x + k, size - 1), j])
+                    else:
+                        s += taps[k] * (source[max(y - k, 0), x, j] + source[min(y + k, size - 1), x, j])
+                target[y, x, j] = s / np.float32(total)
+
+
+@njit(nogil=True, cache=True)
+def draw(mean, basis, first, last, hair, hair_mask, hair_fields, uv, triangles, material, atlas, points, coefficients,
+         layers, colours, numbers, waves, out):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Draw images [n, 3, size, size] of n rows of packed factors; see render.py for what each array holds."""
+    size = out.shape[2]
+    side = SAMPLES * size
+    count = mean.shape[0]
+    hair_start = count - hair.shape[1]
+    v, n, screen = (
+        np.empty((count, 3), np.float32),
+        np.empty((count, 3), np.float32),
+        np.empty((count, 3), np.float32),
+    )
+    mask = np.empty(hair.shape[1], np.float32)
+    depth, owner = np.empty((side, side), np.float32), np.empty((side, side), np.int32)
+    bary = np.empty((side, side, 2), np.float32)
+    image, spare = np.empty((size, size, 3), np.float32), np.empty((size, size, 3), np.float32)
+    eyes = np.empty((2, 3), np.float32)
+    for i in range(len(out)):
+        p = numbers[i]
+        v[:] = mean
+        style = int(p[STYLE])
+        for k in range(hair.shape[1]):
+            lift = p[VOLUME] - one
+            for j in range(3):
+                v[hair_start + k, j] = hair[style, k, j] + lift * hair_fields[style, k, j]
+            mask[k] = hair_mask[style, k] + hair_fields[style, k, 3] * p[FRINGE]
+            mask[k] += hair_fields[style, k, 4] * p[HAIRLINE] + hair_fields[style, k, 5] * p[PART]
+        _deform(basis, first, last, coefficients[i], v.reshape(-1))
+        for e in range(2):
+            eyes[e] = v[points[e]]
+        lip_y = mean[points[2], 1]
+        for k in range(len(coefficients[i]) - 10):
+            lip_y += coefficients[i, k] * basis[k, 3 * points[2] + 1]
+        _normals(v, triangles, n)
+        _project(v, n, p, np.float32(side), screen)
+        _rasterise(screen, triangles, material, mask, hair_start, p, side, depth, owner, bary)
+        _shade(
+            v,
+            n,
+            uv,
+            triangles,
+            material,
+            owner,
+            bary,
+            p,
+            layers[i],
+            colours[i],
+            waves[i],
+            atlas,
+            eyes,
+            lip_y,
+            image,
+        )
+        _develop(image, p, spare, out[i])

@@ -1,0 +1,92 @@
+"""From a table of factors to images, in bounded batches, on the CPU (numba) or any torch device."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from pcl_lib.errors import BadInput
+from pcl_lib.faces import raster
+from pcl_lib.faces.geometry import MOUTH_ROW, STRIP, Head, head
+from pcl_lib.faces.paint import atlas, pack
+
+F32 = NDArray[np.float32]
+CHUNK = 64  # images a thread draws at a time: bounds memory, and the unit of work
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What every image shares, laid out for the kernels (see `raster.draw`).
+
+    basis [K, 3V]: shape then action units; first, last [K]: the part of each row that is not zero; hair_fields
+    [styles, H, 6]: x, y, z by volume, mask by fringe, hairline and parting; points: vertices of both eyeballs'
+    centres and of the lip line.
+    """
+
+    head: Head
+    basis: F32
+    first: NDArray[np.int64]
+    last: NDArray[np.int64]
+    hair_fields: F32
+    atlas: F32
+    points: NDArray[np.int64]
+
+
+@cache
+def scene() -> Scene:
+    """Build the shared arrays once a process."""
+    from pcl_lib.faces.hair import hair_fields
+
+    h = head()
+    basis = np.concatenate([h.shape, h.au]).reshape(len(h.shape) + len(h.au), -1)
+    basis = np.where(np.abs(basis) < 2e-4, np.float32(0), basis)
+    used = [np.flatnonzero(row) for row in basis]
+    columns = h.grid.shape[1]
+    lip = (MOUTH_ROW + STRIP // 2) * columns + columns // 2
+    return Scene(
+        h, np.ascontiguousarray(basis), np.array([u[0] for u in used]), np.array([u[-1] + 1 for u in used]),
+        hair_fields(h).astype(np.float32), atlas(h), np.array([h.landmark[0], h.landmark[1], lip]),
+    )  # fmt: skip
+
+
+def _draw_chunk(f: pd.DataFrame, out: NDArray[np.uint8]) -> None:
+    s, p = scene(), pack(f)
+    h = s.head
+    raster.draw(
+        h.mean, s.basis, s.first, s.last, h.hair, h.hair_mask, s.hair_fields, h.uv, h.triangles, h.material, s.atlas,
+        s.points, p.coefficients, p.layers, p.colours, p.numbers, p.waves, out,
+    )  # fmt: skip
+
+
+def render(
+    f: pd.DataFrame, size: int = 64, device: str | torch.device = "cpu", backend: str | None = None
+) -> torch.Tensor:
+    """Draw the faces that a table of factors describes.
+
+    f: a table as `sample_factors` makes it (`identity` and `expression` are not read: looks and AUs are).
+    size: side in pixels, 16 to 512. backend: "numba" (CPU) or "torch" (any device); None takes numba on a CPU.
+    Returns uint8 [len(f), 3, size, size], RGB, on `device`. An image depends on its row alone: same factors, same
+    pixels whatever the batch, the threads (torch.get_num_threads()) and the machine; torch differs by rounding.
+    Raises BadInput where a factor is missing, not finite or out of range, or an argument is.
+    """
+    device = torch.device(device)
+    backend = backend or ("numba" if device.type == "cpu" else "torch")
+    if not 16 <= size <= 512:
+        raise BadInput(f"render draws 16 to 512 pixels a side, but size={size} was asked for.")
+    if backend not in ("numba", "torch"):
+        raise BadInput(f'backend must be "numba" or "torch", but is "{backend}".')
+    if backend == "torch":
+        raise BadInput("the torch backend is not there yet; use numba.")
+    out = np.empty((len(f), 3, size, size), np.uint8)
+    starts = range(0, len(f), CHUNK)
+    scene()
+    threads = min(torch.get_num_threads(), max(len(starts), 1))
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(lambda i: _draw_chunk(f.iloc[i : i + CHUNK], out[i : i + CHUNK]), starts))
+    return torch.from_numpy(out).to(device)
