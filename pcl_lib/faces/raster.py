@@ -168,16 +168,16 @@ def _rasterise(screen, triangles, material, mask, hair_start, p, side, depth, ow
 
 
 @njit(nogil=True, cache=True)
-def _sample(atlas, u, v, out):  # type: ignore[no-untyped-def]
-    """Bilinear look-up of all channels."""
+def _sample(atlas, u, v, first, last, out):  # type: ignore[no-untyped-def]
+    """Bilinear look-up of channels first to last - 1."""
     h, w = atlas.shape[0], atlas.shape[1]
     fx, fy = u * np.float32(w - 1), v * np.float32(h - 1)
     ix, iy = min(int(fx), w - 2), min(int(fy), h - 2)
     tx, ty = fx - np.float32(ix), fy - np.float32(iy)
     w00, w01, w10, w11 = (one - tx) * (one - ty), tx * (one - ty), (one - tx) * ty, tx * ty
-    a, b, c, d = atlas[iy, ix], atlas[iy, ix + 1], atlas[iy + 1, ix], atlas[iy + 1, ix + 1]
-    for k in range(len(out)):
-        out[k] = w00 * a[k] + w01 * b[k] + w10 * c[k] + w11 * d[k]
+    for k in range(first, last):
+        out[k] = w00 * atlas[iy, ix, k] + w01 * atlas[iy, ix + 1, k]
+        out[k] += w10 * atlas[iy + 1, ix, k] + w11 * atlas[iy + 1, ix + 1, k]
 
 
 @njit(nogil=True, cache=True)
@@ -198,7 +198,7 @@ def _skin(channels, layers, albedo):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _eye(dx, dy, dz, p, v, iris, albedo):  # type: ignore[no-untyped-def]
+def _eye(dx, dy, dz, p, v, colours, albedo):  # type: ignore[no-untyped-def]
     """Eyeball colour at offset d (cm) from its centre: sclera, iris with a dark rim, pupil, shadow of the lid."""
     gx, gy = math.radians(float(p[GAZE_X])), math.radians(float(p[GAZE_Y]))
     tx = dx + np.float32(EYE_RADIUS * math.sin(gx))
@@ -213,7 +213,7 @@ def _eye(dx, dy, dz, p, v, iris, albedo):  # type: ignore[no-untyped-def]
     rim = _clip01((r - np.float32(0.46)) * np.float32(6.0))
     white = np.float32(0.74), np.float32(0.69), np.float32(0.66)
     for j in range(3):
-        colour = iris[j] * (one - np.float32(0.75) * rim)
+        colour = colours[IRIS_C, j] * (one - np.float32(0.75) * rim)
         colour += pupil * (np.float32(0.004) - colour)
         albedo[j] = (white[j] + inside * (colour - white[j])) * shade
 
@@ -237,7 +237,7 @@ def _mouth(x, y, lip_y, drop, albedo):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _lit(albedo, nx, ny, nz, p, key, sky, kind, out):  # type: ignore[no-untyped-def]
+def _lit(albedo, nx, ny, nz, p, colours, kind, out):  # type: ignore[no-untyped-def]
     """Light albedo [3] into out [3]: wrapped Lambert key (softest in red on skin), sky from above, a highlight."""
     lx, ly, lz = p[LIGHT_X], p[LIGHT_X + 1], p[LIGHT_X + 2]
     cosine = nx * lx + ny * ly + nz * lz
@@ -262,18 +262,19 @@ def _lit(albedo, nx, ny, nz, p, key, sky, kind, out):  # type: ignore[no-untyped
     for j in range(3):
         wrap = soft * (np.float32(0.3) if j == 0 else (np.float32(0.14) if j == 1 else np.float32(0.1)))
         diffuse = _clip01((cosine + wrap) / (one + wrap))
-        out[j] = albedo[j] * (key[j] * diffuse + sky[j] * (ambient + fill)) + shine * key[j]
+        key = colours[KEY_C, j]
+        out[j] = albedo[j] * (key * diffuse + colours[SKY_C, j] * (ambient + fill)) + shine * key
 
 
 @njit(nogil=True, cache=True)
-def _backdrop(x, y, p, waves, base, occluder, behind, out):  # type: ignore[no-untyped-def]
+def _backdrop(x, y, p, waves, colours, behind, out):  # type: ignore[no-untyped-def]
     """Background (behind True) or occluder at x, y in [-1, 1] (y down); returns whether it paints there."""
     if behind:
         g = one + p[GRADIENT_X] * x + p[GRADIENT_Y] * y
         for k in range(len(waves)):
             g += waves[k, 3] * np.float32(math.sin(waves[k, 0] * x + waves[k, 1] * y + waves[k, 2]))
         for j in range(3):
-            out[j] = base[j] * max(g, np.float32(0.05))
+            out[j] = colours[BACK_C, j] * max(g, np.float32(0.05))
         return True
     if p[OCCLUDER] < 0.5:
         return False
@@ -285,7 +286,7 @@ def _backdrop(x, y, p, waves, base, occluder, behind, out):  # type: ignore[no-u
     if u2 * u2 + v2 * v2 > 1.0:
         return False
     for j in range(3):
-        out[j] = occluder[j] * (np.float32(0.55) + np.float32(0.2) * (one - v))
+        out[j] = colours[OCCLUDER_C, j] * (np.float32(0.55) + np.float32(0.2) * (one - v))
     return True
 
 
@@ -305,21 +306,23 @@ def _shade(v, n, uv, triangles, material, owner, bary, p, layers, colours, waves
             sx = (np.float32(2 * xx + 1) / np.float32(side)) - one
             sy = (np.float32(2 * yy + 1) / np.float32(side)) - one
             t = owner[yy, xx]
-            if not _backdrop(sx, sy, p, waves, colours[BACK_C], colours[OCCLUDER_C], False, out):
+            if not _backdrop(sx, sy, p, waves, colours, False, out):
                 if t < 0:
-                    _backdrop(sx, sy, p, waves, colours[BACK_C], colours[OCCLUDER_C], True, out)
+                    _backdrop(sx, sy, p, waves, colours, True, out)
                 else:
-                    _surface(v, n, uv, triangles[t], material[t], bary[yy, xx], p, layers, colours, atlas, eyes, lip_y,
+                    _surface(v, n, uv, triangles, t, material[t], bary, yy, xx, p, layers, colours, atlas, eyes, lip_y,
                              channels, albedo, out)  # fmt: skip
             for j in range(3):
                 image[yy * size // side, xx * size // side, j] += share * out[j]
 
 
 @njit(nogil=True, cache=True)
-def _surface(v, n, uv, tri, kind, weight, p, layers, colours, atlas, eyes, lip_y, channels, albedo, out):  # type: ignore[no-untyped-def]
+def _surface(
+    v, n, uv, triangles, t, kind, bary, yy, xx, p, layers, colours, atlas, eyes, lip_y, channels, albedo, out
+):  # type: ignore[no-untyped-def]
     """Light leaving the head at one sample, into out [3]."""
-    a, b, c = tri[0], tri[1], tri[2]
-    u, w = weight[0], weight[1]
+    a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+    u, w = bary[yy, xx, 0], bary[yy, xx, 1]
     q = one - u - w
     nx = u * n[a, 0] + w * n[b, 0] + q * n[c, 0]
     ny = u * n[a, 1] + w * n[b, 1] + q * n[c, 1]
@@ -333,11 +336,11 @@ def _surface(v, n, uv, tri, kind, weight, p, layers, colours, atlas, eyes, lip_y
         z = u * v[a, 2] + w * v[b, 2] + q * v[c, 2]
         if kind == EYE:
             e = 0 if x < 0.0 else 1
-            _eye(x - eyes[e, 0], y - eyes[e, 1], z - eyes[e, 2], p, tv, colours[IRIS_C], albedo)
+            _eye(x - eyes[e, 0], y - eyes[e, 1], z - eyes[e, 2], p, tv, colours, albedo)
         else:
             _mouth(x, y, lip_y, p[JAW_DROP], albedo)
     elif kind == HAIR:
-        _sample(atlas, tu, tv, channels)
+        _sample(atlas, tu, tv, STRANDS, STRANDS + 1, channels)
         streak = np.float32(0.45) + np.float32(1.1) * channels[STRANDS]
         for j in range(3):
             albedo[j] = colours[HAIR_C, j] * streak
@@ -347,10 +350,10 @@ def _surface(v, n, uv, tri, kind, weight, p, layers, colours, atlas, eyes, lip_y
     else:
         for j in range(3):
             albedo[j] = colours[SKIN_C, j]
-        _sample(atlas, tu, tv, channels)
+        _sample(atlas, tu, tv, 0, STRANDS, channels)
         _skin(channels, layers, albedo)
     r = one / math.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-12))
-    _lit(albedo, nx * r, ny * r, nz * r, p, colours[KEY_C], colours[SKY_C], kind, out)
+    _lit(albedo, nx * r, ny * r, nz * r, p, colours, kind, out)
 
 
 @njit(nogil=True, cache=True)
