@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
@@ -293,6 +294,7 @@ def prepare_rendered(
         "size": size,
         "seed": seed,
         "clutter": clutter,
+        "renderer": _renderer_hash(),
     }
     if min(*identities, images_per_identity, size) < 1:
         raise BadInput(
@@ -301,9 +303,13 @@ def prepare_rendered(
     folder = Path(folder)
     if (folder / INFO).exists():
         faces = PreparedFaces(folder)
-        if faces.info.get("settings") != settings:
+        made_with = faces.info.get("settings", {})
+        if other := [
+            f"{key} {made_with.get(key)}" for key in settings if made_with.get(key) != settings[key]
+        ]:
+            wanted = [f"{key} {settings[key]}" for key in settings if made_with.get(key) != settings[key]]
             raise BadInput(
-                f"{folder} holds {faces.name} with settings {faces.info.get('settings')}, not {settings};"
+                f"{folder} holds {faces.name} with {', '.join(other)}, where {', '.join(wanted)} is wanted;"
                 " remove it or choose another folder"
             )
         print(f"Using the {len(faces)} rendered faces in {folder}.")
@@ -312,33 +318,35 @@ def prepare_rendered(
     return PreparedFaces(folder)
 
 
+def _renderer_hash() -> str:
+    """What the renderer is, so that pictures of an older one are not taken for its own."""
+    sources = sorted(Path(__file__).with_name("faces").glob("*.py"))
+    return hashlib.sha256("".join(path.read_text(encoding="utf-8") for path in sources).encode()).hexdigest()[
+        :12
+    ]
+
+
 def _render_into(folder: Path, settings: dict[str, Any], progress: bool) -> None:
     from pcl_lib.faces import render, sample_factors  # compiles code: only where it is needed
 
-    total = sum(settings["identities"])
+    total, seed = sum(settings["identities"]), settings["seed"]
     options = {} if settings["clutter"] is None else {"clutter": settings["clutter"]}
-    factors = sample_factors(
-        total * settings["images_per_identity"], seed=settings["seed"], identities=total, **options
-    )
-    bounds = np.cumsum(settings["identities"])[:2]
-    factors["split"] = np.array(SPLITS, dtype=object)[
-        np.searchsorted(bounds, factors["identity"], side="right")
-    ]
+    factors = sample_factors(total * settings["images_per_identity"], seed=seed, identities=total, **options)
+    ends = np.cumsum(settings["identities"])[:2]
+    split = np.array(SPLITS, dtype=object)[np.searchsorted(ends, factors["identity"], side="right")]
     with FolderWriter(folder, settings) as writer:
         done = sum(writer.rows)
         if done:
             print(f"Going on after the {done} faces already rendered in {folder}.")
-        with tqdm(
-            total=len(factors), initial=done, unit="image", desc="rendering", disable=not progress
-        ) as bar:
-            while done < len(factors):
-                shard = factors.iloc[done : done + RENDER_ROWS]
+        bar = tqdm(total=len(factors), initial=done, unit="image", desc="rendering", disable=not progress)
+        with bar:
+            for first in range(done, len(factors), RENDER_ROWS):
+                shard = factors.iloc[first : first + RENDER_ROWS]
                 parts = []
                 for start in range(0, len(shard), RENDER_BATCH):
                     parts.append(render(shard.iloc[start : start + RENDER_BATCH], size=settings["size"]))
                     bar.update(len(parts[-1]))
                 writer.add_shard(torch.cat(parts))
-                done += len(shard)
-        test = np.flatnonzero(factors["split"] == "test")
+        pairs = make_pairs(factors, np.flatnonzero(split == "test"), seed=seed)
         info = {"name": "rendered faces", "source": "pcl_lib.faces", "licence": "MIT", "settings": settings}
-        writer.finish(factors, info, make_pairs(factors, test, seed=settings["seed"]))
+        writer.finish(factors.assign(split=split), info, pairs)
