@@ -111,7 +111,12 @@ def apply_views(images: Tensor, view: Draw, out_size: int | None = None) -> Tens
     Returns float32 [N, 3, out_size, out_size] (S where None) in [0, 1]; the input is not changed.
     Order: crop and flip, colour jitter, grey, blur, gradient magnitude.
     """
-    x = _crop(images, view, out_size or images.shape[-1])
+    with torch.autocast(images.device.type, enabled=False):
+        return _apply(images, view, out_size or images.shape[-1])
+
+
+def _apply(images: Tensor, view: Draw, out_size: int) -> Tensor:
+    x = _crop(images, view, out_size)
     for place in range(4):
         for kind, operation in enumerate((brightness, contrast, saturation, hue)):
             x = _where(x, view.jitter & (view.order[:, place] == kind), operation, view.factors[:, kind])

@@ -89,7 +89,6 @@ class TrainPreset:
     weight_decay: float = 1e-3
     precision: str = "auto"  # bf16-mixed where the processor has it, else 32-true
     checkpoint_every: int = 10  # epochs
-    log_every: int = 20  # iterations between two read-backs of the losses
 
 
 @dataclass(frozen=True)
@@ -119,7 +118,7 @@ PRESETS: dict[str, Preset] = {
             pose_batch=4,
             pose_negatives=4,
             lr=2e-3,
-            log_every=1,
+            precision="32-true",
             checkpoint_every=2,
         ),
     ),
@@ -134,6 +133,7 @@ PRESETS: dict[str, Preset] = {
             pose_batch=32,
             pose_negatives=4,
             lr=2e-3,
+            precision="32-true",  # bf16 is slower at this width
             checkpoint_every=1,
         ),
     ),

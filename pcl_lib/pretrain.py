@@ -1,0 +1,322 @@
+"""One pre-training loop for all methods, on Lightning Fabric; also `python -m pcl_lib.pretrain`.
+
+Random numbers of an epoch come from (seed, epoch, rank), so a run that is resumed at an epoch's end goes on
+bit for bit as the uninterrupted one on the same machine. Every file is replaced atomically.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pandas as pd
+import torch
+from lightning_fabric import Fabric
+from tqdm.auto import tqdm
+
+from pcl_lib import data, methods, presets
+from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.files import make_folder, replace_atomically
+from pcl_lib.models import PCL, save_checkpoint
+from pcl_lib.presets import Preset
+
+
+@dataclass
+class Run:
+    """A finished (or resumed) run: the model in eval mode, a row an epoch, where it lies, seconds spent."""
+
+    model: PCL
+    method: methods.Method
+    history: pd.DataFrame
+    folder: Path
+    seconds: float
+    precision: str
+
+
+def fit(
+    method: str = "pcl",
+    *,
+    preset: Preset | str,
+    faces: data.PreparedFaces,
+    out: Path | str,
+    seed: int = 0,
+    devices: int = 1,
+    progress: bool = True,
+) -> Run:
+    """Pre-train on the training split of `faces`; resumes where `out` holds a checkpoint of the same settings.
+
+    Writes out/checkpoints/<method>.safetensors and .state, and out/logs/<method>.csv.
+    devices: processes or GPUs; the global batches are split among them (negatives stay within a process).
+    Raises BadInput on bad settings or data, on a checkpoint of other settings, and on NaN or inf losses
+    (the last checkpoint stays).
+    """
+    preset = presets.get(preset) if isinstance(preset, str) else preset
+    fabric = start_fabric(preset, devices)
+    trainer = _Trainer(method, preset, faces, Path(out), seed, fabric)
+    trainer.resume()
+    with tqdm(
+        total=trainer.epochs, initial=trainer.epoch, desc=method, unit="epoch", disable=not progress
+    ) as bar:
+        while trainer.epoch < trainer.epochs:
+            bar.set_postfix({k: f"{v:.3f}" for k, v in trainer.run_epoch().items()})
+            bar.update()
+    trainer.save()
+    history = pd.DataFrame(trainer.history)
+    return Run(trainer.model.eval(), trainer.method, history, trainer.out, trainer.seconds, trainer.precision)
+
+
+class _Trainer:
+    """State of one run between epochs."""
+
+    def __init__(
+        self, method: str, preset: Preset, faces: data.PreparedFaces, out: Path, seed: int, fabric: Fabric
+    ) -> None:
+        self.name, self.preset, self.out, self.seed, self.fabric = method, preset, out, seed, fabric
+        self.method = methods.build(method, preset)
+        self.precision = str(fabric._precision.precision)
+        self.settings = {
+            "method": method,
+            "seed": seed,
+            "preset": presets.to_dict(preset),
+            "data": faces.content_hash,
+            "precision": self.precision,
+            "processes": fabric.world_size,
+        }
+        self.model = PCL(preset.model, seed)
+        self.model.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.parameters = list(self.model.parameters())
+        train = preset.train
+        self.optimizer = torch.optim.Adam(self.parameters, lr=train.lr, weight_decay=train.weight_decay)
+        self.epochs = train.epochs if self.method.tasks else 0
+        self.epoch, self.seconds = 0, 0.0
+        self.history: list[dict[str, float]] = []
+        if self.method.tasks:
+            self._open_data(faces)
+
+    def _open_data(self, faces: data.PreparedFaces) -> None:
+        rows = faces.split("train")
+        batch = max(task.batch for task in self.method.tasks)
+        self.index = data.identity_index(faces.table, rows)
+        self.steps = len(self._epoch_rows(np.random.default_rng(0))) // batch
+        if self.steps == 0:
+            raise BadInput(
+                f"{faces.folder} gives {len(rows)} training images of {len(self.index)} identities to an epoch "
+                f"and a batch takes {batch}: use more faces, or raise train.frames_per_identity or lower the batches"
+            )
+        self.source = data.ImageSource(faces, rows, self.fabric.device, size=self.preset.model.image_size)
+
+    def _epoch_rows(self, rng: np.random.Generator) -> np.ndarray:
+        repeats = self.preset.train.frames_per_identity
+        return np.concatenate([self.index.epoch_rows(rng) for _ in range(repeats)])
+
+    def _batches(self, task: methods.Task, number: int) -> Iterator[torch.Tensor]:
+        """This process's share of each of the epoch's batches of one task."""
+        rng = np.random.default_rng([self.seed, self.epoch, number])
+        rows = self._epoch_rows(rng)
+        while len(rows) < self.steps * task.batch:
+            rows = np.concatenate([rows, self._epoch_rows(rng)])
+        for step in range(self.steps):
+            batch = rows[step * task.batch : (step + 1) * task.batch]
+            yield self.source.take(batch[self.fabric.global_rank :: self.fabric.world_size])
+
+    def run_epoch(self) -> dict[str, float]:
+        """Train one epoch, log it, save where it is due; returns its mean losses."""
+        start = time.perf_counter()
+        generator = torch.Generator(self.fabric.device)
+        generator.manual_seed((self.seed * 1_000_003 + self.epoch) * 1009 + self.fabric.global_rank)
+        self.model.train()
+        batches = [self._batches(task, number) for number, task in enumerate(self.method.tasks)]
+        logged = []
+        for step in range(self.steps):
+            self._set_lr((self.epoch * self.steps + step) / (self.epochs * self.steps))
+            values: dict[str, torch.Tensor] = {}
+            for task, images in zip(self.method.tasks, batches, strict=True):
+                with self.fabric.autocast():
+                    parts = task.loss(self.model, next(images), generator)
+                self.optimizer.zero_grad(set_to_none=True)
+                self.fabric.backward(self.method.weights[task.name] * parts[task.name])
+                average_gradients(self.fabric, self.parameters)
+                self.optimizer.step()
+                values |= {name: value.detach() for name, value in parts.items()}
+            logged.append(torch.stack([value.float() for value in values.values()]))
+        means = self._close_epoch(list(values), torch.stack(logged), time.perf_counter() - start)
+        if self.epoch % self.preset.train.checkpoint_every == 0:
+            self.save()
+        return means
+
+    def _close_epoch(self, names: list[str], logged: torch.Tensor, seconds: float) -> dict[str, float]:
+        """Read the losses back (the epoch's only wait for the device), refuse NaN, move the weights."""
+        losses = _mean_over_processes(self.fabric, logged.double()).cpu().numpy()
+        if not np.isfinite(losses).all():
+            step, column = np.argwhere(~np.isfinite(losses))[0]
+            kept = (
+                f"the checkpoint of an earlier epoch is in {self._state}"
+                if self._state.is_file()
+                else "nothing"
+            )
+            raise BadInput(
+                f"loss '{names[column]}' of {self.name} became {losses[step, column]} at epoch {self.epoch}, iteration "
+                f"{step}: lower train.lr or set train.precision to 32-true; kept: {kept}"
+            )
+        means = dict(zip(names, losses.mean(0).tolist(), strict=True))
+        weights = {f"{name}_weight": value for name, value in self.method.weights.items()}
+        self.epoch, self.seconds = self.epoch + 1, self.seconds + seconds
+        images = self.steps * sum(task.batch for task in self.method.tasks)
+        row = {"epoch": self.epoch, "iterations": self.epoch * self.steps, "seconds": self.seconds}
+        self.history.append({**row, "images": self.epoch * images, "lr": self._lr, **means, **weights})
+        self.method.end_epoch(self.history)
+        return means
+
+    def _set_lr(self, share: float) -> None:
+        self._lr = self.preset.train.lr * 0.5 * (1 + math.cos(math.pi * share))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._lr
+
+    @property
+    def _state(self) -> Path:
+        return self.out / "checkpoints" / f"{self.name}.state"
+
+    def save(self) -> None:
+        """Write log, weights and training state; each replaces the one before atomically."""
+        if self.fabric.is_global_zero:
+            make_folder(self.out)
+            with replace_atomically(self.out / "logs" / f"{self.name}.csv") as path:
+                pd.DataFrame(self.history).to_csv(path, index=False)
+            notes = {"method": self.name, "preset": self.preset.name, "seed": self.seed, "epoch": self.epoch}
+            save_checkpoint(
+                self.model, self._state.with_suffix(".safetensors"), **notes, seconds=self.seconds
+            )
+            state = {name: getattr(self, name) for name in ("settings", "epoch", "seconds", "history")}
+            state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+            with replace_atomically(self._state) as path:
+                torch.save(state, path)
+        self.fabric.barrier()
+
+    def resume(self) -> None:
+        """Go on from the training state in `out`, if there is one of these very settings."""
+        if not self._state.is_file():
+            return
+        try:
+            state: dict[str, Any] = torch.load(
+                self._state, map_location=self.fabric.device, weights_only=True
+            )
+        except Exception as error:
+            raise BadInput(
+                f"{self._state} cannot be read ({error}): delete it to train from the start"
+            ) from None
+        differ = list(_differences(state.get("settings", {}), self.settings))
+        if differ:
+            raise BadInput(
+                f"{self._state} is of a run with other settings ({'; '.join(differ[:4])}): choose another --out, or "
+                "delete it"
+            )
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
+        self.method.end_epoch(self.history)
+
+
+def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif json.dumps(old) != json.dumps(new):
+        yield f"{key} was {old}, now {new}"
+
+
+def average_gradients(fabric: Fabric, parameters: list[torch.nn.Parameter]) -> None:
+    """Mean of the gradients over all processes, in one message; parameters without one stay without."""
+    if fabric.world_size == 1:
+        return
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    flat = _mean_over_processes(fabric, torch.cat([g.flatten() for g in gradients]))
+    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
+
+
+def _mean_over_processes(fabric: Fabric, x: torch.Tensor) -> torch.Tensor:
+    return cast(torch.Tensor, fabric.all_reduce(x, reduce_op="mean"))
+
+
+def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
+    """A Fabric on the best device there is, with the preset's precision. Says what it chose."""
+    precision = preset.train.precision
+    if precision == "auto":
+        precision = "bf16-mixed" if has_fast_bf16() else "32-true"
+    fabric = Fabric(
+        accelerator="auto",
+        devices=devices,
+        strategy="ddp" if devices > 1 else "auto",
+        precision=precision,  # type: ignore[arg-type]
+    )
+    fabric.launch()
+    return fabric
+
+
+def has_fast_bf16() -> bool:
+    """Whether the GPU, or where there is none the processor, computes bfloat16 in hardware."""
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def main() -> None:
+    """Command line: python -m pcl_lib.pretrain."""
+    parser = argparse.ArgumentParser(prog="python -m pcl_lib.pretrain", description="Pre-train one method.")
+    parser.add_argument("--preset", default="cpu", help=", ".join(presets.PRESETS))
+    parser.add_argument("--method", default="pcl", help=", ".join(methods.METHODS))
+    parser.add_argument("--data", type=Path, help="prepared folder; without it faces are rendered")
+    parser.add_argument("--out", type=Path, help="run folder (default runs/PRESET)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--devices", type=int, default=1, help="processes or GPUs on this machine")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.lr=1e-3")
+    arguments = parser.parse_args()
+    preset = presets.override(presets.get(arguments.preset), dict(map(parse_setting, arguments.set)))
+    out = arguments.out or Path("runs") / preset.name
+    faces = open_faces(arguments.data, preset, out.parent)
+    print(f"{arguments.method} on {faces.name}: {len(faces.split('train'))} training images")
+    run = fit(
+        arguments.method, preset=preset, faces=faces, out=out, seed=arguments.seed, devices=arguments.devices
+    )
+    print(
+        f"{run.seconds:.0f} s in {run.precision}; weights in {out}/checkpoints/{arguments.method}.safetensors"
+    )
+
+
+def open_faces(folder: Path | str | None, preset: Preset, runs: Path) -> data.PreparedFaces:
+    """The prepared set in `folder`; where None, the preset's rendered faces, kept under `runs`/faces."""
+    if folder:
+        return data.PreparedFaces(folder)
+    wanted = preset.faces
+    people = "-".join(map(str, wanted.identities))
+    name = f"rendered-{people}x{wanted.images_per_identity}-{wanted.size}px-clutter{wanted.clutter:g}"
+    return data.prepare_rendered(
+        runs / "faces" / name,
+        identities=wanted.identities,
+        images_per_identity=wanted.images_per_identity,
+        size=wanted.size,
+        clutter=wanted.clutter,
+    )
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """'train.lr=1e-3' -> ("train.lr", 0.001). Raises BadInput on anything else than KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise BadInput(f"--set {text}: KEY=VALUE is needed, e.g. train.lr=1e-3")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
