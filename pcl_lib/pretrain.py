@@ -190,10 +190,9 @@ class _Trainer:
             make_folder(self.out)
             with replace_atomically(self.out / "logs" / f"{self.name}.csv") as path:
                 pd.DataFrame(self.history).to_csv(path, index=False)
-            notes = {"method": self.name, "preset": self.preset.name, "seed": self.seed, "epoch": self.epoch}
-            save_checkpoint(
-                self.model, self._state.with_suffix(".safetensors"), **notes, seconds=self.seconds
-            )
+            notes = {"method": self.name, "preset": self.preset.name, "seed": self.seed}
+            notes |= {"epoch": self.epoch, "seconds": round(self.seconds, 1)}
+            save_checkpoint(self.model, self._state.with_suffix(".safetensors"), notes)
             state = {name: getattr(self, name) for name in ("settings", "epoch", "seconds", "history")}
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
             with replace_atomically(self._state) as path:

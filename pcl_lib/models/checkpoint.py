@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import safetensors
 import safetensors.torch
@@ -15,12 +17,12 @@ from pcl_lib.models.pcl import PCL
 from pcl_lib.presets import ModelPreset, from_dict, to_dict
 
 
-def save_checkpoint(model: PCL, path: Path | str, **notes: str | int | float) -> None:
+def save_checkpoint(model: PCL, path: Path | str, notes: Mapping[str, object] = MappingProxyType({})) -> None:
     """Write the weights of `model` to `path` (.safetensors), with its settings and `notes` in the header.
 
     Raises BadInput where the folder cannot be written or the disk is full; a file there before stays.
     """
-    header = {"model": json.dumps(to_dict(model.config)), "notes": json.dumps(notes)}
+    header = {"model": json.dumps(to_dict(model.config)), "notes": json.dumps(dict(notes))}
     weights: dict[str, Tensor] = {k: v.contiguous().cpu() for k, v in model.state_dict().items()}
     with replace_atomically(Path(path)) as temporary:
         safetensors.torch.save_file(weights, temporary, metadata=header)
