@@ -1,0 +1,116 @@
+"""The files around the code agree with each other, and nothing lies in git that should not."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+ROOT = Path(__file__).resolve().parent.parent
+CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+REQUIREMENTS = {
+    requirement.name: requirement.specifier
+    for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    for requirement in [Requirement(line)]
+}
+
+
+def tracked() -> list[str]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in listing.stdout.split("\0") if name and (ROOT / name).exists()]
+
+
+def noise(notebook: dict[str, Any]) -> list[str]:
+    """What a notebook carries that only an execution can have left in it."""
+    found = []
+    for number, cell in enumerate(notebook["cells"]):
+        if cell.get("outputs"):
+            found.append(f"cell {number} has outputs")
+        if cell.get("execution_count") is not None:
+            found.append(f"cell {number} has an execution count")
+    return found
+
+
+def test_conda_environment_asks_for_what_pyproject_asks_for() -> None:
+    *conda, pip = yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+    lines = conda + [line for line in pip["pip"] if not line.startswith("-")]
+    asked = {CONDA_NAMES.get(r.name, r.name): r.specifier for r in map(Requirement, lines)}
+    assert asked.pop("python") == SpecifierSet(PROJECT["requires-python"])
+    assert not asked.pop("pip")
+    assert asked == REQUIREMENTS
+
+
+def test_every_pin_of_the_lock_lies_in_its_range() -> None:
+    text = (ROOT / "requirements.lock").read_text()
+    pins = [Requirement(line) for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    for name, allowed in REQUIREMENTS.items():
+        versions = [next(iter(pin.specifier)).version for pin in pins if pin.name == name]
+        assert versions, f"{name} is not pinned: make lock"
+        assert all(version in allowed for version in versions), (
+            f"{name} {versions} against {allowed}: make lock"
+        )
+    assert all(re.fullmatch(r"==[^,*]+", str(pin.specifier)) for pin in pins)
+
+
+def test_citation_names_the_paper_and_the_kit() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    paper = citation["preferred-citation"]
+    assert [author["family-names"] for author in paper["authors"]] == [
+        "Liu",
+        "Wang",
+        "Zhan",
+        "Feng",
+        "Liu",
+        "Chen",
+    ]
+    assert paper["year"] == 2023 and "2211.13490" in str(paper["identifiers"])
+    assert citation["version"] == PROJECT["version"] and citation["license"] == PROJECT["license"] == "MIT"
+    assert (ROOT / "LICENSE").read_text().startswith("MIT License\n\nCopyright (c) The PCL kit authors")
+
+
+def test_hooks_run_tools_of_the_environment() -> None:
+    hooks = [
+        hook
+        for repo in yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
+        for hook in repo["hooks"]
+        if repo["repo"] == "local" and hook["language"] == "system"
+    ]
+    tools = {Path(hook["entry"].split()[0]).name for hook in hooks}
+    assert tools == {"ruff", "mypy", "nbstripout"} <= REQUIREMENTS.keys()
+    assert all(hook["entry"].startswith(".venv/bin/") for hook in hooks)
+
+
+def test_noise_is_seen() -> None:
+    cell = {"cell_type": "code", "source": "1 + 1", "outputs": [], "execution_count": None}
+    assert not noise({"cells": [cell, {"cell_type": "markdown", "source": "text"}]})
+    assert noise({"cells": [cell | {"execution_count": 3}]}) == ["cell 0 has an execution count"]
+    assert noise({"cells": [cell, cell | {"outputs": [{"text": "2"}]}]}) == ["cell 1 has outputs"]
+
+
+def test_notebooks_are_committed_without_outputs() -> None:
+    for name in tracked():
+        if name.endswith(".ipynb"):
+            assert not noise(json.loads((ROOT / name).read_text(encoding="utf-8"))), name
+
+
+def test_no_runs_no_data_and_no_photos_in_git() -> None:
+    files = tracked()
+    assert "pyproject.toml" in files
+    assert not [name for name in files if name.startswith(("runs/", "data/"))]
+    assert not [
+        name for name in files if name.endswith((".npy", ".parquet", ".safetensors", ".pth", ".jpg", ".jpeg"))
+    ]
+    pictures = [name for name in files if name.endswith((".png", ".gif", ".webp", ".svg"))]
+    assert not [name for name in pictures if not name.startswith("figures/")]
+    assert not [name for name in files if (ROOT / name).stat().st_size > 5_000_000]
