@@ -14,19 +14,33 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pcl_lib.faces.factors import AUS, BEARDS, HAIR_STYLES, SHAPE, check_factors
-from pcl_lib.faces.geometry import EYE_X, SKIN_V, Head, _bump, _curve, _smooth
+from pcl_lib.faces.geometry import (
+    BETWEEN,
+    EYE_ROW,
+    EYE_X,
+    ROWS,
+    SKIN_V,
+    STRIP,
+    Head,
+    _bump,
+    _curve,
+    _smooth,
+)
 
 Floats = NDArray[np.float64]
+# Ordered so that each half of the face looks up a contiguous run: below the nose only, everywhere, above only.
 LAYERS = (
-    "occlusion", "blush", "freckles", "orbit", "moustache", "goatee", "beard", "scalp", "lips", "lip_line", "brow",
-    "furrow", "forehead", "nasolabial", "crow", "nose_lines", "lash", "nostril",
+    "lips", "lip_line", "moustache", "goatee", "nasolabial", "nostril", "occlusion", "blush", "freckles", "beard",
+    "scalp", "orbit", "brow", "furrow", "forehead", "crow", "nose_lines", "lash",
 )  # fmt: skip
+BELOW_ONLY, ABOVE_ONLY = LAYERS.index("occlusion"), LAYERS.index("orbit")
+SPLIT_V = (EYE_ROW + STRIP + BETWEEN.index(-2.7)) / (ROWS - 1) * SKIN_V  # texture height of the divide
 CHANNELS = 20  # the layers, the hair's strands, and one to fill up
 STRANDS = len(LAYERS)
 WIDTH, HEIGHT = 128, 256  # of the atlas; its u is 0 at the midline, both halves of the face share it
 COLOURS = ("skin", "hair", "iris", "frame", "background", "occluder", "key", "sky")
 NUMBERS = (
-    "yaw", "pitch", "roll", "shift_x", "shift_y", "zoom", "gaze_x", "gaze_y", "light_x", "light_y", "light_z",
+    "yaw", "pitch", "roll", "shift_x", "shift_y", "zoom", "gaze_x", "gaze_y", "light_x", "light_y", "light_z", "halfway",
     "ambient", "jaw_drop", "shine", "gradient_x", "gradient_y", "occluder", "occluder_x", "occluder_y",
     "occluder_size", "occluder_angle", "noise", "noise_seed", "blur", "mirrored", "hairline", "part", "fringe",
     "volume", "style", "glasses", "curl",
@@ -203,10 +217,11 @@ def pack(f: pd.DataFrame) -> Packed:
 
 
 def _numbers(c: dict[str, Floats]) -> dict[str, Floats]:
+    out = dict(c)
     az, el = np.radians(c["light_azimuth"]), np.radians(c["light_elevation"])
     turn = 2.399963 * c["background_seed"]  # golden angle: any direction
-    out = dict(c)
     out |= {"light_x": -np.sin(az) * np.cos(el), "light_y": np.sin(el), "light_z": np.cos(az) * np.cos(el)}
+    out["halfway"] = 1.0 / np.sqrt(2.0 + 2.0 * out["light_z"])  # 1 / |light + view|
     out["gradient_x"] = np.cos(turn) * c["background_gradient"] * (1 - 2 * c["mirrored"])
     out["gradient_y"] = np.sin(turn) * c["background_gradient"]
     out |= {

@@ -26,7 +26,7 @@ from pcl_lib.faces.geometry import (
     SKIN_V,
     STRIP,
 )
-from pcl_lib.faces.paint import COLOURS, NUMBERS, STRANDS
+from pcl_lib.faces.paint import ABOVE_ONLY, BELOW_ONLY, COLOURS, NUMBERS, SPLIT_V, STRANDS
 
 F32 = NDArray[np.float32]
 PIVOT = (0.0, -2.2, 4.2)  # cm, head frame: the head turns about it, and it is the middle of the picture
@@ -40,7 +40,13 @@ SHIFT_X, SHIFT_Y, ZOOM = _N["shift_x"], _N["shift_y"], _N["zoom"]
 GAZE_X, GAZE_Y, LIGHT_X, AMBIENT, JAW_DROP = (
     _N[k] for k in ("gaze_x", "gaze_y", "light_x", "ambient", "jaw_drop")
 )
-SHINE, GRADIENT_X, GRADIENT_Y, CURL = _N["shine"], _N["gradient_x"], _N["gradient_y"], _N["curl"]
+HALFWAY, SHINE, GRADIENT_X, GRADIENT_Y, CURL = (
+    _N["halfway"],
+    _N["shine"],
+    _N["gradient_x"],
+    _N["gradient_y"],
+    _N["curl"],
+)
 OCCLUDER, OCCLUDER_X, OCCLUDER_Y = _N["occluder"], _N["occluder_x"], _N["occluder_y"]
 OCCLUDER_SIZE, OCCLUDER_ANGLE = _N["occluder_size"], _N["occluder_angle"]
 NOISE, NOISE_SEED, BLUR, MIRRORED = _N["noise"], _N["noise_seed"], _N["blur"], _N["mirrored"]
@@ -56,13 +62,17 @@ one = np.float32(1.0)
 
 @njit(nogil=True, cache=True)
 def _deform(basis, first, last, coefficients, v):  # type: ignore[no-untyped-def]
-    """v [3V] += sum of coefficient times basis row, over the part of the row that is not zero."""
-    for k in range(len(coefficients)):
-        a = coefficients[k]
-        if a != 0.0:
-            row = basis[k]
-            for i in range(first[k], last[k]):
-                v[i] += a * row[i]
+    """v [g, 3V] += coefficients [g, K] times basis [K, 3V], over the part of each row that is not zero.
+
+    Blocks of a row stay in the cache while all g images take their share.
+    """
+    step = 1024
+    for start in range(0, v.shape[1], step):
+        for i in range(len(v)):
+            for k in range(len(basis)):
+                a = coefficients[i, k]
+                for j in range(max(start, first[k]), min(start + step, last[k])):
+                    v[i, j] += a * basis[k, j]
 
 
 @njit(nogil=True, cache=True)
@@ -168,33 +178,85 @@ def _rasterise(screen, triangles, material, mask, hair_start, p, side, depth, ow
 
 
 @njit(nogil=True, cache=True)
-def _sample(atlas, u, v, first, last, out):  # type: ignore[no-untyped-def]
-    """Bilinear look-up of channels first to last - 1."""
-    h, w = atlas.shape[0], atlas.shape[1]
-    fx, fy = u * np.float32(w - 1), v * np.float32(h - 1)
-    ix, iy = min(int(fx), w - 2), min(int(fy), h - 2)
-    tx, ty = fx - np.float32(ix), fy - np.float32(iy)
-    w00, w01, w10, w11 = (one - tx) * (one - ty), tx * (one - ty), (one - tx) * ty, tx * ty
-    for k in range(first, last):
-        out[k] = w00 * atlas[iy, ix, k] + w01 * atlas[iy, ix + 1, k]
-        out[k] += w10 * atlas[iy + 1, ix, k] + w11 * atlas[iy + 1, ix + 1, k]
-
-
-@njit(nogil=True, cache=True)
 def _clip01(x):  # type: ignore[no-untyped-def]
     return min(max(x, np.float32(0.0)), one)
 
 
 @njit(nogil=True, cache=True)
-def _skin(channels, layers, albedo):  # type: ignore[no-untyped-def]
-    """Lay the image's layers of paint over the skin colour in albedo [3]."""
-    for k in range(len(layers)):
-        weight = layers[k, 2]
-        if weight > 0.0:
-            m = weight * _clip01(layers[k, 0] * (channels[k] + layers[k, 1]))
-            if m > 0.0:
-                for j in range(3):
-                    albedo[j] += m * (layers[k, 3 + j] - albedo[j])
+def _gather(n, uv, triangles, material, owner, bary, kind, normal, place):  # type: ignore[no-untyped-def]
+    """At each sample: material (-1: none), unit normal towards the camera [S, 3], texture coordinates [S, 2]."""
+    for i in range(len(owner)):
+        t = owner[i]
+        if t < 0:
+            kind[i] = -1
+            continue
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        u, w = bary[i, 0], bary[i, 1]
+        q = one - u - w
+        x = u * n[a, 0] + w * n[b, 0] + q * n[c, 0]
+        y = u * n[a, 1] + w * n[b, 1] + q * n[c, 1]
+        z = u * n[a, 2] + w * n[b, 2] + q * n[c, 2]
+        r = one / math.sqrt(x * x + y * y + z * z + np.float32(1e-12))
+        if material[t] > MOUTH and z < 0.0:
+            r = -r
+        kind[i] = material[t]
+        normal[i, 0], normal[i, 1], normal[i, 2] = x * r, y * r, z * r
+        place[i, 0] = u * uv[a, 0] + w * uv[b, 0] + q * uv[c, 0]
+        place[i, 1] = u * uv[a, 1] + w * uv[b, 1] + q * uv[c, 1]
+
+
+@njit(nogil=True, cache=True)
+def _paint(kind, place, layers, colours, atlas, albedo):  # type: ignore[no-untyped-def]
+    """albedo [S, 3] of skin and ears (the image's layers over the skin colour), hair and spectacles."""
+    h, w = atlas.shape[0], atlas.shape[1]
+    for i in range(len(kind)):
+        if kind[i] < 0 or kind[i] == EYE or kind[i] == MOUTH:
+            continue
+        fx, fy = place[i, 0] * np.float32(w - 1), place[i, 1] * np.float32(h - 1)
+        ix, iy = min(int(fx), w - 2), min(int(fy), h - 2)
+        tx, ty = fx - np.float32(ix), fy - np.float32(iy)
+        w00, w01, w10, w11 = (one - tx) * (one - ty), tx * (one - ty), (one - tx) * ty, tx * ty
+        if kind[i] == HAIR or kind[i] == FRAME or kind[i] == LENS:
+            strand = w00 * atlas[iy, ix, STRANDS] + w01 * atlas[iy, ix + 1, STRANDS]
+            strand += w10 * atlas[iy + 1, ix, STRANDS] + w11 * atlas[iy + 1, ix + 1, STRANDS]
+            for j in range(3):
+                hair = colours[HAIR_C, j] * (np.float32(0.45) + np.float32(1.1) * strand)
+                frame = colours[FRAME_C, j] if kind[i] == FRAME else np.float32(0.012)
+                albedo[i, j] = hair if kind[i] == HAIR else frame
+            continue
+        upper = place[i, 1] < np.float32(SPLIT_V)
+        r, g, b = colours[SKIN_C, 0], colours[SKIN_C, 1], colours[SKIN_C, 2]
+        for k in range(BELOW_ONLY if upper else 0, STRANDS if upper else ABOVE_ONLY):
+            if layers[k, 2] > 0.0:
+                mask = w00 * atlas[iy, ix, k] + w01 * atlas[iy, ix + 1, k]
+                mask += w10 * atlas[iy + 1, ix, k] + w11 * atlas[iy + 1, ix + 1, k]
+                mask = layers[k, 0] * (mask + layers[k, 1])
+                if mask > 0.0:
+                    m = layers[k, 2] * min(mask, one)
+                    r += m * (layers[k, 3] - r)
+                    g += m * (layers[k, 4] - g)
+                    b += m * (layers[k, 5] - b)
+        albedo[i, 0], albedo[i, 1], albedo[i, 2] = r, g, b
+
+
+@njit(nogil=True, cache=True)
+def _paint_features(v, triangles, owner, bary, kind, place, p, colours, anchors, albedo):  # type: ignore[no-untyped-def]
+    """albedo of eyes and mouth, which are painted by their place in the head rather than on the skin."""
+    for i in range(len(kind)):
+        if kind[i] != EYE and kind[i] != MOUTH:
+            continue
+        t = owner[i]
+        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
+        u, w = bary[i, 0], bary[i, 1]
+        q = one - u - w
+        x = u * v[a, 0] + w * v[b, 0] + q * v[c, 0]
+        y = u * v[a, 1] + w * v[b, 1] + q * v[c, 1]
+        z = u * v[a, 2] + w * v[b, 2] + q * v[c, 2]
+        if kind[i] == EYE:
+            e = 0 if x < 0.0 else 1
+            _eye(x - anchors[e, 0], y - anchors[e, 1], z - anchors[e, 2], p, place[i, 1], colours, albedo[i])
+        else:
+            _mouth(x, y, anchors[2, 1], p[JAW_DROP], albedo[i])
 
 
 @njit(nogil=True, cache=True)
@@ -237,13 +299,11 @@ def _mouth(x, y, lip_y, drop, albedo):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _lit(albedo, nx, ny, nz, p, colours, kind, out):  # type: ignore[no-untyped-def]
-    """Light albedo [3] into out [3]: wrapped Lambert key (softest in red on skin), sky from above, a highlight."""
+def _lit(r, g, b, nx, ny, nz, p, colours, kind, out):  # type: ignore[no-untyped-def]
+    """Light albedo r, g, b into out [3]: wrapped Lambert key (softest in red on skin), sky, fill, a highlight."""
     lx, ly, lz = p[LIGHT_X], p[LIGHT_X + 1], p[LIGHT_X + 2]
     cosine = nx * lx + ny * ly + nz * lz
-    hx, hy, hz = lx, ly, lz + one
-    inv = one / math.sqrt(hx * hx + hy * hy + hz * hz)
-    h = max((nx * hx + ny * hy + nz * hz) * inv, np.float32(0.0))
+    h = max(nx * lx + ny * ly + nz * (lz + one), np.float32(0.0)) * p[HALFWAY]
     h2 = h * h
     h4 = h2 * h2
     h16 = h4 * h4 * h4 * h4
@@ -257,27 +317,41 @@ def _lit(albedo, nx, ny, nz, p, colours, kind, out):  # type: ignore[no-untyped-
     elif kind == LENS:
         shine *= np.float32(3.0)
     ambient = p[AMBIENT] * (np.float32(0.68) + np.float32(0.32) * ny)
-    fill = np.float32(0.22) * _clip01(-lx * nx + np.float32(0.3) + np.float32(0.5) * nz)
+    ambient += np.float32(0.22) * _clip01(np.float32(0.3) + np.float32(0.5) * nz - lx * nx)
     soft = one if kind <= EAR else np.float32(0.5)
     for j in range(3):
         wrap = soft * (np.float32(0.3) if j == 0 else (np.float32(0.14) if j == 1 else np.float32(0.1)))
         diffuse = _clip01((cosine + wrap) / (one + wrap))
-        key = colours[KEY_C, j]
-        out[j] = albedo[j] * (key * diffuse + colours[SKY_C, j] * (ambient + fill)) + shine * key
+        albedo = r if j == 0 else (g if j == 1 else b)
+        out[j] = (
+            albedo * (colours[KEY_C, j] * diffuse + colours[SKY_C, j] * ambient) + shine * colours[KEY_C, j]
+        )
 
 
 @njit(nogil=True, cache=True)
-def _backdrop(x, y, p, waves, colours, behind, out):  # type: ignore[no-untyped-def]
-    """Background (behind True) or occluder at x, y in [-1, 1] (y down); returns whether it paints there."""
-    if behind:
-        g = one + p[GRADIENT_X] * x + p[GRADIENT_Y] * y
-        for k in range(len(waves)):
-            g += waves[k, 3] * np.float32(math.sin(waves[k, 0] * x + waves[k, 1] * y + waves[k, 2]))
-        for j in range(3):
-            out[j] = colours[BACK_C, j] * max(g, np.float32(0.05))
-        return True
-    if p[OCCLUDER] < 0.5:
-        return False
+def _waves(waves, side, table):  # type: ignore[no-untyped-def]
+    """table [4, k, side]: sine and cosine of each wave's phase along x and along y (y with phase and height)."""
+    for k in range(len(waves)):
+        for i in range(side):
+            at = np.float32(2 * i + 1) / np.float32(side) - one
+            ax, ay = waves[k, 0] * at, waves[k, 1] * at + waves[k, 2]
+            table[0, k, i], table[1, k, i] = math.sin(ax), math.cos(ax)
+            table[2, k, i], table[3, k, i] = waves[k, 3] * math.sin(ay), waves[k, 3] * math.cos(ay)
+
+
+@njit(nogil=True, cache=True)
+def _background(xx, yy, x, y, p, table, colours, out):  # type: ignore[no-untyped-def]
+    """A colour with a gradient and waves, at sample xx, yy, which lies at x, y in [-1, 1] (y down)."""
+    g = one + p[GRADIENT_X] * x + p[GRADIENT_Y] * y
+    for k in range(table.shape[1]):
+        g += table[0, k, xx] * table[3, k, yy] + table[1, k, xx] * table[2, k, yy]
+    for j in range(3):
+        out[j] = colours[BACK_C, j] * max(g, np.float32(0.05))
+
+
+@njit(nogil=True, cache=True)
+def _occluder(x, y, p, colours, out):  # type: ignore[no-untyped-def]
+    """A rounded slab before the face; returns whether it covers x, y."""
     angle = math.radians(float(p[OCCLUDER_ANGLE]))
     c, s = np.float32(math.cos(angle)), np.float32(math.sin(angle))
     dx, dy = x - p[OCCLUDER_X], y - p[OCCLUDER_Y]
@@ -286,74 +360,33 @@ def _backdrop(x, y, p, waves, colours, behind, out):  # type: ignore[no-untyped-
     if u2 * u2 + v2 * v2 > 1.0:
         return False
     for j in range(3):
-        out[j] = colours[OCCLUDER_C, j] * (np.float32(0.55) + np.float32(0.2) * (one - v))
+        out[j] = colours[OCCLUDER_C, j] * (np.float32(0.75) - np.float32(0.2) * y)
     return True
 
 
 @njit(nogil=True, cache=True)
-def _shade(v, n, uv, triangles, material, owner, bary, p, layers, colours, waves, atlas, eyes, lip_y, image):  # type: ignore[no-untyped-def]
-    """Colour every sample and average them into image [size, size, 3] (linear light)."""
-    side, size = owner.shape[0], image.shape[0]
+def _compose(kind, normal, albedo, p, colours, waves, image):  # type: ignore[no-untyped-def]
+    """Light every sample, or show background or occluder; average into image [size, size, 3] (linear light)."""
+    size = image.shape[0]
+    side = SAMPLES * size
     image[:] = 0.0
-    channels, albedo, out = (
-        np.empty(atlas.shape[2], np.float32),
-        np.empty(3, np.float32),
-        np.empty(3, np.float32),
-    )
-    share = one / np.float32((side // size) ** 2)
+    out, table = np.empty(3, np.float32), np.empty((4, len(waves), side), np.float32)
+    share, occluded = np.float32(1.0 / SAMPLES**2), p[OCCLUDER] > 0.5
+    _waves(waves, side, table)
     for yy in range(side):
+        y = np.float32(2 * yy + 1) / np.float32(side) - one
         for xx in range(side):
-            sx = (np.float32(2 * xx + 1) / np.float32(side)) - one
-            sy = (np.float32(2 * yy + 1) / np.float32(side)) - one
-            t = owner[yy, xx]
-            if not _backdrop(sx, sy, p, waves, colours, False, out):
-                if t < 0:
-                    _backdrop(sx, sy, p, waves, colours, True, out)
-                else:
-                    _surface(v, n, uv, triangles, t, material[t], bary, yy, xx, p, layers, colours, atlas, eyes, lip_y,
-                             channels, albedo, out)  # fmt: skip
+            x = np.float32(2 * xx + 1) / np.float32(side) - one
+            i = yy * side + xx
+            if occluded and _occluder(x, y, p, colours, out):
+                pass
+            elif kind[i] < 0:
+                _background(xx, yy, x, y, p, table, colours, out)
+            else:
+                _lit(albedo[i, 0], albedo[i, 1], albedo[i, 2], normal[i, 0], normal[i, 1], normal[i, 2], p, colours,
+                     kind[i], out)  # fmt: skip
             for j in range(3):
-                image[yy * size // side, xx * size // side, j] += share * out[j]
-
-
-@njit(nogil=True, cache=True)
-def _surface(
-    v, n, uv, triangles, t, kind, bary, yy, xx, p, layers, colours, atlas, eyes, lip_y, channels, albedo, out
-):  # type: ignore[no-untyped-def]
-    """Light leaving the head at one sample, into out [3]."""
-    a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-    u, w = bary[yy, xx, 0], bary[yy, xx, 1]
-    q = one - u - w
-    nx = u * n[a, 0] + w * n[b, 0] + q * n[c, 0]
-    ny = u * n[a, 1] + w * n[b, 1] + q * n[c, 1]
-    nz = u * n[a, 2] + w * n[b, 2] + q * n[c, 2]
-    tu, tv = u * uv[a, 0] + w * uv[b, 0] + q * uv[c, 0], u * uv[a, 1] + w * uv[b, 1] + q * uv[c, 1]
-    if kind > MOUTH and nz < 0.0:
-        nx, ny, nz = -nx, -ny, -nz
-    if kind == EYE or kind == MOUTH:
-        x = u * v[a, 0] + w * v[b, 0] + q * v[c, 0]
-        y = u * v[a, 1] + w * v[b, 1] + q * v[c, 1]
-        z = u * v[a, 2] + w * v[b, 2] + q * v[c, 2]
-        if kind == EYE:
-            e = 0 if x < 0.0 else 1
-            _eye(x - eyes[e, 0], y - eyes[e, 1], z - eyes[e, 2], p, tv, colours, albedo)
-        else:
-            _mouth(x, y, lip_y, p[JAW_DROP], albedo)
-    elif kind == HAIR:
-        _sample(atlas, tu, tv, STRANDS, STRANDS + 1, channels)
-        streak = np.float32(0.45) + np.float32(1.1) * channels[STRANDS]
-        for j in range(3):
-            albedo[j] = colours[HAIR_C, j] * streak
-    elif kind == FRAME or kind == LENS:
-        for j in range(3):
-            albedo[j] = colours[FRAME_C, j] if kind == FRAME else np.float32(0.012)
-    else:
-        for j in range(3):
-            albedo[j] = colours[SKIN_C, j]
-        _sample(atlas, tu, tv, 0, STRANDS, channels)
-        _skin(channels, layers, albedo)
-    r = one / math.sqrt(nx * nx + ny * ny + nz * nz + np.float32(1e-12))
-    _lit(albedo, nx * r, ny * r, nz * r, p, colours, kind, out)
+                image[yy // SAMPLES, xx // SAMPLES, j] += share * out[j]
 
 
 @njit(nogil=True, cache=True)
@@ -410,57 +443,33 @@ def _blur(source, sigma, target, along_x):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def draw(mean, basis, first, last, hair, hair_mask, hair_fields, uv, triangles, material, atlas, points, coefficients,
-         layers, colours, numbers, waves, out):  # type: ignore[no-untyped-def]  # fmt: skip
-    """Draw images [n, 3, size, size] of n rows of packed factors; see render.py for what each array holds."""
-    size = out.shape[2]
+def draw(v, mask, anchors, basis, first, last, uv, triangles, material, atlas, coefficients, layers, colours, numbers,
+         waves, out):  # type: ignore[no-untyped-def]  # fmt: skip
+    """Draw images out [n, 3, size, size] of n rows of packed factors (see render.py for what each array holds).
+
+    v [n, V, 3] comes in as the mean head with each row's hair and leaves as the deformed head.
+    """
+    size, count = out.shape[2], v.shape[1]
     side = SAMPLES * size
-    count = mean.shape[0]
-    hair_start = count - hair.shape[1]
-    v, n, screen = (
-        np.empty((count, 3), np.float32),
-        np.empty((count, 3), np.float32),
-        np.empty((count, 3), np.float32),
+    hair_start = count - mask.shape[1]
+    n, screen = np.empty((count, 3), np.float32), np.empty((count, 3), np.float32)
+    depth, owner, bary = (
+        np.empty((side, side), np.float32),
+        np.empty((side, side), np.int32),
+        np.empty((side, side, 2), np.float32),
     )
-    mask = np.empty(hair.shape[1], np.float32)
-    depth, owner = np.empty((side, side), np.float32), np.empty((side, side), np.int32)
-    bary = np.empty((side, side, 2), np.float32)
+    owners, weights = owner.reshape(-1), bary.reshape(-1, 2)
+    kind, place = np.empty(side * side, np.int32), np.empty((side * side, 2), np.float32)
+    normal, albedo = np.empty((side * side, 3), np.float32), np.empty((side * side, 3), np.float32)
     image, spare = np.empty((size, size, 3), np.float32), np.empty((size, size, 3), np.float32)
-    eyes = np.empty((2, 3), np.float32)
+    _deform(basis, first, last, coefficients, v.reshape(len(v), -1))
     for i in range(len(out)):
         p = numbers[i]
-        v[:] = mean
-        style = int(p[STYLE])
-        for k in range(hair.shape[1]):
-            lift = p[VOLUME] - one
-            for j in range(3):
-                v[hair_start + k, j] = hair[style, k, j] + lift * hair_fields[style, k, j]
-            mask[k] = hair_mask[style, k] + hair_fields[style, k, 3] * p[FRINGE]
-            mask[k] += hair_fields[style, k, 4] * p[HAIRLINE] + hair_fields[style, k, 5] * p[PART]
-        _deform(basis, first, last, coefficients[i], v.reshape(-1))
-        for e in range(2):
-            eyes[e] = v[points[e]]
-        lip_y = mean[points[2], 1]
-        for k in range(len(coefficients[i]) - 10):
-            lip_y += coefficients[i, k] * basis[k, 3 * points[2] + 1]
-        _normals(v, triangles, n)
-        _project(v, n, p, np.float32(side), screen)
-        _rasterise(screen, triangles, material, mask, hair_start, p, side, depth, owner, bary)
-        _shade(
-            v,
-            n,
-            uv,
-            triangles,
-            material,
-            owner,
-            bary,
-            p,
-            layers[i],
-            colours[i],
-            waves[i],
-            atlas,
-            eyes,
-            lip_y,
-            image,
-        )
+        _normals(v[i], triangles, n)
+        _project(v[i], n, p, np.float32(side), screen)
+        _rasterise(screen, triangles, material, mask[i], hair_start, p, side, depth, owner, bary)
+        _gather(n, uv, triangles, material, owners, weights, kind, normal, place)
+        _paint(kind, place, layers[i], colours[i], atlas, albedo)
+        _paint_features(v[i], triangles, owners, weights, kind, place, p, colours[i], anchors[i], albedo)
+        _compose(kind, normal, albedo, p, colours[i], waves[i], image)
         _develop(image, p, spare, out[i])

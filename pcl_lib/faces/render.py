@@ -14,19 +14,20 @@ from numpy.typing import NDArray
 from pcl_lib.errors import BadInput
 from pcl_lib.faces import raster
 from pcl_lib.faces.geometry import MOUTH_ROW, STRIP, Head, head
-from pcl_lib.faces.paint import atlas, pack
+from pcl_lib.faces.hair import hair_fields
+from pcl_lib.faces.paint import NUMBERS, Packed, atlas, pack
 
 F32 = NDArray[np.float32]
-CHUNK = 64  # images a thread draws at a time: bounds memory, and the unit of work
+CHUNK = 16  # images a thread draws at a time: bounds memory, and the unit of work
 
 
 @dataclass(frozen=True)
 class Scene:
-    """What every image shares, laid out for the kernels (see `raster.draw`).
+    """What every image shares, laid out for the kernels.
 
     basis [K, 3V]: shape then action units; first, last [K]: the part of each row that is not zero; hair_fields
-    [styles, H, 6]: x, y, z by volume, mask by fringe, hairline and parting; points: vertices of both eyeballs'
-    centres and of the lip line.
+    [styles, H, 6]: x, y, z by volume, mask by fringe, hairline and parting; anchors: vertices of both eyeballs'
+    centres and of the lip line, which painting is told of.
     """
 
     head: Head
@@ -35,17 +36,15 @@ class Scene:
     last: NDArray[np.int64]
     hair_fields: F32
     atlas: F32
-    points: NDArray[np.int64]
+    anchors: NDArray[np.int64]
 
 
 @cache
 def scene() -> Scene:
     """Build the shared arrays once a process."""
-    from pcl_lib.faces.hair import hair_fields
-
     h = head()
     basis = np.concatenate([h.shape, h.au]).reshape(len(h.shape) + len(h.au), -1)
-    basis = np.where(np.abs(basis) < 2e-4, np.float32(0), basis)
+    basis = np.where(np.abs(basis) < 1e-3, np.float32(0), basis)  # a hundredth of a millimetre
     used = [np.flatnonzero(row) for row in basis]
     columns = h.grid.shape[1]
     lip = (MOUTH_ROW + STRIP // 2) * columns + columns // 2
@@ -55,12 +54,28 @@ def scene() -> Scene:
     )  # fmt: skip
 
 
+def prepare(p: Packed) -> tuple[F32, F32, F32]:
+    """Mean heads with each row's hair [n, V, 3], hair masks [n, H], and the anchors' places [n, 3, 3]."""
+    s = scene()
+    h, number = s.head, dict(zip(NUMBERS, p.numbers.T, strict=True))
+    style = number["style"].astype(np.int64)
+    fields = s.hair_fields[style]
+    v = np.repeat(h.mean[None], len(style), axis=0)
+    v[:, h.hair_start :] = h.hair[style] + (number["volume"][:, None, None] - 1) * fields[..., :3]
+    mask = h.hair_mask[style].copy()
+    for k, name in enumerate(("fringe", "hairline", "part"), start=3):
+        mask += fields[..., k] * number[name][:, None]
+    # The anchors follow identity, not expression.
+    shape = p.coefficients[:, : len(h.shape)]
+    anchors = h.mean[s.anchors] + np.einsum("nk,kaj->naj", shape, h.shape[:, s.anchors])
+    return v, mask, anchors.astype(np.float32)
+
+
 def _draw_chunk(f: pd.DataFrame, out: NDArray[np.uint8]) -> None:
     s, p = scene(), pack(f)
-    h = s.head
     raster.draw(
-        h.mean, s.basis, s.first, s.last, h.hair, h.hair_mask, s.hair_fields, h.uv, h.triangles, h.material, s.atlas,
-        s.points, p.coefficients, p.layers, p.colours, p.numbers, p.waves, out,
+        *prepare(p), s.basis, s.first, s.last, s.head.uv, s.head.triangles, s.head.material, s.atlas, p.coefficients,
+        p.layers, p.colours, p.numbers, p.waves, out,
     )  # fmt: skip
 
 
