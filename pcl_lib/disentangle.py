@@ -12,12 +12,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from pcl_lib import linear
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import identity_codes
-from pcl_lib.probes import FEATURES, expression_codes, hold
+from pcl_lib.probes import FEATURES, evaluating, expression_codes, extract, hold
 from pcl_lib.tasks import Split, labelled, plan
+
+SWAP_FACTORS = ("yaw", "pitch", "roll", "skin_tone", "hair_tone", "light_azimuth")
+READ_SIZE = 24  # pixels; enough for pose and colours, and blurred swaps hold no more
 
 
 def readability(
@@ -115,3 +120,134 @@ def _read_identity(frozen: linear.Frozen, faces: Any, games: tuple[Split, ...]) 
         right = [w(test).argmax(1).cpu().numpy() == truth for w in path]
         penalties = (penalties[int(np.argmax([r.mean() for r in right]))],)
     return _accuracy(right[0], truth == np.bincount(truth).argmax())
+
+
+def swap_report(
+    model: Any,
+    faces: Any,
+    n: int = 512,
+    seed: int = 0,
+    *,
+    factors: Sequence[str] = SWAP_FACTORS,
+    reader_images: int = 2000,
+    batch_size: int = 256,
+) -> pd.DataFrame:
+    """Whose factors a swapped reconstruction shows: the pose donor's or the face donor's.
+
+    Draws n pairs (a, b) of test images of different identities, reconstructs decode(face(a), pose(b)) and reads
+    each factor from the picture with a reader that was fitted on plain reconstructions decode(face(x), pose(x)) of
+    training images (`PictureReader`). factors: columns of the table; those without labels are left out and named
+    in the table's attrs["left_out"]. reader_images: training images for the reader, at most; a quarter as many
+    validation images choose its settings.
+    Returns factor, pose_donor_r and face_donor_r (correlation of what is read with the true factor of b and of a,
+    NaN for a picture that never changes), reader_r2 (of the reader on plain reconstructions of the drawn test
+    images: a factor with a low one is not in the pictures, and its correlations mean little) and n.
+    Raises BadInput where the model cannot decode or no factor is labelled. Source: METHOD.md 10.
+    """
+    if not hasattr(model, "decode"):
+        raise BadInput("swaps need a model with a decoder; this one has none")
+    notes: list[str] = []
+    splits = {f: s for f in factors if (s := labelled(faces, [f], f, notes)) is not None}
+    split = labelled(faces, list(splits), "Swaps", notes) if splits else None
+    if split is None:
+        raise BadInput(f"swaps of {faces.name} cannot be measured. " + " ".join(notes))
+    generator = np.random.default_rng(seed)
+    train = _some(split.train, reader_images, generator)
+    validation = _some(split.validation, reader_images // 4, generator)
+    a, b = _pairs(split.test, identity_codes(faces.table), n, generator)
+    donors = np.unique(np.concatenate([a, b]))
+    rows = np.concatenate([train, validation, donors])
+    held = extract(model, faces, rows, batch_size)
+    if held.face is None or held.pose is None:
+        raise BadInput("swaps need a face feature and a pose feature; this model has only a general one")
+    plain = pictures(model, held.face, held.pose, batch_size)
+    at_a, at_b = (len(train) + len(validation) + np.searchsorted(donors, rows) for rows in (a, b))
+    swapped = pictures(model, held.face[at_a], held.pose[at_b], batch_size)
+    truth = faces.table[list(splits)].to_numpy(float)
+    cut = np.cumsum([len(train), len(validation)])
+    reader = PictureReader(plain[: cut[0]], truth[train], plain[cut[0] : cut[1]], truth[validation])
+    seen, read = reader(plain[cut[1] :]), reader(swapped)
+    table = pd.DataFrame(
+        {
+            "factor": factor,
+            "pose_donor_r": correlation(read[:, i], truth[b, i]),
+            "face_donor_r": correlation(read[:, i], truth[a, i]),
+            "reader_r2": r2(seen[:, i], truth[donors, i]),
+            "n": n,
+        }
+        for i, factor in enumerate(splits)
+    )
+    table.attrs["left_out"] = notes
+    return table
+
+
+def pictures(model: Any, face: Tensor, pose: Tensor, batch_size: int = 256, size: int = READ_SIZE) -> Tensor:
+    """Decode face and pose features, [n, D] each, and shrink the pictures: float64 [n, 3 * size * size]."""
+    parts = []
+    with evaluating(model), torch.inference_mode():
+        for start in range(0, len(face), batch_size):
+            batch = model.decode(face[start : start + batch_size], pose[start : start + batch_size])
+            small = F.interpolate(batch.float(), (size, size), mode="bilinear", antialias=True)
+            parts.append(small.flatten(1).cpu().double())
+    return torch.cat(parts)
+
+
+class PictureReader:
+    """Kernel ridge regression from pictures to factors: Gaussian kernel, not linear, because poses are not.
+
+    train, validation: [n, P] float64 pictures; y_train, y_validation: [n, C] factors. The kernel's width (a multiple
+    of the median distance between pictures) and the penalty are those of the lowest validation error, per factor.
+    """
+
+    def __init__(
+        self, train: Tensor, y_train: np.ndarray, validation: Tensor, y_validation: np.ndarray
+    ) -> None:
+        self.train = train
+        self.mean = y_train.mean(0)
+        target, truth = (torch.from_numpy(y - self.mean) for y in (y_train, y_validation))
+        typical = torch.cdist(train[:500], train[:500]).square().median().clamp_min(1e-12)
+        lowest = torch.full((target.shape[1],), torch.inf, dtype=torch.float64)
+        self.widths = torch.ones_like(lowest)
+        self.weights = torch.zeros_like(target)
+        for width in (typical * m for m in (0.3, 1.0, 3.0, 10.0)):
+            values, vectors = torch.linalg.eigh(self._kernel(train, width))
+            seen = self._kernel(validation, width)
+            turned = vectors.T @ target
+            for penalty in np.logspace(-6, 1, 15):
+                weights = vectors @ (turned / (values.clamp_min(0) + penalty)[:, None])
+                error = (seen @ weights - truth).square().mean(0)
+                better = error < lowest
+                lowest = torch.where(better, error, lowest)
+                self.widths = torch.where(better, width, self.widths)
+                self.weights = torch.where(better, weights, self.weights)
+
+    def _kernel(self, x: Tensor, width: Tensor) -> Tensor:
+        return torch.exp(-torch.cdist(x, self.train).square() / (2 * width))
+
+    def __call__(self, x: Tensor) -> np.ndarray:
+        """x: [n, P] pictures -> factors [n, C]."""
+        read = [self._kernel(x, w) @ self.weights[:, i] for i, w in enumerate(self.widths)]
+        return torch.stack(read, 1).numpy() + self.mean
+
+
+def correlation(x: np.ndarray, y: np.ndarray) -> float:
+    """Pearson's r of two series [n]; NaN where one is constant."""
+    x, y = x - x.mean(), y - y.mean()
+    size = float(np.sqrt(np.square(x).sum() * np.square(y).sum()))
+    return float(x @ y) / size if size > 0 else float("nan")
+
+
+def _some(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
+    return np.sort(generator.permutation(rows)[:count])
+
+
+def _pairs(
+    rows: np.ndarray, codes: np.ndarray, n: int, generator: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """n pairs of rows of different identities, each row at random."""
+    if len(np.unique(codes[rows])) < 2:
+        raise BadInput("swaps need test images of at least two identities")
+    a, b = generator.choice(rows, n), generator.choice(rows, n)
+    while (alike := codes[a] == codes[b]).any():
+        b[alike] = generator.choice(rows, int(alike.sum()))
+    return a, b

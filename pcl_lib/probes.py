@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from pcl_lib import linear
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import ANGLE_NAMES, EXPRESSION_NAMES, identity_codes
+from pcl_lib.results import result_rows, summarise
 from pcl_lib.tasks import PRESENT, Plan, Split, left_out, plan
 
 __all__ = [
@@ -28,15 +29,16 @@ __all__ = [
     "Features",
     "RawPixels",
     "baseline_rows",
-    "check_finite",
     "evaluate",
     "extract",
-    "hold",
     "left_out",
+    "result_rows",
+    "summarise",
 ]
 
+
 FEATURES = ("general", "face", "pose")
-REPLICATES = 500  # of the bootstrap over test identities
+REPLICATES = 200  # of the bootstrap over test identities
 
 
 class Features(NamedTuple):
@@ -87,7 +89,7 @@ def extract(
     mixed = torch.autocast(where.type, torch.bfloat16) if precision == "bf16-mixed" else nullcontext()
     parts: dict[str, Tensor] = {}
     starts = tqdm(range(0, len(rows), batch_size), desc="features", disable=not progress, leave=False)
-    with _evaluating(model):
+    with evaluating(model):
         for start in starts:
             with torch.inference_mode(), mixed:
                 out = model.features(faces.images(rows[start : start + batch_size]).to(where))
@@ -123,7 +125,8 @@ def _device_of(model: Any) -> torch.device:
 
 
 @contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
+def evaluating(model: Any) -> Iterator[None]:
+    """Put a module and its parts in eval mode for a while, then each back in the mode it had."""
     modes = [(m, m.training) for m in model.modules()] if isinstance(model, nn.Module) else []
     for module, _ in modes:
         module.training = False

@@ -1,0 +1,149 @@
+"""Readability and swaps of models whose content is known: what they hide must not be found, what they show must."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from sklearn.kernel_ridge import KernelRidge
+from sklearn.linear_model import LinearRegression
+from test_probes import FakeFaces, Lookup, known_features, make_faces
+
+from pcl_lib import disentangle, probes
+from pcl_lib.errors import BadInput
+
+
+class Painter:
+    """Decodes a blob whose place is yaw and pitch and whose grey is skin tone; `sources` says from which feature."""
+
+    def __init__(self, faces: FakeFaces, sources: dict[str, str]) -> None:
+        table = faces.table
+        self.scene = torch.tensor(
+            np.stack([table["yaw"] / 90, table["pitch"] / 90, table["skin_tone"]], 1), dtype=torch.float32
+        )
+        self.sources = [sources[f] for f in ("yaw", "pitch", "skin_tone")]
+
+    def features(self, x: torch.Tensor) -> SimpleNamespace:
+        rows = x[:, 0, 0, 0].long() + 256 * x[:, 0, 0, 1].long()
+        return SimpleNamespace(general=self.scene[rows], face=self.scene[rows], pose=self.scene[rows])
+
+    def decode(self, face: torch.Tensor, pose: torch.Tensor) -> torch.Tensor:
+        held = {"face": face, "pose": pose}
+        yaw, pitch, skin = (held[source][:, i, None, None] for i, source in enumerate(self.sources))
+        v, u = torch.meshgrid(torch.linspace(-1, 1, 32), torch.linspace(-1, 1, 32), indexing="ij")
+        blob = (0.5 + skin) * torch.exp(-((u + yaw).square() + (v - pitch).square()) / 0.2)
+        return blob[:, None].expand(-1, 3, -1, -1)
+
+
+@pytest.fixture(scope="module")
+def faces() -> FakeFaces:
+    return make_faces(1500)
+
+
+def by_factor(table: pd.DataFrame) -> pd.DataFrame:
+    return table.set_index("factor")
+
+
+def test_swaps_follow_the_feature_that_carries_the_factor(faces):
+    model = Painter(faces, {"yaw": "pose", "pitch": "face", "skin_tone": "face"})
+    table = by_factor(disentangle.swap_report(model, faces, n=300, factors=("yaw", "pitch", "skin_tone")))
+    assert (table["reader_r2"] > 0.95).all() and (table["n"] == 300).all()
+    assert table.loc["yaw", "pose_donor_r"] > 0.97 and abs(table.loc["yaw", "face_donor_r"]) < 0.15
+    for factor in ("pitch", "skin_tone"):
+        assert table.loc[factor, "face_donor_r"] > 0.9 and abs(table.loc[factor, "pose_donor_r"]) < 0.15
+
+
+def test_the_shortcut_through_the_pose_feature_is_seen(faces):
+    """A decoder that looks at the pose feature alone turns the head and takes the pose donor's skin."""
+    model = Painter(faces, dict.fromkeys(("yaw", "pitch", "skin_tone"), "pose"))
+    table = by_factor(disentangle.swap_report(model, faces, n=300, factors=("yaw", "skin_tone")))
+    assert (table["pose_donor_r"] > 0.9).all() and (table["face_donor_r"].abs() < 0.15).all()
+
+
+def test_what_the_pictures_do_not_show_is_not_read(faces):
+    model = Painter(faces, {"yaw": "pose", "pitch": "pose", "skin_tone": "face"})
+    table = disentangle.swap_report(model, faces, n=200, factors=("roll", "hair_tone"))
+    assert table["factor"].tolist() == ["roll"] and "hair_tone" in table.attrs["left_out"][0]
+    assert table["reader_r2"].item() < 0.1 and abs(table["pose_donor_r"].item()) < 0.25
+    same = disentangle.swap_report(model, faces, n=200, factors=("roll", "hair_tone"))
+    pd.testing.assert_frame_equal(table, same)
+
+
+def test_swaps_refuse_what_cannot_swap(faces):
+    with pytest.raises(BadInput, match="decoder"):
+        disentangle.swap_report(probes.RawPixels(), faces)
+    model = Painter(faces, dict.fromkeys(("yaw", "pitch", "skin_tone"), "pose"))
+    with pytest.raises(BadInput, match="no labels for yaw"):
+        disentangle.swap_report(model, FakeFaces(faces.table[["identity", "split"]]), factors=("yaw",))
+
+
+def test_picture_reader_is_kernel_ridge_at_the_best_of_its_settings():
+    g = np.random.default_rng(0)
+    x = g.normal(size=(250, 5))
+    y = np.stack([np.sin(x[:, 0]) + x[:, 1] ** 2, x[:, 2] + 0.3 * g.normal(size=250)], 1)
+    train, validation = torch.tensor(x[:150]), torch.tensor(x[150:200])
+    read = disentangle.PictureReader(train, y[:150], validation, y[150:200])(torch.tensor(x[200:]))
+    typical = np.median(((x[:150, None] - x[None, :150]) ** 2).sum(2))  # torch takes the lower of two middles
+    for i in range(2):
+        found = []
+        for multiple in (0.3, 1.0, 3.0, 10.0):
+            for alpha in np.logspace(-6, 1, 15):
+                skl = KernelRidge(alpha=alpha, kernel="rbf", gamma=1 / (2 * multiple * typical))
+                skl.fit(x[:150], y[:150, i] - y[:150, i].mean())
+                error = np.square(skl.predict(x[150:200]) + y[:150, i].mean() - y[150:200, i]).mean()
+                found.append((error, skl.predict(x[200:]) + y[:150, i].mean()))
+        np.testing.assert_allclose(read[:, i], min(found, key=lambda f: f[0])[1], atol=2e-3)
+
+
+def test_readability_tells_what_each_feature_holds(faces):
+    table = disentangle.readability(Lookup(**known_features(faces)), faces)
+    found = {(r.feature, r.factor): r.value for r in table.itertuples()}
+    for angle in ("yaw", "pitch", "roll"):
+        assert found["pose", angle] > 0.9 and found["general", angle] > 0.6  # identities are its noise
+        assert abs(found["face", angle]) < 0.05
+    assert found["face", "identity"] > 0.8 > 0.3 > found["pose", "identity"]
+    assert found["face", "expression"] > 0.6 > 0.25 > found["pose", "expression"]
+    chance = {(r.feature, r.factor): r.chance for r in table.itertuples()}
+    assert chance["face", "identity"] == pytest.approx(1 / 20, abs=0.03)
+    assert chance["face", "expression"] == pytest.approx(1 / 7, abs=0.04)
+    assert chance["face", "yaw"] == 0
+
+
+def test_readability_is_the_r2_of_a_plain_regression(faces):
+    features = known_features(faces)
+    table = by_factor(disentangle.readability(Lookup(**features), faces, features=("pose",)))
+    train, test = faces.split("train"), faces.split("test")
+    yaw = faces.table["yaw"].to_numpy()
+    plain = (
+        LinearRegression().fit(features["pose"][train], yaw[train]).score(features["pose"][test], yaw[test])
+    )
+    assert table.loc["yaw", "value"] == pytest.approx(plain, abs=0.01)  # penalties hardly matter here
+    assert table.loc["yaw", "n"] == len(test)
+
+
+def test_identity_is_read_on_other_images_than_it_was_fitted_on(faces):
+    """Features that only tell images apart must give chance, though they could learn every image by heart."""
+    g = np.random.default_rng(3)
+    noise = g.normal(size=(len(faces), 600))
+    table = by_factor(disentangle.readability(Lookup(general=noise), faces))
+    row = table.loc["identity"]
+    assert row["value"] < row["chance"] + 0.06
+    for fit, _, other in disentangle._identity_games(faces, 0, []):
+        assert not set(fit) & set(other)
+        identity = faces.table["identity"]
+        counts = identity[fit].value_counts(), identity[other].value_counts()
+        assert (counts[0] - counts[1]).abs().max() <= 1
+
+
+def test_readability_says_what_it_left_out():
+    faces = make_faces(300)
+    bare = FakeFaces(faces.table[["identity", "split", "yaw"]])
+    table = disentangle.readability(Lookup(**known_features(faces)), bare)
+    assert set(table["factor"]) == {"yaw", "identity"}
+    said = " ".join(table.attrs["left_out"])
+    assert all(word in said for word in ("Expression", "pitch", "Skin tone"))
+    with pytest.raises(BadInput, match="nothing can be read"):
+        disentangle.readability(Lookup(), FakeFaces(faces.table[["split"]]))
