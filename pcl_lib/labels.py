@@ -47,7 +47,7 @@ def _refuse(where: str, column: pd.Series, wrong: np.ndarray, wanted: str) -> No
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
         raise BadInput(
-            f"{where}, row {row}: {column.name} is {column.iloc[row]!r}, not {wanted}"
+            f"{where}, row {row}: {column.name} is {column.iloc[row]}, not {wanted}"
             f" ({int(wrong.sum())} such rows); mend the labels"
         )
 

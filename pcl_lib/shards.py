@@ -119,9 +119,7 @@ class FolderWriter:
 
     def _record(self, shard: np.ndarray, digest: str) -> None:
         if self.size not in (0, shard.shape[2]):
-            raise BadInput(
-                f"images of {shard.shape[2]} pixels follow images of {self.size}: use one size per set"
-            )
+            raise _mixed_sizes(shard.shape[2], self.size)
         self.size = shard.shape[2]
         self.rows.append(len(shard))
         self.hashes.append(digest)
@@ -135,9 +133,7 @@ class FolderWriter:
         """Write uint8 [n, 3, S, S] as the next shard."""
         shard = as_uint8(images)
         if self.size not in (0, shard.shape[2]):
-            raise BadInput(
-                f"images of {shard.shape[2]} pixels follow images of {self.size}: use one size per set"
-            )
+            raise _mixed_sizes(shard.shape[2], self.size)
         header = io.BytesIO()
         np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(shard))
         path = self.folder / shard_name(self.shards_done)
@@ -210,9 +206,18 @@ def check_pairs(pairs: pd.DataFrame, rows: int, where: str) -> None:
         raise BadInput(f"{where}: column same must be true or false, not {pairs['same'].dtype}")
 
 
+def _mixed_sizes(new: int, old: int) -> BadInput:
+    return BadInput(f"images of {new} pixels follow images of {old}: use one size per set")
+
+
 def _parquet(table: pd.DataFrame) -> bytes:
     buffer = io.BytesIO()
-    table.to_parquet(buffer, index=False)
+    try:
+        table.to_parquet(buffer, index=False)
+    except (ValueError, TypeError) as error:
+        raise BadInput(
+            f"the table cannot be written as parquet ({error}); give each column one type"
+        ) from error
     return buffer.getvalue()
 
 
@@ -222,6 +227,8 @@ def rebatch(images: Iterable[np.ndarray | torch.Tensor], rows: int) -> Iterator[
     held = 0
     for images_of_batch in images:
         batch = as_uint8(images_of_batch)
+        if waiting and batch.shape[2] != waiting[0].shape[2]:
+            raise _mixed_sizes(batch.shape[2], waiting[0].shape[2])
         while len(batch):
             part, batch = batch[: rows - held], batch[rows - held :]
             waiting.append(part)

@@ -1,0 +1,445 @@
+"""Prepared folders, against the arrays they were written from and counts made by hand."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import sys
+import types
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pcl_lib import batches, data, files
+from pcl_lib.errors import BadInput
+from pcl_lib.labels import hashed_split
+
+N, SIZE = 23, 6
+
+
+def pictures(n: int = N, size: int = SIZE) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (n, 3, size, size), dtype=np.uint8)
+
+
+def labels(n: int = N) -> pd.DataFrame:
+    return pd.DataFrame({"identity": [f"p{i % 7}" for i in range(n)], "yaw": np.linspace(-60, 60, n)})
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    pairs = pd.DataFrame({"first": [0, 1], "second": [7, 2], "same": [True, False], "fold": [0, 9]})
+    return data.write_prepared(
+        tmp_path / "set", pictures(), labels(), name="toy", source="noise", shard_rows=5, pairs=pairs
+    )
+
+
+def rewrite(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def test_what_was_written_is_read(folder: Path) -> None:
+    faces = data.PreparedFaces(folder)
+    assert (len(faces), faces.name, faces.image_size) == (N, "toy", SIZE)
+    assert faces.table[["identity", "yaw"]].equals(labels())
+    assert faces.pairs is not None and faces.pairs["same"].tolist() == [True, False]
+    whole = np.concatenate([np.load(folder / f"shard-{i:05d}.npy") for i in range(5)])
+    assert np.array_equal(whole, pictures())
+    assert {path.name for path in folder.iterdir()} == {
+        *(f"shard-{i:05d}.npy" for i in range(5)), "faces.parquet", "pairs.parquet", "dataset.json"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [22, 0, 7, 7, 13],
+        np.array([3, 21, 4], dtype=np.int32),
+        torch.tensor([19, 2]),
+        pd.Series([4, 9]).to_numpy(),
+        slice(20, 3, -2),
+        slice(None),
+        8,
+        [],
+    ],
+)
+def test_images_come_in_the_order_asked(folder: Path, rows: data.Rows) -> None:
+    got = data.PreparedFaces(folder).images(rows)
+    wanted = pictures()[rows if not isinstance(rows, list | int) else np.array(rows, dtype=int).reshape(-1)]
+    assert got.dtype == torch.uint8 and np.array_equal(got.numpy(), wanted)
+
+
+def test_images_are_the_callers_own(folder: Path) -> None:
+    faces = data.PreparedFaces(folder)
+    faces.images(slice(0, 3)).zero_()
+    assert np.array_equal(faces.images(slice(0, 3)).numpy(), pictures()[:3])
+
+
+@pytest.mark.parametrize("rows", [[0, N], [-1], torch.tensor([4, 99])])
+def test_a_row_that_is_not_there_is_named(folder: Path, rows: data.Rows) -> None:
+    with pytest.raises(BadInput, match=r"no row (23|-1|99)"):
+        data.PreparedFaces(folder).images(rows)
+
+
+def test_rows_must_be_whole_numbers(folder: Path) -> None:
+    with pytest.raises(BadInput, match="whole numbers"):
+        data.PreparedFaces(folder).images(np.array([1.0]))
+    with pytest.raises(BadInput, match="no split 'dev'"):
+        data.PreparedFaces(folder).split("dev")
+
+
+def test_batches_of_any_length_make_the_same_folder(folder: Path, tmp_path: Path) -> None:
+    cut = np.split(pictures(), [1, 1, 9, 20])
+    pairs = data.PreparedFaces(folder).pairs
+    parts = itertools.chain(map(torch.from_numpy, cut[:2]), cut[2:])
+    data.write_prepared(tmp_path / "b", parts, labels(), name="b", source="s", shard_rows=5, pairs=pairs)
+    assert data.PreparedFaces(tmp_path / "b").content_hash == data.PreparedFaces(folder).content_hash
+
+
+def test_hashes_are_those_of_the_files(folder: Path) -> None:
+    faces = data.PreparedFaces(folder)
+    lines = ""
+    for name in [f"shard-{i:05d}.npy" for i in range(5)] + ["faces.parquet", "pairs.parquet"]:
+        lines += f"{name} {hashlib.sha256((folder / name).read_bytes()).hexdigest()}\n"
+    assert faces.verify() == faces.content_hash == hashlib.sha256(lines.encode()).hexdigest()
+    shard = bytearray((folder / "shard-00002.npy").read_bytes())
+    shard[-1] ^= 1
+    (folder / "shard-00002.npy").write_bytes(shard)
+    with pytest.raises(BadInput, match=r"shard-00002\.npy has changed"):
+        data.PreparedFaces(folder).verify()
+
+
+def break_shard(folder: Path, keep: int) -> None:
+    path = folder / "shard-00001.npy"
+    path.write_bytes((path.read_bytes() + bytes(10))[:keep])
+
+
+def point_nowhere(folder: Path) -> None:
+    table = pd.read_parquet(folder / "faces.parquet")
+    table.loc[6, "row"] = 5
+    table.to_parquet(folder / "faces.parquet")
+
+
+def relabel(folder: Path, column: str, value: object, others: object = 0.0) -> None:
+    table = pd.read_parquet(folder / "faces.parquet")
+    table[column] = [value if i == 9 else others for i in range(N)]
+    table.to_parquet(folder / "faces.parquet")
+
+
+FAULTS = {
+    "no dataset.json": (lambda f: (f / "dataset.json").unlink(), "not a prepared folder"),
+    "half-written": (
+        lambda f: (f / "dataset.json").rename(f / "unfinished.json"),
+        "half written; run the command",
+    ),
+    "foreign json": (lambda f: (f / "dataset.json").write_text("[1]"), "dataset.json does not describe"),
+    "torn json": (lambda f: (f / "dataset.json").write_text('{"format'), "dataset.json cannot be read"),
+    "newer": (lambda f: rewrite(f / "dataset.json", version=2), "of version 2"),
+    "count": (lambda f: rewrite(f / "dataset.json", counts={"images": 24}), "faces.parquet has 23 rows"),
+    "size": (lambda f: rewrite(f / "dataset.json", image_size=7), r"shard-00000\.npy holds uint8"),
+    "shard missing": (lambda f: (f / "shard-00003.npy").unlink(), r"shard-00003\.npy is missing"),
+    "shard short": (lambda f: break_shard(f, 300), r"shard-00001\.npy is torn"),
+    "shard empty": (lambda f: break_shard(f, 0), r"shard-00001\.npy is torn"),
+    "shard long": (lambda f: break_shard(f, 1000), r"shard-00001\.npy has a wrong size"),
+    "shard type": (
+        lambda f: np.save(f / "shard-00000.npy", np.zeros((5, 3, 6, 6), np.float32)),
+        r"shard-00000\.npy holds float32",
+    ),
+    "table missing": (lambda f: (f / "faces.parquet").unlink(), r"faces\.parquet is missing"),
+    "table torn": (lambda f: (f / "faces.parquet").write_bytes(b"PAR1"), r"faces\.parquet cannot be read"),
+    "nowhere": (point_nowhere, r"faces\.parquet, row 6, points to image 5 of shard 1"),
+    "angle": (lambda f: relabel(f, "yaw", 200.0), r"faces\.parquet, row 9: yaw is 200"),
+    "infinite": (lambda f: relabel(f, "yaw", np.inf), "row 9: yaw is inf"),
+    "unit": (lambda f: relabel(f, "au12", 5.5), r"row 9: au12 is 5\.5, not 0\.\.5"),
+    "expression": (lambda f: relabel(f, "expression", "angry", None), "row 9: expression is angry"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_faulty_folder_is_refused_and_the_fault_named(folder: Path, fault: str) -> None:
+    spoil, sentence = FAULTS[fault]
+    spoil(folder)
+    with pytest.raises(BadInput, match=sentence) as caught:
+        data.PreparedFaces(folder)
+    assert str(folder) in str(caught.value)
+
+
+def test_missing_and_empty_folders(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="no folder"):
+        data.PreparedFaces(tmp_path / "none")
+    with pytest.raises(BadInput, match="is empty"):
+        data.PreparedFaces(tmp_path)
+
+
+def test_pairs_that_point_nowhere(folder: Path) -> None:
+    pairs = pd.read_parquet(folder / "pairs.parquet")
+    pairs.assign(second=[7, N]).to_parquet(folder / "pairs.parquet")
+    with pytest.raises(BadInput, match=r"pairs\.parquet, row 1: second is 23"):
+        _ = data.PreparedFaces(folder).pairs
+
+
+@pytest.mark.parametrize(
+    ("images", "changes", "sentence"),
+    [
+        (pictures(22), {}, "22 images for 23 rows"),
+        (pictures(0), {}, "0 images for 23 rows"),
+        (pictures().astype(np.float32), {}, "must be uint8"),
+        (pictures()[:, :1], {}, "must be uint8"),
+        ([pictures(20), pictures(3, 8)], {}, "8 pixels follow images of 6"),
+        (pictures(), {"table": labels().assign(identity=["a", 1] * 11 + ["b"])}, "give each column one type"),
+        ([pictures(13), pictures(10, 8)], {}, "8 pixels follow images of 6"),
+        (pictures(), {"image_size": 64}, "6 pixels where image_size is 64"),
+        (pictures(), {"table": labels().assign(roll=181.0)}, "row 0: roll is 181"),
+        (pictures(), {"table": labels().assign(split="dev")}, "split is dev"),
+        (pictures(), {"table": labels().assign(au01="x")}, "au01 holds text"),
+        (pictures(), {"extra": {"counts": 1}}, "counts itself"),
+    ],
+)
+def test_bad_writing_leaves_nothing_that_passes_for_whole(
+    tmp_path: Path, images: np.ndarray, changes: dict, sentence: str
+) -> None:
+    options = {"table": labels(), "name": "x", "source": "y", "shard_rows": 10} | changes
+    with pytest.raises(BadInput, match=sentence):
+        data.write_prepared(tmp_path / "set", images, **options)
+    with pytest.raises(BadInput, match=r"no folder|empty|half written"):
+        data.PreparedFaces(tmp_path / "set")
+    data.write_prepared(
+        tmp_path / "set", pictures(), labels(), name="x", source="y"
+    )  # a second try goes through
+    assert np.array_equal(data.PreparedFaces(tmp_path / "set").images(slice(None)).numpy(), pictures())
+
+
+def test_what_is_there_is_not_overwritten(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="already holds a prepared set"):
+        data.write_prepared(folder, pictures(), labels(), name="x", source="y")
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").touch()
+    with pytest.raises(BadInput, match=r"other files \(thesis\.tex"):
+        data.write_prepared(tmp_path / "mine", pictures(), labels(), name="x", source="y")
+    with pytest.raises(BadInput, match=r"cannot write .*thesis"):
+        data.write_prepared(
+            tmp_path / "mine" / "thesis.tex" / "x", pictures(), labels(), name="x", source="y"
+        )
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    calls = iter(range(100))
+
+    def refuse_third(_: int) -> None:
+        if next(calls) == 2:
+            raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(files.os, "fsync", refuse_third)
+    with pytest.raises(BadInput, match=r"cannot write .*shard-00002"):
+        data.write_prepared(tmp_path / "s", pictures(), labels(), name="x", source="y", shard_rows=5)
+    kept = sorted(path.name for path in (tmp_path / "s").iterdir())
+    assert kept == ["shard-00000.npy", "shard-00001.npy", "unfinished.json"]
+    assert np.array_equal(np.load(tmp_path / "s" / kept[1]), pictures()[5:10])
+
+
+def test_split_keeps_identities_apart(tmp_path: Path) -> None:
+    table = pd.DataFrame({"identity": np.repeat(np.arange(40), 3)})
+    split = hashed_split(table)
+    assert table.groupby(split)["identity"].nunique().to_dict() == {"train": 28, "validation": 6, "test": 6}
+    assert (split.groupby(table["identity"]).nunique() == 1).all()
+    turned = table.sample(frac=1, random_state=1)
+    assert hashed_split(turned).sort_index().equals(split)
+    data.write_prepared(tmp_path / "s", pictures(120), table, name="x", source="y")
+    faces = data.PreparedFaces(tmp_path / "s")
+    rows = [faces.split(name) for name in ("train", "validation", "test")]
+    assert sorted(np.concatenate(rows)) == list(range(120)) and [len(r) for r in rows] == [84, 18, 18]
+    with pytest.raises(BadInput, match="too few to split"):
+        hashed_split(table[:4])
+
+
+def test_rows_without_identity_are_split_alone() -> None:
+    assert hashed_split(pd.DataFrame(index=range(20))).value_counts().to_dict() == {
+        "train": 14,
+        "validation": 3,
+        "test": 3,
+    }
+
+
+def test_one_row_of_each_identity_an_epoch() -> None:
+    table = pd.DataFrame({"identity": ["a", "b", "a", None, "c", "a", None, "b", "a"]})
+    index = data.identity_index(table, np.array([8, 0, 1, 2, 3, 5, 6, 7]))
+    owners = {0: "a", 2: "a", 5: "a", 8: "a", 1: "b", 7: "b", 3: "none 3", 6: "none 6"}
+    rng = np.random.default_rng(0)
+    drawn = np.stack([index.epoch_rows(rng) for _ in range(4000)])
+    assert drawn.shape == (4000, len(index)) == (4000, 4) and drawn.dtype == np.int64
+    assert all(
+        sorted(owners[row] for row in epoch) == ["a", "b", "none 3", "none 6"] for epoch in drawn[:200]
+    )
+    share = {row: (drawn == row).mean() * 4 for row in owners}
+    wanted = {"a": 1 / 4, "b": 1 / 2, "none 3": 1.0, "none 6": 1.0}
+    assert all(
+        abs(share[row] - wanted[who]) < 0.05 for row, who in owners.items()
+    )  # 5 standard errors or more
+    assert abs((drawn[:, 0] == 3).mean() - 1 / 4) < 0.04  # the order is random, too
+    again = index.epoch_rows(np.random.default_rng(3)), index.epoch_rows(np.random.default_rng(3))
+    assert np.array_equal(*again)
+    with pytest.raises(BadInput, match="split is empty"):
+        data.identity_index(table, np.array([], dtype=int))
+
+
+@pytest.mark.parametrize("size", [None, 4])
+def test_resident_and_streamed_batches_are_the_same(
+    folder: Path, size: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "CHUNK", 4)
+    faces = data.PreparedFaces(folder)
+    rows = np.array([20, 3, 4, 11, 0, 16, 7])
+    order = [np.array([3, 20, 0]), np.array([7]), np.array([16, 11, 11, 4])]
+    streamed = data.ImageSource(faces, rows, size=size, budget_bytes=7 * 3 * (size or SIZE) ** 2 - 1)
+    resident = data.ImageSource(faces, rows, size=size, budget_bytes=7 * 3 * (size or SIZE) ** 2)
+    assert resident.resident and not streamed.resident
+    for a, b, asked in zip(resident.batches(order), streamed.batches(order), order, strict=True):
+        wanted = data.resize_images(torch.from_numpy(pictures()[asked]), size or SIZE)
+        assert torch.equal(a, wanted) and torch.equal(b, wanted)
+    for source in (streamed, resident):
+        with pytest.raises(BadInput, match=r"row 5 .*not among"):
+            source.take(np.array([3, 5]))
+        with pytest.raises(BadInput, match="outside"):
+            source.take(np.array([N]))
+
+
+def test_streaming_passes_errors_on(folder: Path) -> None:
+    source = data.ImageSource(data.PreparedFaces(folder), np.arange(4), resident=False)
+    with pytest.raises(BadInput, match="not among"):
+        list(source.batches([np.array([0]), np.array([4]), np.array([1])]))
+
+
+def test_halving_averages_with_a_tent() -> None:
+    ramp = torch.arange(0, 160, 10, dtype=torch.uint8).expand(1, 3, 16, 16)
+    got = data.resize_images(ramp, 8)
+    assert torch.equal(
+        got[0, 0, 3, 1:-1], torch.arange(25, 145, 20, dtype=torch.uint8)
+    )  # a tent keeps a ramp
+    stripes = torch.tensor([0, 200] * 8, dtype=torch.uint8).expand(1, 3, 16, 16)
+    assert (
+        got.shape == (1, 3, 8, 8) and (data.resize_images(stripes, 8)[..., 1:-1] == 100).all()
+    )  # no aliasing
+    assert data.resize_images(ramp, 16) is ramp
+
+
+def test_pairs_are_balanced_distinct_and_folds_disjoint() -> None:
+    table = pd.DataFrame({"identity": np.tile(np.arange(45), 6)})
+    rows = np.flatnonzero(table["identity"] >= 5)
+    pairs = data.make_pairs(table, rows, seed=2)
+    assert pairs is not None and set(pairs["first"]) | set(pairs["second"]) <= set(rows)
+    left, right = (table["identity"].to_numpy()[pairs[side]] for side in ("first", "second"))
+    assert np.array_equal(left == right, pairs["same"])
+    assert not pd.DataFrame(np.sort(pairs[["first", "second"]], axis=1)).duplicated().any()
+    assert (
+        set(pairs.groupby(["fold", "same"]).size()) == {60} and pairs["fold"].nunique() == 10
+    )  # 4 people x 15
+    folds = pd.concat([pairs["fold"]] * 2).groupby(np.concatenate([left, right])).nunique()
+    assert (folds == 1).all() and len(folds) == 40
+    again = data.make_pairs(table, rows, seed=2)
+    assert (
+        again is not None and again.equals(pairs) and not pairs.equals(data.make_pairs(table, rows, seed=3))
+    )
+
+
+def test_many_and_few_pairs() -> None:
+    table = pd.DataFrame({"identity": np.tile(np.arange(20), 300)})  # folds of 600 images: drawn, not listed
+    pairs = data.make_pairs(table, np.arange(6000))
+    assert pairs is not None and len(pairs) == 6000 and pairs["same"].sum() == 3000
+    left, right = (table["identity"].to_numpy()[pairs[side]] for side in ("first", "second"))
+    assert np.array_equal(left == right, pairs["same"]) and (pairs["first"] != pairs["second"]).all()
+    assert not pairs.duplicated(["first", "second"]).any()
+    few = data.make_pairs(table, np.flatnonzero(table["identity"] < 7)[:14])
+    assert few is not None and few["fold"].nunique() == 3
+    assert data.make_pairs(table, np.arange(20)) is None  # one image each: no pair is of one person
+    assert data.make_pairs(table, np.array([0, 20])) is None  # one person
+
+
+@pytest.fixture
+def painter(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
+    """In place of pcl_lib.faces: images that tell who is on them, and a count of those drawn."""
+    state = types.SimpleNamespace(drawn=0, stop_at=10**9, clutter=None)
+
+    def sample_factors(n: int, seed: int, *, identities: int, clutter: float = 0.5) -> pd.DataFrame:
+        state.clutter = clutter
+        return pd.DataFrame({"identity": np.arange(n) % identities, "yaw": np.arange(n) % 90.0 + seed})
+
+    def render(f: pd.DataFrame, size: int) -> torch.Tensor:
+        assert list(f.columns) == ["identity", "yaw"]
+        if state.drawn >= state.stop_at:
+            raise KeyboardInterrupt
+        state.drawn += len(f)
+        level = torch.tensor((f["identity"] + f["yaw"]).to_numpy()).byte()
+        return level[:, None, None, None].expand(-1, 3, size, size)
+
+    module = types.ModuleType("pcl_lib.faces")
+    module.sample_factors, module.render = sample_factors, render  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pcl_lib.faces", module)
+    monkeypatch.setattr(data, "RENDER_ROWS", 30)
+    monkeypatch.setattr(data, "RENDER_BATCH", 8)
+    return state
+
+
+def test_rendered_faces_and_their_splits(tmp_path: Path, painter: types.SimpleNamespace) -> None:
+    options = {"identities": (12, 4, 9), "images_per_identity": 5, "size": 4, "progress": False}
+    faces = data.prepare_rendered(tmp_path / "r", **options)
+    who = faces.table["identity"].to_numpy()
+    assert [set(who[faces.split(name)]) for name in ("train", "validation", "test")] == [
+        set(range(12)), set(range(12, 16)), set(range(16, 25))
+    ]  # fmt: skip
+    assert np.array_equal(faces.images(slice(None))[:, 0, 0, 0], who + np.arange(125) % 90)
+    assert painter.drawn == 125 and painter.clutter == 0.5
+    assert faces.pairs is not None and set(who[faces.pairs["first"]]) <= set(range(16, 25))
+    with pytest.raises(BadInput, match="seed 0, where seed 1"):
+        data.prepare_rendered(tmp_path / "r", seed=1, **options)
+    with pytest.raises(BadInput, match="at least one identity"):
+        data.prepare_rendered(tmp_path / "q", **options | {"identities": (3, 0, 1)})
+
+
+def test_rendering_goes_on_where_it_was_stopped(
+    tmp_path: Path, painter: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {
+        "identities": (12, 4, 9),
+        "images_per_identity": 5,
+        "size": 4,
+        "clutter": 0.1,
+        "progress": False,
+    }
+    painter.stop_at = 70
+    with pytest.raises(KeyboardInterrupt):
+        data.prepare_rendered(tmp_path / "r", **options)
+    with pytest.raises(BadInput, match="half written"):
+        data.PreparedFaces(tmp_path / "r")
+    painter.drawn, painter.stop_at = 0, 10**9
+    faces = data.prepare_rendered(tmp_path / "r", **options)
+    assert painter.drawn == 125 - 60 and "after the 60 faces" in capsys.readouterr().out
+    whole = data.prepare_rendered(tmp_path / "s", **options)
+    assert faces.verify() == whole.verify() and painter.clutter == 0.1
+    painter.drawn = 0
+    data.prepare_rendered(tmp_path / "r", **options)
+    assert painter.drawn == 0 and "Using the 125 rendered faces" in capsys.readouterr().out
+
+
+def test_other_settings_do_not_go_on(tmp_path: Path, painter: types.SimpleNamespace) -> None:
+    options = {"identities": (12, 4, 9), "images_per_identity": 5, "size": 4, "progress": False}
+    painter.stop_at = 70
+    with pytest.raises(KeyboardInterrupt):
+        data.prepare_rendered(tmp_path / "r", seed=1, **options)
+    painter.drawn, painter.stop_at = 0, 10**9
+    faces = data.prepare_rendered(tmp_path / "r", **options)
+    assert painter.drawn == 125 and faces.images(0)[0, 0, 0, 0] == 0  # with seed 1 it would be 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
+def test_two_writers_of_one_folder(tmp_path: Path) -> None:
+    with (
+        data.FolderWriter(tmp_path / "s"),
+        pytest.raises(BadInput, match="another process is writing"),
+    ):
+        data.FolderWriter(tmp_path / "s")
