@@ -155,7 +155,7 @@ def _scene_columns(draw: _Draw, clutter: float) -> dict[str, NDArray]:
     out["zoom"] = 1.0 + draw.normal("zoom", 0.03 + 0.05 * c, 0.15)
     out["light_azimuth"] = draw.normal("light_azimuth", 32.0 + 15.0 * c, 80.0)
     out["light_elevation"] = 25.0 + draw.normal("light_elevation", 16.0, 35.0)
-    out["light_warmth"] = draw.normal("light_warmth", 0.4 + 0.4 * c, 1.0)
+    out["light_warmth"] = draw.normal("light_warmth", 0.3 + 0.4 * c, 1.0)
     out["light_strength"] = draw.uniform("light_strength", 0.75 - 0.15 * c, 1.1 + 0.2 * c)
     out["ambient"] = draw.uniform("ambient", 0.3 - 0.15 * c, 0.55)
     grey, spread = draw.uniform("background_grey", 0.12, 0.85), 0.06 + 0.2 * c

@@ -37,9 +37,9 @@ PROFILE = np.array([
     (13.0, 0.2, 0.2, 0.2, 2.0), (12.6, 3.6, 3.2, 4.2, 2.0), (11.6, 5.6, 4.9, 6.4, 2.0), (10.0, 7.2, 6.2, 8.0, 2.1),
     (8.0, 8.3, 6.9, 9.0, 2.2), (6.0, 8.85, 7.25, 9.4, 2.25), (4.0, 9.0, 7.35, 9.5, 2.25), (2.0, 8.9, 7.3, 9.3, 2.2),
     (0.0, 8.45, 7.2, 9.0, 2.15), (-2.0, 8.5, 7.1, 8.4, 2.1), (-4.0, 8.6, 6.9, 7.5, 2.05),
-    (-6.0, 8.65, 6.55, 6.6, 2.0), (-7.1, 8.65, 6.35, 6.2, 1.95), (-8.5, 8.5, 6.1, 5.9, 1.85),
-    (-10.0, 8.35, 5.8, 5.6, 1.8), (-11.0, 8.1, 5.6, 5.5, 1.8), (-11.5, 7.6, 5.45, 5.5, 1.85),
-    (-12.0, 6.4, 5.2, 5.5, 1.9), (-12.6, 5.2, 5.1, 5.5, 2.0), (-14.0, 4.5, 5.1, 5.6, 2.0), (-18.0, 4.9, 5.6, 6.2, 2.0),
+    (-6.0, 8.65, 6.4, 6.6, 2.0), (-7.1, 8.65, 6.1, 6.2, 1.95), (-8.5, 8.5, 5.8, 5.9, 1.85),
+    (-10.0, 8.35, 5.55, 5.5, 1.8), (-11.0, 8.15, 5.35, 5.3, 1.8), (-11.5, 7.8, 5.15, 5.3, 1.85),
+    (-12.0, 6.4, 4.5, 5.2, 1.9), (-12.6, 4.7, 4.1, 5.2, 2.0), (-14.0, 3.7, 4.0, 5.3, 2.0), (-18.0, 4.2, 4.9, 6.0, 2.0),
 ])  # fmt: skip
 ABOVE = (13.0, 12.8, 12.3, 11.5, 10.4, 9.2, 8.0, 7.0, 6.2, 5.4, 4.7, 4.1, 3.6, 3.15, 2.75, 2.4, 2.05, 1.7, 1.35,
          1.0, 0.7, 0.45, 0.2)  # fmt: skip
@@ -162,7 +162,7 @@ def _skin_grid() -> tuple[Floats, Floats, Floats]:
     inside = (k > EYE_ROW) & (k < EYE_ROW + STRIP - 1)
     upper = np.where(inside, (1 - strip[:, None]) * lid, upper)
     lower = np.where(inside, strip[:, None] * lid, lower)
-    p[..., 1] += 0.58 * upper - 0.42 * lower + 0.07 * (np.abs(p[..., 0]) - EYE_X) * np.maximum(upper, lower)
+    p[..., 1] += 0.66 * upper - 0.46 * lower + 0.07 * (np.abs(p[..., 0]) - EYE_X) * np.maximum(upper, lower)
     d2 = (np.abs(p[..., 0]) - EYE_X) ** 2 + (p[..., 1]) ** 2
     in_strip = (k >= EYE_ROW) & (k < EYE_ROW + STRIP)
     radius = np.where(inside, EYE_RADIUS, EYE_RADIUS + 0.14)
@@ -269,7 +269,7 @@ def _au_fields(p: Floats, upper: Floats, lower: Floats, jaw: Floats, lip: Floats
               dz=0.2 * bump(1.0, -1.5, 0.7, 1.2)),  # au09 nose wrinkler
         field(dx=0.95 * corner + 0.25 * bump(3.9, -4.6, 1.6, 1.5),
               dy=1.15 * corner + 0.4 * bump(3.8, -4.2, 1.7, 1.6), dz=-0.5 * corner + 0.35 * bump(3.9, -4.2, 1.4, 1.4)),
-        field(dx=0.15 * corner, dy=-1.05 * corner + 0.12 * bump(0, -7.4, 1.2, 0.8),
+        field(dx=0.15 * corner, dy=-0.85 * corner + 0.12 * bump(0, -7.4, 1.2, 0.8),
               dz=0.2 * bump(0, -9.9, 1.4, 0.8)),  # au15 lip corner depressor
         field(dx=1.15 * corner, dy=-0.3 * corner, dz=-0.6 * corner - 0.15 * bump(0, -7.2, 2.0, 1.0)),  # au20 stretcher
         field(dy=0.34 * np.clip(lip, 0, 1) - 0.6 * np.clip(-lip, 0, 1)),  # au25 lips part
@@ -286,8 +286,8 @@ def _ear() -> tuple[Floats, Floats, NDArray[np.int64]]:
     relief = 0.4 * np.sin(np.clip(rho, 0, 1) ** 2 * np.pi * 0.9) - 0.15
     tilt = np.radians(12)
     z, y = -across * np.cos(tilt) - up * np.sin(tilt), up * np.cos(tilt) - across * np.sin(tilt)
-    out = relief + 0.5 * across
-    points = np.stack([6.95 + out, y - 1.5, z - 0.6], axis=-1).reshape(-1, 3)
+    out = relief + 0.36 * across
+    points = np.stack([7.3 + out, y - 1.5, z - 0.6], axis=-1).reshape(-1, 3)
     uv = np.stack([phi / (2 * np.pi), SKIN_V + 0.02 + (0.97 - SKIN_V) * rho], axis=-1).reshape(-1, 2)
     return points, uv, _grid_faces(len(rings), len(spokes))
 

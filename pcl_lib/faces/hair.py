@@ -14,23 +14,17 @@ from pcl_lib.faces.geometry import Head, _curve, _grid_faces, _smooth, section
 
 Floats = NDArray[np.float64]
 CROWN = np.array(
-    [13.0, 12.7, 12.1, 11.2, 10.2, 9.3, 8.5, 7.8, 7.2, 6.6, 6.0, 5.3, 4.6, 3.8, 3.0, 2.2, 1.4, 0.6]
+    [13.0, 12.7, 12.1, 11.3, 10.5, 9.7, 9.0, 8.4, 7.8, 7.2, 6.6, 6.0, 5.4, 4.8, 4.1, 3.4, 2.7, 2.0, 1.3, 0.6]
 )
-HANG = 9  # rows of the hanging part
-AZIMUTH = np.radians(np.r_[np.arange(0, 100, 7.5), np.arange(105, 181, 15)])
+HANG = 10  # rows of the hanging part
+AZIMUTH = np.radians(np.r_[np.arange(0, 100, 6), np.arange(106, 181, 12.3)])
 # style: thickness above, at the sides and behind, lowest y of the curtain, hairline height by azimuth in degrees
-SHORT_LINE = ((0.0, 7.0), (25.0, 6.9), (42.0, 6.3), (55.0, 3.6), (66.0, 0.6), (76.0, -0.8), (84.0, 1.6), (100.0, 2.0),
+SHORT_LINE = ((0.0, 6.5), (22.0, 6.6), (40.0, 6.0), (54.0, 3.6), (66.0, 0.6), (76.0, -0.8), (84.0, 1.6), (100.0, 2.0),
               (118.0, -2.0), (140.0, -6.0), (180.0, -7.0))  # fmt: skip
-OPEN_LINE = (
-    (0.0, 7.2),
-    (22.0, 6.9),
-    (38.0, 5.4),
-    (50.0, 1.5),
-    (57.0, -3.5),
-    (64.0, -12.0),
-    (72.0, -30.0),
-    (180.0, -30.0),
-)
+OPEN_LINE = ((0.0, 6.9), (18.0, 6.5), (34.0, 5.0), (46.0, 1.5), (55.0, -3.5), (63.0, -12.0), (72.0, -30.0),
+             (180.0, -30.0))  # fmt: skip
+FRINGED = ("bob", "long")
+FRINGE = 3.4  # cm that a full fringe hangs below the hairline
 STYLES: dict[str, tuple[float, float, float, float, tuple[tuple[float, float], ...]]] = {
     "bald": (0.0, 0.0, 0.0, -1.0, ((0.0, 40.0), (180.0, 40.0))),
     "buzz": (0.12, 0.1, 0.12, -1.0, ((0.0, 40.0), (180.0, 40.0))),
@@ -39,7 +33,7 @@ STYLES: dict[str, tuple[float, float, float, float, tuple[tuple[float, float], .
     "bob": (1.4, 1.3, 1.5, -10.0, OPEN_LINE),
     "long": (1.2, 1.2, 1.4, -19.0, OPEN_LINE),
     "tied": (0.7, 0.35, 0.5, -6.0, SHORT_LINE),
-    "curly": (2.6, 2.3, 2.4, -4.5, ((0.0, 6.9), (28.0, 6.7), (45.0, 5.2), (56.0, 2.0), (68.0, -1.0), (95.0, -2.5),
+    "curly": (2.6, 2.3, 2.4, -4.5, ((0.0, 6.6), (26.0, 6.4), (43.0, 5.0), (56.0, 2.0), (68.0, -1.0), (95.0, -2.5),
                                     (120.0, -4.5), (180.0, -6.5))),
 }  # fmt: skip
 
@@ -67,12 +61,17 @@ def _shell(name: str, azimuth: Floats) -> tuple[Floats, Floats]:
     at = np.where(loose > 0, np.maximum(y, 1.0 - 0.25 * below), y)
     p = section(at, az)
     mask = y - _curve(turn, *line)
-    grown = thick * _smooth(-0.5, 2.2, mask + 6.0 * (y > 9)) - 0.12
+    grown = thick * _smooth(-0.5, 2.2, mask + 6.0 * (y > 9))
+    if name in FRINGED:  # hidden by the mask where there is no fringe
+        grown = np.maximum(grown, 0.5 * _smooth(-0.5, 0.8, mask + FRINGE * _smooth(60.0, 35.0, turn)))
+    grown -= 0.12
     normal = p * [1.0, 0.0, 1.0] / np.linalg.norm(p * [1.0, 0.0, 1.0] + 1e-9, axis=-1, keepdims=True)
     lift = _smooth(5.0, 12.5, y)
     p = p + normal * (grown * np.sqrt(1 - 0.75 * lift**2))[..., None]
     p[..., 1] = y + grown * lift
     p[..., 2] -= loose * 0.05 * below * (np.cos(az) > 0)
+    locks = np.sin(13 * np.abs(az) + 0.4 * y) + 0.6 * np.sin(29 * np.abs(az) - 0.7 * y)
+    p += normal * (0.07 * locks * (grown > 0.2))[..., None]
     if name == "curly":
         lumps = np.sin(9 * np.abs(az) + 1.7 * y) * np.sin(2.1 * y + 3 * np.abs(az))
         p += normal * (0.22 * lumps * (mask > 1))[..., None]
@@ -90,7 +89,7 @@ def hair_fields(head: Head) -> Floats:
         )
         turn = np.degrees(np.abs(np.arctan2(p[:, 0], p[:, 2])))
         front = _smooth(60.0, 35.0, turn)
-        out[k, :, 3] = front * (3.2 if name in ("bob", "long") else 0.6)
+        out[k, :, 3] = front * (FRINGE if name in FRINGED else 0.6)
         out[k, :, 4] = -0.35 * front
         out[k, :, 5] = 0.16 * front * np.clip(p[:, 0], -5, 5)
     return out

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from pcl_lib.faces.hair import SHORT_LINE
 from pcl_lib.faces.factors import AUS, BEARDS, HAIR_STYLES, SHAPE, check_factors
 from pcl_lib.faces.geometry import (
     BETWEEN,
@@ -31,7 +32,7 @@ Floats = NDArray[np.float64]
 # Ordered so that each half of the face looks up a contiguous run: below the nose only, everywhere, above only.
 LAYERS = (
     "lips", "lip_line", "moustache", "goatee", "nasolabial", "nostril", "occlusion", "blush", "freckles", "beard",
-    "scalp", "orbit", "brow", "furrow", "forehead", "crow", "nose_lines", "lash",
+    "scalp", "mottle", "orbit", "brow", "furrow", "forehead", "crow", "nose_lines", "lash",
 )  # fmt: skip
 BELOW_ONLY, ABOVE_ONLY = LAYERS.index("occlusion"), LAYERS.index("orbit")
 SPLIT_V = (EYE_ROW + STRIP + BETWEEN.index(-2.7)) / (ROWS - 1) * SKIN_V  # texture height of the divide
@@ -45,8 +46,8 @@ NUMBERS = (
     "occluder_size", "occluder_angle", "noise", "noise_seed", "blur", "mirrored", "hairline", "part", "fringe",
     "volume", "style", "glasses", "curl",
 )  # fmt: skip
-SKIN_TONES = ((250, 221, 200), (241, 199, 168), (224, 172, 130), (196, 140, 98), (150, 98, 64), (104, 66, 44),
-              (66, 42, 31))  # fmt: skip
+SKIN_TONES = ((250, 222, 204), (240, 200, 172), (222, 174, 138), (194, 142, 106), (152, 104, 74), (112, 75, 54),
+              (76, 51, 40))  # fmt: skip
 HAIR_TONES = ((18, 14, 13), (42, 27, 20), (78, 50, 32), (118, 68, 38), (150, 104, 58), (204, 166, 104))
 IRIS_TONES = ((44, 26, 16), (84, 52, 26), (100, 84, 46), (84, 110, 92), (92, 132, 168))
 
@@ -130,19 +131,19 @@ def atlas(head: Head) -> NDArray[np.float32]:
     strands = 0.6 * _noise(HEIGHT, WIDTH, (6, 60), 3) + 0.4 * _noise(HEIGHT, WIDTH, (12, 120), 4)
     # Lips: a cupid's bow above, a full curve below, meeting at the corners.
     t = np.clip(x / 2.65, 0, 1)
-    bow = -6.62 + 0.16 * np.exp(-(((x - 0.5) / 0.45) ** 2)) - 0.5 * t**2.2
-    low = -8.02 + 0.92 * t**2.4
-    lips = np.minimum(bow - y, y - low) * (x < 2.65)
+    bow = -6.54 + 0.17 * np.exp(-(((x - 0.5) / 0.45) ** 2)) - 0.5 * t**2.2
+    low = -8.1 + 1.0 * t**2.4
+    lips = np.where(x < 2.65, np.minimum(bow - y, y - low), -1.0)
     # Brows: a tapering arch.
-    arch = 1.95 + 0.42 * _smooth(1.2, 3.6, x) - 0.5 * _smooth(3.7, 5.4, x)
+    arch = 2.2 + 0.38 * _smooth(1.2, 3.6, x) - 0.5 * _smooth(3.7, 5.4, x)
     thick = 0.36 * _smooth(0.9, 1.6, x) * (1 - 0.75 * _smooth(2.6, 5.4, x))
     brow = np.where((x > 0.85) & (x < 5.4), thick - np.abs(y - arch) + 0.14 * (fine - 0.5), -1.0)
     jaw = y - _curve(
         np.clip(az, 0, 180), (0.0, -11.9), (30.0, -11.6), (60.0, -9.6), (85.0, -8.6), (180.0, -8.6)
     )
     masks = {
-        "occlusion": 0.55 * bump(1.75, 0.75, 0.8, 0.9) + 0.35 * bump(1.9, -4.3, 0.35, 0.8)
-        + 0.5 * bump(0, -8.6, 1.5, 0.35) + 0.3 * bump(0, -5.1, 1.0, 0.3) + 0.75 * _smooth(0.3, -1.2, jaw)
+        "occlusion": 0.42 * bump(1.7, 0.75, 0.7, 0.8) + 0.35 * bump(1.9, -4.3, 0.35, 0.8)
+        + 0.5 * bump(0, -8.6, 1.5, 0.35) + 0.3 * bump(0, -5.1, 1.0, 0.3) + 1.15 * _smooth(0.25, -1.0, jaw)
         + 0.35 * bump(EYE_X, 0.95, 1.5, 0.4) + 0.3 * _smooth(75, 100, az) * _smooth(3, -1, y),
         "blush": bump(4.1, -3.6, 1.7, 1.5) + 0.8 * bump(0, -3.9, 1.0, 0.8) + 0.4 * bump(0, -10, 1.4, 1.0),
         "freckles": _smooth(0.66, 0.85, fine) * (bump(2.8, -2.4, 2.6, 1.6) + bump(0, -1.8, 1.6, 1.2)),
@@ -153,8 +154,8 @@ def atlas(head: Head) -> NDArray[np.float32]:
         "beard": _smooth(-0.6, 0.9, _curve(np.clip(x, 0, 7.5), (0, -8.3), (1.8, -8.4), (2.8, -7.2), (4.5, -5.8),
                                            (6.2, -3.2), (7.0, 0.0), (7.5, 1.0)) - y)
         * _smooth(-1.2, 0.3, jaw) * _smooth(88, 76, az) * (0.75 + 0.5 * rough),
-        "scalp": _smooth(-0.5, 0.7, y - _curve(az, (0, 7.0), (25, 6.9), (42, 6.3), (55, 3.4), (66, 0.4), (76, -1.0),
-                                              (84, 1.4), (100, 1.8), (118, -2), (140, -6), (180, -7))),
+        "scalp": y - _curve(az, *SHORT_LINE) + 0.8 * (fine - 0.5),
+        "mottle": 0.6 * _noise(HEIGHT, WIDTH, (40, 24), 5) + 0.4 * fine,
         "lips": lips,
         "lip_line": _line(x, y, [(0, -7.1), (2.75, -7.1)], 0.11) * (x < 3.2) + 0.7 * bump(2.75, -7.15, 0.3, 0.25),
         "brow": brow,
@@ -167,13 +168,13 @@ def atlas(head: Head) -> NDArray[np.float32]:
         + 0.5 * line([(0.0, 0.5), (0.5, 0.3)], 0.13),
     }  # fmt: skip
     lid = np.clip(1.0 - ((x - EYE_X) / 1.68) ** 2, 0, 1) ** 0.75
-    edge = 0.58 * lid + 0.07 * (x - EYE_X)
+    edge = 0.66 * lid + 0.07 * (x - EYE_X)
     on = (np.abs(x - EYE_X) < 1.75) * front
     masks["lash"] = on * (
         np.exp(-(((y - edge - 0.07) / 0.13) ** 2)) + 0.45 * np.exp(-(((y - edge - 0.52) / 0.13) ** 2)) * lid
-        + 0.45 * np.exp(-(((y + 0.44 * lid) / 0.1) ** 2))
+        + 0.45 * np.exp(-(((y + 0.48 * lid) / 0.1) ** 2))
     )  # fmt: skip
-    masks["nostril"] = bump(0.72, -4.72, 0.36, 0.17)
+    masks["nostril"] = bump(0.7, -4.86, 0.4, 0.22)
     for k, name in enumerate(LAYERS):
         out[..., k] = masks[name]
     _paint_ear(out)
@@ -201,7 +202,7 @@ def pack(f: pd.DataFrame) -> Packed:
     hair = _palette(c["hair_tone"], HAIR_TONES)
     hair += c["hair_grey"][:, None] * (_linear((186, 184, 182)) - hair) * 0.85
     warm = c["light_warmth"][:, None]
-    key = c["light_strength"][:, None] * (1.0 + warm * np.array([0.13, 0.0, -0.2]))
+    key = c["light_strength"][:, None] * (1.0 + warm * np.array([0.12, 0.0, -0.16]))
     sky = 1.0 - 0.6 * warm * np.array([0.1, 0.0, -0.16])
     grey = c["glasses_tone"][:, None]
     frame = np.where(grey < 0.6, _linear((22, 20, 22)), _linear((120, 62, 36)) * (0.4 + grey))
@@ -230,7 +231,7 @@ def _numbers(c: dict[str, Floats]) -> dict[str, Floats]:
         "volume": c["hair_volume"],
         "style": c["hair_style"],
     }
-    out["shine"] = 0.10 + 0.10 * c["skin_tone"]
+    out["shine"] = 0.09 + 0.02 * c["skin_tone"]
     out["curl"] = (c["hair_style"] == HAIR_STYLES.index("curly")).astype(np.float64)
     return out
 
@@ -288,17 +289,18 @@ def _layers(c: dict[str, Floats], skin: Floats, hair: Floats) -> Floats:
     put("occlusion", 0.75, dark)
     put("blush", 0.30 + 0.1 * c["lip_redness"], red)
     put("freckles", 0.55 * c["freckles"], skin * np.array([0.6, 0.45, 0.38]))
+    put("mottle", 0.22 + 0.15 * age, skin * np.array([0.82, 0.70, 0.66]))
     put("orbit", 0.22 + 0.2 * age, skin * np.array([0.6, 0.47, 0.5]))
     put("moustache", beard("moustache", "goatee", "full"), ink)
     put("goatee", beard("goatee", "full"), ink)
     put("beard", beard("full"), ink)
-    scalp = np.array([0.0 if HAIR_STYLES[int(s)] == "bald" else 0.9 for s in c["hair_style"]])
-    put("scalp", np.maximum(scalp, 0.25 * (tone > 0.3)), ink * 0.9, 1.0, -0.12 * c["hairline"])
+    scalp = np.array([0.12 if HAIR_STYLES[int(s)] == "bald" else 0.9 for s in c["hair_style"]])
+    put("scalp", scalp, ink * 0.9, 0.8, 0.3 - 0.35 * c["hairline"])
     put("lips", 0.85, lip, 9.0, 0.04)
     put("lip_line", 0.75, lip * 0.22)
     put("brow", 0.88, ink * (1 - 0.35 * tone[:, None]), 7.0, 0.10 + 0.09 * c["brow_thickness"])
     put("furrow", np.clip(0.9 * au("au04") + 0.15 * age + 0.3 * au("au09"), 0, 0.85), fold)
-    put("forehead", np.clip(0.65 * np.maximum(au("au01"), au("au02")) + 0.3 * age - 0.1, 0, 0.7), fold)
+    put("forehead", np.clip(0.5 * np.maximum(au("au01"), au("au02")) + 0.3 * age - 0.1, 0, 0.7), fold)
     put("nasolabial", np.clip(0.12 + 0.3 * age + 0.5 * au("au12", "au09") + 0.2 * au("au06"), 0, 0.75), fold)
     put("crow", np.clip(0.6 * au("au06") + 0.25 * age - 0.05, 0, 0.7), fold)
     put("nose_lines", np.clip(0.9 * au("au09"), 0, 0.8), fold)

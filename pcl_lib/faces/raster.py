@@ -29,9 +29,9 @@ from pcl_lib.faces.geometry import (
 from pcl_lib.faces.paint import ABOVE_ONLY, BELOW_ONLY, COLOURS, NUMBERS, SPLIT_V, STRANDS
 
 F32 = NDArray[np.float32]
-PIVOT = (0.0, -2.2, 4.2)  # cm, head frame: the head turns about it, and it is the middle of the picture
+PIVOT = (0.0, -2.1, 4.2)  # cm, head frame: the head turns about it, and it is the middle of the picture
 DISTANCE = 75.0  # cm from the camera to the pivot
-HALF_VIEW = 9.7  # cm at the pivot's distance from the middle of the picture to its edge
+HALF_VIEW = 10.4  # cm at the pivot's distance from the middle of the picture to its edge
 SAMPLES = 2  # a side of a pixel
 
 _N = {name: k for k, name in enumerate(NUMBERS)}
@@ -270,10 +270,10 @@ def _eye(dx, dy, dz, p, v, colours, albedo):  # type: ignore[no-untyped-def]
     shade = np.float32(0.55) + np.float32(0.45) * _clip01(
         (v - np.float32(EYE_V0)) / np.float32(0.45 * (EYE_V1 - EYE_V0))
     )
-    inside = _clip01((np.float32(0.66) - r) * np.float32(14.0))
-    pupil = _clip01((np.float32(0.26) - r) * np.float32(14.0))
-    rim = _clip01((r - np.float32(0.46)) * np.float32(6.0))
-    white = np.float32(0.74), np.float32(0.69), np.float32(0.66)
+    inside = _clip01((np.float32(0.74) - r) * np.float32(14.0))
+    pupil = _clip01((np.float32(0.29) - r) * np.float32(14.0))
+    rim = _clip01((r - np.float32(0.53)) * np.float32(6.0))
+    white = np.float32(0.58), np.float32(0.53), np.float32(0.50)
     for j in range(3):
         colour = colours[IRIS_C, j] * (one - np.float32(0.75) * rim)
         colour += pupil * (np.float32(0.004) - colour)
@@ -294,7 +294,7 @@ def _mouth(x, y, lip_y, drop, albedo):  # type: ignore[no-untyped-def]
     albedo[2] = np.float32(0.015) + np.float32(0.07) * tongue
     tooth = max(upper, np.float32(0.75) * lower) * (one - np.float32(0.08) * x * x)
     for j in range(3):
-        enamel = np.float32(0.72) if j < 2 else np.float32(0.64)
+        enamel = np.float32(0.56) if j < 2 else np.float32(0.49)
         albedo[j] += tooth * (enamel - albedo[j])
 
 
@@ -316,6 +316,8 @@ def _lit(r, g, b, nx, ny, nz, p, colours, kind, out):  # type: ignore[no-untyped
         shine *= np.float32(0.2)
     elif kind == LENS:
         shine *= np.float32(3.0)
+    else:
+        shine *= r / (r + np.float32(0.06))  # hair on skin and dark skin are less glossy
     ambient = p[AMBIENT] * (np.float32(0.68) + np.float32(0.32) * ny)
     ambient += np.float32(0.22) * _clip01(np.float32(0.3) + np.float32(0.5) * nz - lx * nx)
     soft = one if kind <= EAR else np.float32(0.5)
