@@ -1,0 +1,322 @@
+"""Result rows on disk, and the paper's tables made from them alone: as CSV, Markdown and LaTeX.
+
+A table's cell knows its value and how sure it is; the CSV holds plain numbers, the other two what a reader wants.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from pcl_lib.errors import BadInput
+from pcl_lib.files import replace_atomically
+from pcl_lib.results import commit, summarise, versions
+
+if TYPE_CHECKING:  # reproduce sits on top of this module
+    from pcl_lib.reproduce import Setup
+
+# What every result row says about itself beside its value (STYLE.md, rule 8).
+CONTEXT = ("method", "preset", "seed", "data", "protocol", "device", "precision", "versions", "commit")
+# A column of the main table: its task and metric in the rows, and whether more or less is better.
+MAIN_COLUMNS = {
+    "expression accuracy": ("expression", "accuracy", "higher"),
+    "verification accuracy": ("verification", "accuracy", "higher"),
+    "cross-pose verification accuracy": ("cross-pose verification", "accuracy", "higher"),
+    "AU mean F1": ("action units", "F1 mean", "higher"),
+    "AU mean AUC": ("action units", "AUC mean", "higher"),
+    "yaw MAE": ("head pose", "MAE yaw", "lower"),
+    "pitch MAE": ("head pose", "MAE pitch", "lower"),
+    "roll MAE": ("head pose", "MAE roll", "lower"),
+}
+FEATURE_ORDER = ("general", "face", "pose")
+CONSTANT = "constant answer"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One number of a table.
+
+    low, high: 95% interval of a single seed; std: sample standard deviation over seeds; NaN where there is none.
+    better: "higher", "lower" or "" (no best value in this column). missing: why there is no value, where so.
+    """
+
+    value: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    std: float = math.nan
+    better: str = ""
+    digits: int = 3
+    missing: str = ""
+
+    def __float__(self) -> float:
+        return self.value
+
+    def __str__(self) -> str:
+        if self.missing:
+            return self.missing
+        text = self.rounded
+        if math.isfinite(self.std):
+            return f"{text} ± {self.std:.{self.digits}f}"
+        if math.isfinite(self.low):
+            return f"{text} [{self.low:.{self.digits}f}, {self.high:.{self.digits}f}]"
+        return text
+
+    @property
+    def rounded(self) -> str:
+        """The value as it is shown."""
+        return f"{self.value:.{self.digits}f}"
+
+
+def save_rows(frame: pd.DataFrame, where: Setup | Path | str, name: str, **context: Any) -> pd.DataFrame:
+    """Write result rows to <run folder>/tables/<name>.csv, each with where it came from; returns them.
+
+    frame: a table of `evaluate`, `readability`, `swap_report` or `result_rows`, or several of them in one.
+    where: the run that `reproduce.open_run` gives (preset, seed, data and device are its own) or a run folder.
+    context: columns that the frame lacks, e.g. method="pcl", precision="32-true". protocol is "validation" where
+    nobody names another. Raises BadInput where a column of `CONTEXT` is missing, or given twice.
+    """
+    if twice := [key for key in context if key in frame]:
+        raise BadInput(f"the rows for {name} have a column {twice[0]!r} already: leave it out of the call")
+    given: dict[str, Any] = {"protocol": "validation", "versions": versions(), "commit": commit()}
+    if isinstance(where, Path | str):
+        out = Path(where)
+    else:
+        out = where.out
+        given |= {"preset": where.preset.name, "seed": where.seed, "data": where.faces.name}
+        given |= {"device": where.device}
+    given |= context
+    rows = frame.assign(**{key: value for key, value in given.items() if key not in frame})
+    if missing := [key for key in CONTEXT if key not in rows]:
+        raise BadInput(
+            f"the rows for {name} do not say their {', '.join(missing)}: give it as {missing[0]}=..."
+        )
+    rows = rows[["method", *(column for column in rows if column != "method")]]
+    with replace_atomically(out / "tables" / f"{name}.csv") as path:
+        rows.to_csv(path, index=False)
+    return rows
+
+
+def main_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Methods x tasks on the general feature: a row a method, in the order they come, and `MAIN_COLUMNS`.
+
+    rows: of `probes.evaluate` and `probes.baseline_rows`, with the columns that `save_rows` adds. Rows of the face and
+    the pose feature are passed over. Several seeds give mean ± standard deviation, one seed its 95% interval.
+    Angles in degrees, the rest in 0..1. A task that no method has is "n/a: no labels" ("no pairs"), a single gap
+    "n/a: not run". attrs["context"] says preset, data, protocol, seeds and more.
+    Raises BadInput where rows of several data sets, presets or protocols are mixed, or a seed stands twice.
+    """
+    _need(rows, "feature", "task", "metric", "value")
+    rows = rows[~rows["feature"].isin(("face", "pose"))]
+    methods = list(rows["method"].unique())
+    columns: dict[str, Any] = {"method": methods}
+    for column, (task, metric, better) in MAIN_COLUMNS.items():
+        part = rows[(rows["task"] == task) & (rows["metric"] == metric)]
+        gap = "n/a: not run" if len(part) else f"n/a: no {'pairs' if 'verification' in task else 'labels'}"
+        digits = 2 if "MAE" in metric else 3
+        columns[column] = [_cell(part[part["method"] == m], gap, better, digits) for m in methods]
+    table = pd.DataFrame(columns)
+    table.attrs["context"] = _context(rows)
+    return table
+
+
+def disentanglement_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """What each feature of each method reveals: a row a method and feature, a column a factor and its metric.
+
+    rows: of `disentangle.readability`, with the columns that `save_rows` adds. A last row holds what a constant
+    answer gets. No value is the best of its column: yaw should be readable from the pose feature and not from the face
+    feature. Raises as `main_table`.
+    """
+    _need(rows, "feature", "factor", "metric", "value", "chance")
+    pairs = [
+        (method, feature)
+        for method in rows["method"].unique()
+        for feature in FEATURE_ORDER
+        if ((rows["method"] == method) & (rows["feature"] == feature)).any()
+    ]
+    columns: dict[str, Any] = {
+        "method": [*(method for method, _ in pairs), CONSTANT],
+        "feature": [*(feature for _, feature in pairs), "none"],
+    }
+    for (factor, metric), part in rows.groupby(["factor", "metric"], sort=False):
+        cells = [
+            _cell(part[(part["method"] == method) & (part["feature"] == feature)], "n/a: not run")
+            for method, feature in pairs
+        ]
+        columns[f"{factor} {metric}"] = [*cells, Cell(float(part["chance"].mean()))]
+    table = pd.DataFrame(columns)
+    table.attrs["context"] = _context(rows)
+    return table
+
+
+def _need(rows: pd.DataFrame, *columns: str) -> None:
+    if missing := [name for name in (*columns, *CONTEXT) if name not in rows]:
+        raise BadInput(
+            f"result rows without the column {missing[0]!r} make no table: write them with save_rows"
+        )
+    if not len(rows):
+        raise BadInput("there are no result rows to make a table of: run notebook 05 first")
+
+
+def _cell(group: pd.DataFrame, gap: str, better: str = "", digits: int = 3) -> Cell:
+    """The cell of rows that differ in the seed alone."""
+    if not len(group):
+        return Cell(missing=gap)
+    mean = summarise(group)
+    if len(mean) > 1:
+        differ = [str(name) for name in mean if mean[name].nunique(dropna=False) > 1]
+        raise BadInput(
+            f"rows of {group['method'].iloc[0]} for one cell differ in {', '.join(differ)}: keep those of one kind"
+        )
+    value, std = float(mean["value"].iloc[0]), float(mean["std"].iloc[0])
+    if len(group) > 1 or "low" not in group:
+        return Cell(value, std=std, better=better, digits=digits)
+    return Cell(
+        value, float(group["low"].iloc[0]), float(group["high"].iloc[0]), better=better, digits=digits
+    )
+
+
+def _context(rows: pd.DataFrame) -> dict[str, str]:
+    """What holds for the whole table, in words."""
+    for name in ("preset", "data", "protocol"):
+        if rows[name].nunique() > 1:
+            found = ", ".join(map(str, rows[name].unique()))
+            raise BadInput(f"the rows of one table come from several {name}s ({found}): make a table of each")
+    names = [name for name in CONTEXT if name not in ("method", "seed")]
+    said = {name: " / ".join(map(str, rows[name].unique())) for name in names}
+    what = "task" if "task" in rows else "factor"
+    if "n" in rows:
+        counts = rows.groupby(what, sort=False)["n"].unique()
+        said["n"] = ", ".join(f"{task} {' / '.join(map(str, n))}" for task, n in counts.items())
+    return said | {"seeds": " ".join(map(str, sorted(rows["seed"].unique())))}
+
+
+def write_table(frame: pd.DataFrame, out_stem: Path | str, caption: str) -> list[Path]:
+    """Write `out_stem`.csv (plain numbers), .md and .tex (booktabs, best value of a column bold); returns the paths.
+
+    frame: of `main_table` or `disentanglement_table`, or any table of strings and numbers; its index is written
+    where it is more than row numbers. A `Cell` column gets columns "... low", "... high" and "... std" beside it in
+    the CSV, where there are such; gaps are empty there and named in the column "missing". What attrs["context"]
+    says stands in the CSV's last columns and under the caption.
+    """
+    if not isinstance(frame.index, pd.RangeIndex):
+        attrs, frame = frame.attrs, frame.reset_index()
+        frame.attrs = attrs
+    context = frame.attrs.get("context", {})
+    note = "; ".join(f"{name} {text}" for name, text in context.items())
+    legend = _legend(frame)
+    full = f"{caption.rstrip('.')}.{legend}" + (f" ({note})" if note else "")
+    text = {
+        ".csv": lambda: _plain(frame, context).to_csv(index=False),
+        ".md": lambda: to_markdown(frame, full),
+        ".tex": lambda: to_latex(frame, full),
+    }
+    written = []
+    for suffix, make in text.items():
+        # not with_suffix: "main.v2" has none
+        path = Path(f"{out_stem}{suffix}")
+        with replace_atomically(path) as temporary:
+            temporary.write_text(make(), encoding="utf-8")
+        written.append(path)
+    return written
+
+
+def _legend(frame: pd.DataFrame) -> str:
+    cells = [x for column in frame for x in frame[column] if isinstance(x, Cell)]
+    text = (
+        " In brackets: 95% interval over test identities." if any(math.isfinite(c.low) for c in cells) else ""
+    )
+    if any(math.isfinite(c.std) for c in cells):
+        text += " ±: standard deviation over seeds."
+    if any("MAE" in str(column) for column in frame):
+        text += " MAE in degrees, lower is better."
+    return text
+
+
+def _plain(frame: pd.DataFrame, context: Mapping[str, str]) -> pd.DataFrame:
+    """The table in plain numbers and strings."""
+    columns: dict[str, Any] = {}
+    gaps: list[list[str]] = [[] for _ in range(len(frame))]
+    for name in frame:
+        cells = list(frame[name])
+        if not cells or not isinstance(cells[0], Cell):
+            columns[str(name)] = cells
+            continue
+        columns[str(name)] = [cell.value for cell in cells]
+        for more in ("low", "high", "std"):
+            values = [getattr(cell, more) for cell in cells]
+            if any(map(math.isfinite, values)):
+                columns[f"{name} {more}"] = values
+        for gap, cell in zip(gaps, cells, strict=True):
+            gap += [f"{name} {cell.missing}"] if cell.missing else []
+    if any(gaps):
+        columns["missing"] = ["; ".join(gap) for gap in gaps]
+    return pd.DataFrame(columns | {name: [text] * len(frame) for name, text in context.items()})
+
+
+def to_markdown(frame: pd.DataFrame, caption: str) -> str:
+    """The table as GitHub's Markdown, best values bold."""
+    lines = [[_escape_markdown(str(name)) for name in frame], ["---"] * frame.shape[1]]
+    lines += _body(frame, _escape_markdown, "**{}**".format)
+    return f"{caption}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def to_latex(frame: pd.DataFrame, caption: str) -> str:
+    """The table as LaTeX for the booktabs package, best values bold."""
+    head = " & ".join(_escape_latex(str(name)) for name in frame)
+    body = "".join(
+        f"{' & '.join(line)} \\\\\n" for line in _body(frame, _escape_latex, "\\textbf{{{}}}".format)
+    )
+    # The text columns to the left, numbers centred.
+    columns = "".join("l" if all(isinstance(x, str) for x in frame[name]) else "c" for name in frame)
+    return (
+        "\\begin{table}\n\\centering\n"
+        f"\\caption{{{_escape_latex(caption)}}}\n\\begin{{tabular}}{{{columns}}}\n\\toprule\n"
+        f"{head} \\\\\n\\midrule\n{body}\\bottomrule\n\\end{{tabular}}\n\\end{{table}}\n"
+    )
+
+
+def _body(frame: pd.DataFrame, escape: Callable[[str], str], bold: Callable[[str], str]) -> list[list[str]]:
+    shown = []
+    for name in frame:
+        best = _best(list(frame[name]))
+        texts = [escape(_show(x)) for x in frame[name]]
+        shown.append([bold(t) if i in best else t for i, t in enumerate(texts)])
+    return [list(line) for line in zip(*shown, strict=True)]
+
+
+def _best(cells: list[Any]) -> set[int]:
+    """Places of the best value as it is shown; none where there is no choice."""
+    known = [
+        (i, c) for i, c in enumerate(cells) if isinstance(c, Cell) and math.isfinite(c.value) and c.better
+    ]
+    if len(known) < 2:
+        return set()
+    pick = max if known[0][1].better == "higher" else min
+    winner = pick((c for _, c in known), key=float).rounded
+    return {i for i, c in known if c.rounded == winner}
+
+
+def _show(x: Any) -> str:
+    if isinstance(x, float):
+        return "n/a" if math.isnan(x) else f"{x:.3f}"
+    return str(x)
+
+
+def _escape_markdown(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def _escape_latex(text: str) -> str:
+    special = {
+        "\\": "\\textbackslash{}",
+        "~": "\\textasciitilde{}",
+        "^": "\\textasciicircum{}",
+        "±": "$\\pm$",
+    }
+    special |= {character: f"\\{character}" for character in "&%$#_{}"}
+    return "".join(special.get(character, character) for character in text)
