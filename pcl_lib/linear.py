@@ -220,13 +220,13 @@ def verify(similarity: np.ndarray, same: np.ndarray, fold: np.ndarray) -> tuple[
 
 
 class Frozen:
-    """One feature of some images, by row number of the table; its axes are made once per training split."""
+    """One feature of some images, by row number of the table; its coordinates are made once a split."""
 
     def __init__(self, x: Tensor, rows: np.ndarray, size: int) -> None:
         self.x = x
         self.place = np.full(size, -1)
         self.place[rows] = np.arange(len(rows))
-        self._axes: dict[bytes, Axes] = {}
+        self._read: dict[tuple[bytes, ...], tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     def at(self, rows: np.ndarray) -> Tensor:
         """[len(rows), D] features of these rows of the table."""
@@ -234,12 +234,13 @@ class Frozen:
 
     def read(self, split: Split) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Coordinates of train, validation and test images [n, K], and the variances [K] on train."""
-        key = split.train.tobytes()
-        if key not in self._axes:
-            self._axes[key] = principal_axes(self.at(split.train))
-        axes = self._axes[key]
-        train, validation, test = (axes.coordinates(self.at(rows)) for rows in split)
-        return train, validation, test, axes.values
+        key = tuple(rows.tobytes() for rows in split)
+        if key not in self._read:
+            train = self.at(split.train)
+            axes = principal_axes(train)
+            validation, test = (axes.coordinates(self.at(rows)) for rows in split[1:])
+            self._read[key] = axes.coordinates(train), validation, test, axes.values
+        return self._read[key]
 
 
 def read_classes(frozen: Frozen, split: Split, y: np.ndarray) -> tuple[np.ndarray, float]:

@@ -179,6 +179,15 @@ def test_the_test_split_chooses_nothing():
         probes.evaluate(model, faces, protocol="test")
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_probes_on_a_gpu_find_the_same():
+    faces = make_faces()
+    cpu = probes.extract(Lookup(**known_features(faces)), faces)
+    gpu = probes.Features(*(x.cuda() for x in cpu if x is not None))
+    tables = [probes.evaluate(features, faces) for features in (cpu, gpu)]
+    np.testing.assert_allclose(tables[0]["value"], tables[1]["value"], rtol=0.03, atol=0.01)
+
+
 def test_what_has_no_labels_is_left_out_and_said():
     faces = make_faces(300)
     bare = FakeFaces(faces.table[["identity", "split"]], faces.pairs)
