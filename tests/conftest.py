@@ -1,0 +1,38 @@
+"""What several test files share: one thread, and a small prepared folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from pcl_lib import data
+
+torch.set_num_threads(1)  # the models here are too small for more, and times stay steady
+
+
+def blob_images(n: int, size: int, seed: int = 0) -> torch.Tensor:
+    """Soft coloured blobs, uint8 [n, 3, size, size]: quick to make, and something to learn."""
+    rng = np.random.default_rng(seed)
+    y, x = np.mgrid[:size, :size] / size
+    cx, cy, spread = (
+        rng.uniform(low, high, (n, 1, 1)) for low, high in ((0.3, 0.7), (0.3, 0.7), (0.15, 0.35))
+    )
+    blob = np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * spread**2))[:, None]
+    colour, ground = rng.uniform(0.3, 1, (n, 3, 1, 1)), rng.uniform(0, 0.3, (n, 3, 1, 1))
+    images = 255 * np.clip(ground + (colour - ground) * blob + rng.normal(0, 0.01, (n, 3, size, size)), 0, 1)
+    return torch.from_numpy(images.astype(np.uint8))
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory: pytest.TempPathFactory) -> data.PreparedFaces:
+    """96 training and 32 other images of 16 pixels, two an identity."""
+    table = pd.DataFrame(
+        {"identity": np.arange(128) // 2, "split": ["train"] * 96 + ["validation"] * 16 + ["test"] * 16}
+    )
+    folder: Path = tmp_path_factory.mktemp("blobs") / "set"
+    data.write_prepared(folder, blob_images(128, 16), table, name="blobs", source="drawn by the tests")
+    return data.PreparedFaces(folder)
