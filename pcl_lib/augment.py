@@ -122,7 +122,8 @@ def _apply(images: Tensor, view: Draw, out_size: int) -> Tensor:
             x = _where(x, view.jitter & (view.order[:, place] == kind), operation, view.factors[:, kind])
     x = _where(x, view.grey, saturation, torch.zeros_like(view.sigma))
     x = _where(x, view.blur, gaussian_blur, view.sigma)
-    return _where(x, view.gradient, lambda y, _: gradient_magnitude(y), view.sigma)
+    x = _where(x, view.gradient, lambda y, _: gradient_magnitude(y), view.sigma)
+    return x.clamp_(0, 1)  # weights of crop and blur may sum to a little more than 1
 
 
 def views(images: Tensor, preset: ViewPreset, generator: torch.Generator, copies: int = 1) -> Tensor:
