@@ -1,6 +1,16 @@
 """Rendered faces with true factors: the embedded default data."""
 
 from pcl_lib.faces.factors import AUS, EXPRESSIONS, mirror_factors, sample_factors
+from pcl_lib.faces.landmarks import LANDMARKS, head_landmarks, project_landmarks
 from pcl_lib.faces.render import render
 
-__all__ = ["AUS", "EXPRESSIONS", "mirror_factors", "render", "sample_factors"]
+__all__ = [
+    "AUS",
+    "EXPRESSIONS",
+    "LANDMARKS",
+    "head_landmarks",
+    "mirror_factors",
+    "project_landmarks",
+    "render",
+    "sample_factors",
+]

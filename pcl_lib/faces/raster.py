@@ -1,66 +1,32 @@
-"""The CPU renderer: numba kernels that draw one head after another.
+"""CPU geometry: numba kernels that deform, project and rasterise one head after another.
 
-Camera: R = Rx(pitch) Ry(yaw) Rz(roll), the order and signs of 300W-LP, about PIVOT; perspective from DISTANCE cm.
-Two by two samples a pixel, z-buffer, smooth normals of the deformed mesh, shading once a sample, light in linear
-units. float32 throughout, no fastmath and no BLAS, so that pixels do not depend on the machine.
+Smooth normals of the deformed mesh, z-buffer, two by two samples a pixel. float32 throughout, no fastmath and no
+BLAS, so that pixels do not depend on the machine.
 """
 
 from __future__ import annotations
 
+import hashlib
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
-from pcl_lib.faces.geometry import (
-    EAR,
-    EYE,
-    EYE_RADIUS,
-    EYE_ROW,
-    FRAME,
-    HAIR,
-    LENS,
-    MOUTH,
-    ROWS,
-    SKIN_V,
-    STRIP,
-)
-from pcl_lib.faces.paint import ABOVE_ONLY, BELOW_ONLY, COLOURS, NUMBERS, SPLIT_V, STRANDS
-
-F32 = NDArray[np.float32]
-PIVOT = (0.0, -2.1, 4.2)  # cm, head frame: the head turns about it, and it is the middle of the picture
-DISTANCE = 75.0  # cm from the camera to the pivot
-HALF_VIEW = 10.4  # cm at the pivot's distance from the middle of the picture to its edge
-SAMPLES = 2  # a side of a pixel
+from pcl_lib.faces.camera import DISTANCE, HALF_VIEW, PIVOT
+from pcl_lib.faces.geometry import FRAME, HAIR, LENS, MOUTH
+from pcl_lib.faces.paint import NUMBERS
+from pcl_lib.faces.shade import SAMPLES, _compose, _develop, _paint, _paint_features
 
 _N = {name: k for k, name in enumerate(NUMBERS)}
 YAW, PITCH, ROLL = _N["yaw"], _N["pitch"], _N["roll"]
-SHIFT_X, SHIFT_Y, ZOOM = _N["shift_x"], _N["shift_y"], _N["zoom"]
-GAZE_X, GAZE_Y, LIGHT_X, AMBIENT, JAW_DROP = (
-    _N[k] for k in ("gaze_x", "gaze_y", "light_x", "ambient", "jaw_drop")
-)
-HALFWAY, SHINE, GRADIENT_X, GRADIENT_Y, CURL = (
-    _N["halfway"],
-    _N["shine"],
-    _N["gradient_x"],
-    _N["gradient_y"],
-    _N["curl"],
-)
-OCCLUDER, OCCLUDER_X, OCCLUDER_Y = _N["occluder"], _N["occluder_x"], _N["occluder_y"]
-OCCLUDER_SIZE, OCCLUDER_ANGLE = _N["occluder_size"], _N["occluder_angle"]
-NOISE, NOISE_SEED, BLUR, MIRRORED = _N["noise"], _N["noise_seed"], _N["blur"], _N["mirrored"]
-HAIRLINE, PART, FRINGE, VOLUME, STYLE, GLASSES = (
-    _N[k] for k in ("hairline", "part", "fringe", "volume", "style", "glasses")
-)
-SKIN_C, HAIR_C, IRIS_C, FRAME_C, BACK_C, OCCLUDER_C, KEY_C, SKY_C = range(len(COLOURS))
-PIVOT_X, PIVOT_Y, PIVOT_Z = PIVOT
-EYE_V0 = EYE_ROW / (ROWS - 1) * SKIN_V
-EYE_V1 = (EYE_ROW + STRIP - 1) / (ROWS - 1) * SKIN_V
+SHIFT_X, SHIFT_Y, ZOOM, STYLE, GLASSES = (_N[k] for k in ("shift_x", "shift_y", "zoom", "style", "glasses"))
+PIVOT_Y, PIVOT_Z = PIVOT[1:]
 one = np.float32(1.0)
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _deform(basis, first, last, coefficients, v):  # type: ignore[no-untyped-def]
     """v [g, 3V] += coefficients [g, K] times basis [K, 3V], over the part of each row that is not zero.
 
@@ -75,7 +41,7 @@ def _deform(basis, first, last, coefficients, v):  # type: ignore[no-untyped-def
                     v[i, j] += a * basis[k, j]
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _normals(v, triangles, n):  # type: ignore[no-untyped-def]
     """Area-weighted vertex normals n [V, 3] (unit length) of v [V, 3]."""
     n[:] = 0.0
@@ -96,7 +62,7 @@ def _normals(v, triangles, n):  # type: ignore[no-untyped-def]
         n[i, 2] *= r
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _rotation(p, r):  # type: ignore[no-untyped-def]
     """r [3, 3] = Rx(pitch) Ry(yaw) Rz(roll): yaw > 0 turns to -x, pitch > 0 up, roll > 0 clockwise in the image."""
     a, b, c = math.radians(float(p[PITCH])), math.radians(float(p[YAW])), math.radians(float(p[ROLL]))
@@ -106,7 +72,7 @@ def _rotation(p, r):  # type: ignore[no-untyped-def]
     r[2, 0], r[2, 1], r[2, 2] = sa * sc + ca * sb * cc, -sa * cc + ca * sb * sc, ca * cb
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _project(v, n, p, side, screen):  # type: ignore[no-untyped-def]
     """Turn normals n [V, 3] into the camera frame in place; screen [V, 3] = x, y in samples (y down), 1 / depth."""
     r = np.empty((3, 3), np.float32)
@@ -125,7 +91,7 @@ def _project(v, n, p, side, screen):  # type: ignore[no-untyped-def]
         n[i, 2] = r[2, 0] * x + r[2, 1] * y + r[2, 2] * z
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _shown(kind, p):  # type: ignore[no-untyped-def]
     """Whether this image has such triangles at all."""
     if kind == FRAME:
@@ -137,7 +103,7 @@ def _shown(kind, p):  # type: ignore[no-untyped-def]
     return True
 
 
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _rasterise(screen, triangles, material, mask, hair_start, p, side, depth, owner, bary):  # type: ignore[no-untyped-def]
     """Nearest triangle at each sample: depth [side, side] (1 / distance), owner (-1: none), bary (two weights)."""
     depth[:] = 0.0
@@ -177,12 +143,7 @@ def _rasterise(screen, triangles, material, mask, hair_start, p, side, depth, ow
                 bary[yy, xx, 1] = w
 
 
-@njit(nogil=True, cache=True)
-def _clip01(x):  # type: ignore[no-untyped-def]
-    return min(max(x, np.float32(0.0)), one)
-
-
-@njit(nogil=True, cache=True)
+@njit(nogil=True)
 def _gather(n, uv, triangles, material, owner, bary, kind, normal, place):  # type: ignore[no-untyped-def]
     """At each sample: material (-1: none), unit normal towards the camera [S, 3], texture coordinates [S, 2]."""
     for i in range(len(owner)):
@@ -205,273 +166,62 @@ def _gather(n, uv, triangles, material, owner, bary, kind, normal, place):  # ty
         place[i, 1] = u * uv[a, 1] + w * uv[b, 1] + q * uv[c, 1]
 
 
-@njit(nogil=True, cache=True)
-def _paint(kind, place, layers, colours, atlas, albedo):  # type: ignore[no-untyped-def]
-    """albedo [S, 3] of skin and ears (the image's layers over the skin colour), hair and spectacles."""
-    h, w = atlas.shape[0], atlas.shape[1]
-    for i in range(len(kind)):
-        if kind[i] < 0 or kind[i] == EYE or kind[i] == MOUTH:
-            continue
-        fx, fy = place[i, 0] * np.float32(w - 1), place[i, 1] * np.float32(h - 1)
-        ix, iy = min(int(fx), w - 2), min(int(fy), h - 2)
-        tx, ty = fx - np.float32(ix), fy - np.float32(iy)
-        w00, w01, w10, w11 = (one - tx) * (one - ty), tx * (one - ty), (one - tx) * ty, tx * ty
-        if kind[i] == HAIR or kind[i] == FRAME or kind[i] == LENS:
-            strand = w00 * atlas[iy, ix, STRANDS] + w01 * atlas[iy, ix + 1, STRANDS]
-            strand += w10 * atlas[iy + 1, ix, STRANDS] + w11 * atlas[iy + 1, ix + 1, STRANDS]
-            for j in range(3):
-                hair = colours[HAIR_C, j] * (np.float32(0.45) + np.float32(1.1) * strand)
-                frame = colours[FRAME_C, j] if kind[i] == FRAME else np.float32(0.012)
-                albedo[i, j] = hair if kind[i] == HAIR else frame
-            continue
-        upper = place[i, 1] < np.float32(SPLIT_V)
-        r, g, b = colours[SKIN_C, 0], colours[SKIN_C, 1], colours[SKIN_C, 2]
-        for k in range(BELOW_ONLY if upper else 0, STRANDS if upper else ABOVE_ONLY):
-            if layers[k, 2] > 0.0:
-                mask = w00 * atlas[iy, ix, k] + w01 * atlas[iy, ix + 1, k]
-                mask += w10 * atlas[iy + 1, ix, k] + w11 * atlas[iy + 1, ix + 1, k]
-                mask = layers[k, 0] * (mask + layers[k, 1])
-                if mask > 0.0:
-                    m = layers[k, 2] * min(mask, one)
-                    r += m * (layers[k, 3] - r)
-                    g += m * (layers[k, 4] - g)
-                    b += m * (layers[k, 5] - b)
-        albedo[i, 0], albedo[i, 1], albedo[i, 2] = r, g, b
+def _fingerprint() -> int:
+    """Changes with any source file here: the kernels freeze constants of all of them."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return int(hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:12], 16)
 
 
-@njit(nogil=True, cache=True)
-def _paint_features(v, triangles, owner, bary, kind, place, p, colours, anchors, albedo):  # type: ignore[no-untyped-def]
-    """albedo of eyes and mouth, which are painted by their place in the head rather than on the skin."""
-    for i in range(len(kind)):
-        if kind[i] != EYE and kind[i] != MOUTH:
-            continue
-        t = owner[i]
-        a, b, c = triangles[t, 0], triangles[t, 1], triangles[t, 2]
-        u, w = bary[i, 0], bary[i, 1]
-        q = one - u - w
-        x = u * v[a, 0] + w * v[b, 0] + q * v[c, 0]
-        y = u * v[a, 1] + w * v[b, 1] + q * v[c, 1]
-        z = u * v[a, 2] + w * v[b, 2] + q * v[c, 2]
-        if kind[i] == EYE:
-            e = 0 if x < 0.0 else 1
-            _eye(x - anchors[e, 0], y - anchors[e, 1], z - anchors[e, 2], p, place[i, 1], colours, albedo[i])
-        else:
-            _mouth(x, y, anchors[2, 1], p[JAW_DROP], albedo[i])
+def _kernels(fingerprint: int) -> tuple[Callable[..., None], Callable[..., None]]:
+    """Compile `draw` and `depths`, or load them: numba keys its cache by this file and by what they close over."""
 
+    @njit(nogil=True, cache=True)
+    def draw(v, mask, anchors, basis, first, last, uv, triangles, material, atlas, coefficients, layers, colours, numbers,
+             waves, out):  # type: ignore[no-untyped-def]  # fmt: skip
+        """Draw images out [n, 3, size, size] of n rows of packed factors (see render.py for what each array holds).
 
-@njit(nogil=True, cache=True)
-def _eye(dx, dy, dz, p, v, colours, albedo):  # type: ignore[no-untyped-def]
-    """Eyeball colour at offset d (cm) from its centre: sclera, iris with a dark rim, pupil, shadow of the lid."""
-    gx, gy = math.radians(float(p[GAZE_X])), math.radians(float(p[GAZE_Y]))
-    tx = dx + np.float32(EYE_RADIUS * math.sin(gx))
-    ty = dy - np.float32(EYE_RADIUS * math.sin(gy))
-    tz = dz - np.float32(EYE_RADIUS)
-    r = math.sqrt(tx * tx + ty * ty + np.float32(0.3) * tz * tz * (tz > 0.0))
-    shade = np.float32(0.55) + np.float32(0.45) * _clip01(
-        (v - np.float32(EYE_V0)) / np.float32(0.45 * (EYE_V1 - EYE_V0))
-    )
-    inside = _clip01((np.float32(0.74) - r) * np.float32(14.0))
-    pupil = _clip01((np.float32(0.29) - r) * np.float32(14.0))
-    rim = _clip01((r - np.float32(0.53)) * np.float32(6.0))
-    white = np.float32(0.58), np.float32(0.53), np.float32(0.50)
-    for j in range(3):
-        colour = colours[IRIS_C, j] * (one - np.float32(0.75) * rim)
-        colour += pupil * (np.float32(0.004) - colour)
-        albedo[j] = (white[j] + inside * (colour - white[j])) * shade
-
-
-@njit(nogil=True, cache=True)
-def _mouth(x, y, lip_y, drop, albedo):  # type: ignore[no-untyped-def]
-    """Inside of the mouth at head-frame x and y - lip line: teeth above and below, tongue, darkness."""
-    t = y - lip_y
-    cx = _clip01((np.float32(2.25) - abs(x)) * np.float32(2.0))
-    upper = _clip01((t + np.float32(0.62)) * np.float32(8.0)) * cx
-    low = np.float32(2.0) * drop
-    lower = _clip01((-np.float32(0.45) - low - t) * np.float32(8.0)) * cx
-    tongue = _clip01(np.float32(0.7) * drop * (-t - np.float32(0.9)) * (one - np.float32(0.2) * x * x))
-    albedo[0] = np.float32(0.05) + np.float32(0.25) * tongue
-    albedo[1] = np.float32(0.015) + np.float32(0.07) * tongue
-    albedo[2] = np.float32(0.015) + np.float32(0.07) * tongue
-    tooth = max(upper, np.float32(0.75) * lower) * (one - np.float32(0.08) * x * x)
-    for j in range(3):
-        enamel = np.float32(0.56) if j < 2 else np.float32(0.49)
-        albedo[j] += tooth * (enamel - albedo[j])
-
-
-@njit(nogil=True, cache=True)
-def _lit(r, g, b, nx, ny, nz, p, colours, kind, out):  # type: ignore[no-untyped-def]
-    """Light albedo r, g, b into out [3]: wrapped Lambert key (softest in red on skin), sky, fill, a highlight."""
-    lx, ly, lz = p[LIGHT_X], p[LIGHT_X + 1], p[LIGHT_X + 2]
-    cosine = nx * lx + ny * ly + nz * lz
-    h = max(nx * lx + ny * ly + nz * (lz + one), np.float32(0.0)) * p[HALFWAY]
-    h2 = h * h
-    h4 = h2 * h2
-    h16 = h4 * h4 * h4 * h4
-    shine = p[SHINE] * h16 * (np.float32(0.6) + h16)
-    if kind == EYE:
-        shine = np.float32(0.9) * h16 * h16 * h16 * h16
-    elif kind == HAIR:
-        shine *= np.float32(0.35)
-    elif kind == MOUTH:
-        shine *= np.float32(0.2)
-    elif kind == LENS:
-        shine *= np.float32(3.0)
-    else:
-        shine *= r / (r + np.float32(0.06))  # hair on skin and dark skin are less glossy
-    ambient = p[AMBIENT] * (np.float32(0.68) + np.float32(0.32) * ny)
-    ambient += np.float32(0.22) * _clip01(np.float32(0.3) + np.float32(0.5) * nz - lx * nx)
-    soft = one if kind <= EAR else np.float32(0.5)
-    for j in range(3):
-        wrap = soft * (np.float32(0.3) if j == 0 else (np.float32(0.14) if j == 1 else np.float32(0.1)))
-        diffuse = _clip01((cosine + wrap) / (one + wrap))
-        albedo = r if j == 0 else (g if j == 1 else b)
-        out[j] = (
-            albedo * (colours[KEY_C, j] * diffuse + colours[SKY_C, j] * ambient) + shine * colours[KEY_C, j]
+        v [n, V, 3] comes in as the mean head with each row's hair and leaves as the deformed head.
+        """
+        size, count = out.shape[2], v.shape[1]
+        side = SAMPLES * size + 0 * fingerprint
+        hair_start = count - mask.shape[1]
+        n, screen = np.empty((count, 3), np.float32), np.empty((count, 3), np.float32)
+        depth, owner, bary = (
+            np.empty((side, side), np.float32),
+            np.empty((side, side), np.int32),
+            np.empty((side, side, 2), np.float32),
         )
+        owners, weights = owner.reshape(-1), bary.reshape(-1, 2)
+        kind, place = np.empty(side * side, np.int32), np.empty((side * side, 2), np.float32)
+        normal, albedo = np.empty((side * side, 3), np.float32), np.empty((side * side, 3), np.float32)
+        image, spare = np.empty((size, size, 3), np.float32), np.empty((size, size, 3), np.float32)
+        _deform(basis, first, last, coefficients, v.reshape(len(v), -1))
+        for i in range(len(out)):
+            p = numbers[i]
+            _normals(v[i], triangles, n)
+            _project(v[i], n, p, np.float32(side), screen)
+            _rasterise(screen, triangles, material, mask[i], hair_start, p, side, depth, owner, bary)
+            _gather(n, uv, triangles, material, owners, weights, kind, normal, place)
+            _paint(kind, place, layers[i], colours[i], atlas, albedo)
+            _paint_features(v[i], triangles, owners, weights, kind, place, p, colours[i], anchors[i], albedo)
+            _compose(kind, normal, albedo, p, colours[i], waves[i], image)
+            _develop(image, p, spare, out[i])
+
+    @njit(nogil=True, cache=True)
+    def depths(v, mask, basis, first, last, triangles, material, coefficients, numbers, depth):  # type: ignore[no-untyped-def]
+        """Deform v in place and fill depth [n, side, side] with 1 / distance of the nearest surface (0: none)."""
+        side = depth.shape[1] + 0 * fingerprint
+        screen, n = np.empty(v.shape[1:], np.float32), np.zeros(v.shape[1:], np.float32)
+        owner, bary = np.empty((side, side), np.int32), np.empty((side, side, 2), np.float32)
+        _deform(basis, first, last, coefficients, v.reshape(len(v), -1))
+        for i in range(len(v)):
+            _project(v[i], n, numbers[i], np.float32(side), screen)
+            hair_start = v.shape[1] - mask.shape[1]
+            _rasterise(
+                screen, triangles, material, mask[i], hair_start, numbers[i], side, depth[i], owner, bary
+            )
+
+    return draw, depths
 
 
-@njit(nogil=True, cache=True)
-def _waves(waves, side, table):  # type: ignore[no-untyped-def]
-    """table [4, k, side]: sine and cosine of each wave's phase along x and along y (y with phase and height)."""
-    for k in range(len(waves)):
-        for i in range(side):
-            at = np.float32(2 * i + 1) / np.float32(side) - one
-            ax, ay = waves[k, 0] * at, waves[k, 1] * at + waves[k, 2]
-            table[0, k, i], table[1, k, i] = math.sin(ax), math.cos(ax)
-            table[2, k, i], table[3, k, i] = waves[k, 3] * math.sin(ay), waves[k, 3] * math.cos(ay)
-
-
-@njit(nogil=True, cache=True)
-def _background(xx, yy, x, y, p, table, colours, out):  # type: ignore[no-untyped-def]
-    """A colour with a gradient and waves, at sample xx, yy, which lies at x, y in [-1, 1] (y down)."""
-    g = one + p[GRADIENT_X] * x + p[GRADIENT_Y] * y
-    for k in range(table.shape[1]):
-        g += table[0, k, xx] * table[3, k, yy] + table[1, k, xx] * table[2, k, yy]
-    for j in range(3):
-        out[j] = colours[BACK_C, j] * max(g, np.float32(0.05))
-
-
-@njit(nogil=True, cache=True)
-def _occluder(x, y, p, colours, out):  # type: ignore[no-untyped-def]
-    """A rounded slab before the face; returns whether it covers x, y."""
-    angle = math.radians(float(p[OCCLUDER_ANGLE]))
-    c, s = np.float32(math.cos(angle)), np.float32(math.sin(angle))
-    dx, dy = x - p[OCCLUDER_X], y - p[OCCLUDER_Y]
-    u, v = (c * dx + s * dy) / p[OCCLUDER_SIZE], (c * dy - s * dx) / (np.float32(0.55) * p[OCCLUDER_SIZE])
-    u2, v2 = u * u, v * v
-    if u2 * u2 + v2 * v2 > 1.0:
-        return False
-    for j in range(3):
-        out[j] = colours[OCCLUDER_C, j] * (np.float32(0.75) - np.float32(0.2) * y)
-    return True
-
-
-@njit(nogil=True, cache=True)
-def _compose(kind, normal, albedo, p, colours, waves, image):  # type: ignore[no-untyped-def]
-    """Light every sample, or show background or occluder; average into image [size, size, 3] (linear light)."""
-    size = image.shape[0]
-    side = SAMPLES * size
-    image[:] = 0.0
-    out, table = np.empty(3, np.float32), np.empty((4, len(waves), side), np.float32)
-    share, occluded = np.float32(1.0 / SAMPLES**2), p[OCCLUDER] > 0.5
-    _waves(waves, side, table)
-    for yy in range(side):
-        y = np.float32(2 * yy + 1) / np.float32(side) - one
-        for xx in range(side):
-            x = np.float32(2 * xx + 1) / np.float32(side) - one
-            i = yy * side + xx
-            if occluded and _occluder(x, y, p, colours, out):
-                pass
-            elif kind[i] < 0:
-                _background(xx, yy, x, y, p, table, colours, out)
-            else:
-                _lit(albedo[i, 0], albedo[i, 1], albedo[i, 2], normal[i, 0], normal[i, 1], normal[i, 2], p, colours,
-                     kind[i], out)  # fmt: skip
-            for j in range(3):
-                image[yy // SAMPLES, xx // SAMPLES, j] += share * out[j]
-
-
-@njit(nogil=True, cache=True)
-def _grain(seed, x, y, j):  # type: ignore[no-untyped-def]
-    """Camera noise of unit variance at a pixel and channel: a hash summed like four dice."""
-    h = np.uint64(seed) * np.uint64(2654435761) + np.uint64(x * 1640531513 + y * 97531 + j * 7919)
-    h &= np.uint64(0xFFFFFFFF)
-    for _ in range(2):
-        h = ((h ^ (h >> np.uint64(15))) * np.uint64(0x2C1B3C6D)) & np.uint64(0xFFFFFFFF)
-    h ^= h >> np.uint64(16)
-    total = (h & np.uint64(255)) + ((h >> np.uint64(8)) & np.uint64(255))
-    total += ((h >> np.uint64(16)) & np.uint64(255)) + (h >> np.uint64(24))
-    return (np.float32(total) - np.float32(510.0)) / np.float32(147.8)
-
-
-@njit(nogil=True, cache=True)
-def _develop(image, p, spare, out):  # type: ignore[no-untyped-def]
-    """Lens blur, tone curve, camera noise; linear [size, size, 3] -> uint8 [3, size, size]."""
-    size = image.shape[0]
-    sigma = float(p[BLUR]) * size / 64.0
-    if sigma > 0.15:
-        _blur(image, sigma, spare, True)
-        _blur(spare, sigma, image, False)
-    for y in range(size):
-        for x in range(size):
-            mx = size - 1 - x if p[MIRRORED] > 0.5 else x
-            for j in range(3):
-                a = np.float32(1.6) * image[y, x, j]
-                a = a * (one + a * np.float32(0.3)) / (one + a)
-                value = np.float32(a ** np.float32(1.0 / 2.2)) if a > 0.0 else np.float32(0.0)
-                value += p[NOISE] * _grain(int(p[NOISE_SEED]), mx, y, j)
-                out[j, y, x] = np.uint8(_clip01(value) * np.float32(255.0) + np.float32(0.5))
-
-
-@njit(nogil=True, cache=True)
-def _blur(source, sigma, target, along_x):  # type: ignore[no-untyped-def]
-    """One pass of a Gaussian, edges repeated."""
-    size, reach = source.shape[0], int(3.0 * sigma) + 1
-    taps = np.empty(reach + 1, np.float32)
-    total = 0.0
-    for k in range(reach + 1):
-        taps[k] = math.exp(-0.5 * (k / sigma) ** 2)
-        total += taps[k] * (1 if k == 0 else 2)
-    for y in range(size):
-        for x in range(size):
-            for j in range(3):
-                s = taps[0] * source[y, x, j]
-                for k in range(1, reach + 1):
-                    if along_x:
-                        s += taps[k] * (source[y, max(x - k, 0), j] + source[y, min(x + k, size - 1), j])
-                    else:
-                        s += taps[k] * (source[max(y - k, 0), x, j] + source[min(y + k, size - 1), x, j])
-                target[y, x, j] = s / np.float32(total)
-
-
-@njit(nogil=True, cache=True)
-def draw(v, mask, anchors, basis, first, last, uv, triangles, material, atlas, coefficients, layers, colours, numbers,
-         waves, out):  # type: ignore[no-untyped-def]  # fmt: skip
-    """Draw images out [n, 3, size, size] of n rows of packed factors (see render.py for what each array holds).
-
-    v [n, V, 3] comes in as the mean head with each row's hair and leaves as the deformed head.
-    """
-    size, count = out.shape[2], v.shape[1]
-    side = SAMPLES * size
-    hair_start = count - mask.shape[1]
-    n, screen = np.empty((count, 3), np.float32), np.empty((count, 3), np.float32)
-    depth, owner, bary = (
-        np.empty((side, side), np.float32),
-        np.empty((side, side), np.int32),
-        np.empty((side, side, 2), np.float32),
-    )
-    owners, weights = owner.reshape(-1), bary.reshape(-1, 2)
-    kind, place = np.empty(side * side, np.int32), np.empty((side * side, 2), np.float32)
-    normal, albedo = np.empty((side * side, 3), np.float32), np.empty((side * side, 3), np.float32)
-    image, spare = np.empty((size, size, 3), np.float32), np.empty((size, size, 3), np.float32)
-    _deform(basis, first, last, coefficients, v.reshape(len(v), -1))
-    for i in range(len(out)):
-        p = numbers[i]
-        _normals(v[i], triangles, n)
-        _project(v[i], n, p, np.float32(side), screen)
-        _rasterise(screen, triangles, material, mask[i], hair_start, p, side, depth, owner, bary)
-        _gather(n, uv, triangles, material, owners, weights, kind, normal, place)
-        _paint(kind, place, layers[i], colours[i], atlas, albedo)
-        _paint_features(v[i], triangles, owners, weights, kind, place, p, colours[i], anchors[i], albedo)
-        _compose(kind, normal, albedo, p, colours[i], waves[i], image)
-        _develop(image, p, spare, out[i])
+draw, depths = _kernels(_fingerprint())

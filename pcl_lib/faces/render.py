@@ -13,11 +13,13 @@ from numpy.typing import NDArray
 
 from pcl_lib.errors import BadInput
 from pcl_lib.faces import raster
+from pcl_lib.faces.factors import check_factors
 from pcl_lib.faces.geometry import MOUTH_ROW, STRIP, Head, head
 from pcl_lib.faces.hair import hair_fields
 from pcl_lib.faces.paint import NUMBERS, Packed, atlas, pack
 
 F32 = NDArray[np.float32]
+TORCH_SAMPLES = 32 * 64**2  # pixels that the torch renderer draws at a time
 CHUNK = 16  # images a thread draws at a time: bounds memory, and the unit of work
 
 
@@ -97,7 +99,8 @@ def render(
     if backend not in ("numba", "torch"):
         raise BadInput(f'backend must be "numba" or "torch", but is "{backend}".')
     if backend == "torch":
-        raise BadInput("the torch backend is not there yet; use numba.")
+        return _render_torch(f, size, device)
+    check_factors(f)
     out = np.empty((len(f), 3, size, size), np.uint8)
     starts = range(0, len(f), CHUNK)
     scene()
@@ -105,3 +108,15 @@ def render(
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda i: _draw_chunk(f.iloc[i : i + CHUNK], out[i : i + CHUNK]), starts))
     return torch.from_numpy(out).to(device)
+
+
+def _render_torch(f: pd.DataFrame, size: int, device: torch.device) -> torch.Tensor:
+    from pcl_lib.faces import render_torch
+
+    check_factors(f)
+    out = torch.empty((len(f), 3, size, size), dtype=torch.uint8, device=device)
+    # A chunk's samples and candidates stay within some hundred megabytes at any size.
+    step = max(1, TORCH_SAMPLES // size**2)
+    for i in range(0, len(f), step):
+        out[i : i + step] = render_torch.draw(scene(), pack(f.iloc[i : i + step]), size, device)
+    return out
