@@ -129,7 +129,7 @@ def swap_report(
     seed: int = 0,
     *,
     factors: Sequence[str] = SWAP_FACTORS,
-    reader_images: int = 2000,
+    reader_images: int = 1500,
     batch_size: int = 256,
 ) -> pd.DataFrame:
     """Whose factors a swapped reconstruction shows: the pose donor's or the face donor's.
