@@ -1,0 +1,352 @@
+"""Figures of the notebooks and the README: data in, a matplotlib figure out, nothing global touched.
+
+A notebook shows a returned figure by itself; `save` also writes it. Colours are those of Okabe and Ito (2008), which
+colour-blind readers tell apart; text stays readable where the picture is shown 1,000 pixels wide.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pcl_lib.errors import BadInput
+from pcl_lib.files import replace_atomically
+from pcl_lib.labels import EXPRESSION_NAMES
+from pcl_lib.tables import CONSTANT
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+METHOD_COLOURS = {"pcl": COLOURS[0], "simclr": COLOURS[1], "random": COLOURS[2], "raw pixels": COLOURS[4]}
+MARKERS = "osD^vP*X"
+DPI = 100
+OTHERS = "others"  # what a colouring names no colour for
+
+
+class Picture(Figure):
+    """A figure that a notebook shows without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=DPI)
+        return buffer.getvalue()
+
+
+def save(figure: Figure, path: Path | str, dpi: int = DPI) -> Figure:
+    """Write a figure as PNG, atomically, and return it. Raises BadInput where the folder cannot be written."""
+    with replace_atomically(Path(path)) as temporary:
+        figure.savefig(temporary, format="png", dpi=dpi)
+    return figure
+
+
+def _picture(width: float, height: float, title: str = "") -> Picture:
+    """An empty figure; width and height in inches of 100 pixels."""
+    figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
+    if title:
+        figure.suptitle("\n".join(textwrap.wrap(title, int(width * 12))), fontsize=13)
+    return figure
+
+
+def _panels(figure: Figure, down: int, across: int, used: int | None = None, **options: Any) -> list[Axes]:
+    """down x across axes, row by row; those after the first `used` are empty places."""
+    axes: list[Axes] = list(figure.subplots(down, across, squeeze=False, **options).flat)
+    for empty in axes[down * across if used is None else used :]:
+        empty.set_axis_off()
+    return axes
+
+
+def _clean(axes: Axes) -> Axes:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.9")
+    axes.set_axisbelow(True)
+    return axes
+
+
+def _pixels(image: Tensor) -> np.ndarray:
+    """[3, H, W], uint8 or float in [0, 1] (clipped) -> [H, W, 3] for imshow."""
+    x = image.detach().float().cpu() / (255 if image.dtype == torch.uint8 else 1)
+    return x.clamp(0, 1).permute(1, 2, 0).numpy()
+
+
+def face_grid(
+    images: Tensor,
+    *,
+    rows: Sequence[str] = (),
+    columns: Sequence[str] = (),
+    title: str = "",
+    width: float = 10.0,
+) -> Figure:
+    """Images in a grid.
+
+    images: [R, C, 3, H, W], uint8 or float in [0, 1]; rows, columns: a label each (none where empty); width: inches.
+    Raises BadInput on another shape or a wrong number of labels.
+    """
+    if images.ndim != 5 or images.shape[2] != 3 or not images.numel():
+        raise BadInput(f"a grid of faces needs images [rows, columns, 3, H, W], not {tuple(images.shape)}")
+    for name, labels, count in (("row", rows, len(images)), ("column", columns, images.shape[1])):
+        if len(labels) not in (0, count):
+            raise BadInput(f"{len(labels)} {name} labels were given for a grid of {count} {name}s")
+    down, across = images.shape[:2]
+    cell = (width - (1.2 if rows else 0.0)) / across
+    height = cell * down + (0.45 if columns else 0.0) + (0.5 if title else 0.0)
+    figure = _picture(width, height, title)
+    figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
+    grid = _panels(figure, down, across)
+    for place, axes in enumerate(grid):
+        r, c = divmod(place, across)
+        axes.imshow(_pixels(images[r, c]), interpolation="nearest")
+        axes.set(xticks=[], yticks=[])
+        axes.spines[:].set_visible(False)
+        if columns and r == 0:
+            axes.set_title(columns[c], fontsize=11)
+        if rows and c == 0:
+            axes.set_ylabel(rows[r], fontsize=11, rotation=0, ha="right", va="center")
+    return figure
+
+
+def swap_grid(
+    faces: Tensor, poses: Tensor, swaps: Tensor, pose_labels: Sequence[str] = (), title: str = ""
+) -> Figure:
+    """Swapped reconstructions between their donors.
+
+    faces [R, 3, H, W]: face donors, the first column; poses [C, 3, H, W]: pose donors, the first row;
+    swaps [R, C, 3, H, W]: decode(face of the row, pose of the column); pose_labels: one a pose donor.
+    """
+    if swaps.shape[:2] != (len(faces), len(poses)):
+        raise BadInput(
+            f"{len(faces)} face and {len(poses)} pose donors do not fit swaps {tuple(swaps.shape)}"
+        )
+    as_floats = [
+        x.detach().float().cpu() / (255 if x.dtype == torch.uint8 else 1) for x in (faces, poses, swaps)
+    ]
+    first, top, inner = as_floats
+    corner = torch.ones_like(top[:1])
+    grid = torch.cat([torch.cat([corner, top])[None], torch.cat([first[:, None], inner], 1)])
+    columns = ["face of ↓", *(pose_labels or [""] * len(poses))]
+    return face_grid(grid, rows=["pose of →", *[""] * len(faces)], columns=columns, title=title)
+
+
+def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch") -> Figure:
+    """Losses, accuracies and weights of runs, a panel each.
+
+    histories: `pretrain.Run.history` by method. Counts, times, the learning rate and what never changes are no curves.
+    against: the column on the horizontal axis. Raises BadInput where no run has been trained.
+    """
+    aside = {"epoch", "iterations", "seconds", "images", "lr"}
+    changing = [c for h in histories.values() for c in h if len(h) == 1 or h[c].nunique() > 1]
+    names = [name for name in dict.fromkeys(map(str, changing)) if name not in aside]
+    if not names:
+        raise BadInput("no run has a training history: train a method that has tasks, such as pcl")
+    across = min(4, len(names))
+    figure = _picture(10, 2.3 * -(-len(names) // across) + 0.4)
+    lines = {}
+    for axes, name in zip(_panels(figure, -(-len(names) // across), across, len(names)), names, strict=False):
+        for number, (method, history) in enumerate(histories.items()):
+            if name in history:
+                colour = METHOD_COLOURS.get(method, COLOURS[number % len(COLOURS)])
+                marker = "o" if len(history) < 12 else ""
+                (lines[method],) = _clean(axes).plot(
+                    history[against], history[name], color=colour, marker=marker, ms=4
+                )
+        axes.set_title(name.replace("_", " "), fontsize=11)
+        axes.set_xlabel(against)
+    figure.legend(
+        list(lines.values()), list(lines), loc="outside upper right", ncols=len(lines), frameon=False
+    )
+    return figure
+
+
+def label_histograms(table: pd.DataFrame, columns: Sequence[str], split: np.ndarray) -> Figure:
+    """Distribution of labels, a panel a column, a line a split (as shares, so that splits compare).
+
+    table: labels, a row an image; columns: of numbers or of names; split: [rows] the split of each row.
+    """
+    across = min(4, len(columns))
+    down = -(-len(columns) // across)
+    figure = _picture(10, 2.6 * down + 0.3)
+    for axes, name in zip(_panels(figure, down, across, len(columns)), columns, strict=False):
+        values = table[name]
+        numbers = pd.api.types.is_numeric_dtype(values)
+        edges = np.histogram_bin_edges(values.dropna(), bins=20) if numbers else np.empty(0)
+        names = (
+            []
+            if numbers
+            else [e for e in EXPRESSION_NAMES if e in set(values)] or sorted(values.dropna().unique())
+        )
+        for number, part in enumerate(("train", "validation", "test")):
+            own, colour = values[split == part].dropna(), COLOURS[number]
+            weights = np.full(len(own), 100 / max(1, len(own)))
+            if numbers:
+                _clean(axes).hist(
+                    own, list(edges), weights=weights, histtype="step", lw=1.6, color=colour, label=part
+                )
+            else:
+                share = own.value_counts(normalize=True).reindex(names).fillna(0) * 100
+                places = np.arange(len(names)) + 0.25 * (number - 1)
+                _clean(axes).bar(places, share, 0.25, color=colour, label=part)
+        if not numbers:
+            axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=9)
+        axes.set_xlabel(f"{name} (degrees)" if name in ("yaw", "pitch", "roll") else name.replace("_", " "))
+    figure.axes[0].set_ylabel("share of images (%)")
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False)
+    return figure
+
+
+def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Sequence[str] = ()) -> Figure:
+    """Scatter plots of points in the plane, a panel a colouring.
+
+    panels: title -> (points [n, 2], colouring [n]): numbers get a colour bar, names a legend where there are at most
+    10 (`OTHERS` in grey).
+    rows: how many rows the panels fill, by name; panels come row by row.
+    """
+    down = max(1, len(rows))
+    across = len(panels) // down
+    figure = _picture(10, 3.1 * down + 0.3)
+    grid = _panels(figure, down, across)
+    for number, (axes, (title, (points, value))) in enumerate(zip(grid, panels.items(), strict=True)):
+        if np.issubdtype(np.asarray(value).dtype, np.number):
+            limit = float(np.abs(value).max()) or 1.0
+            kwargs: dict[str, Any] = {"vmin": -limit, "vmax": limit} if np.min(value) < 0 else {}
+            drawn = axes.scatter(
+                points[:, 0], points[:, 1], c=value, cmap="cividis", s=9, linewidths=0, **kwargs
+            )
+            figure.colorbar(drawn, ax=axes, shrink=0.8)
+        else:
+            names = sorted(set(value), key=lambda name: (name != OTHERS, name))
+            for i, name in enumerate(names):
+                x, y = points[value == name].T
+                if name == OTHERS:
+                    axes.scatter(x, y, color="0.85", s=6, linewidths=0, label=name)
+                    continue
+                axes.scatter(
+                    x, y, color=COLOURS[i % 8], marker=MARKERS[i // 8 % 8], s=14, linewidths=0, label=name
+                )
+            if len(names) <= 10 and number < across:
+                axes.legend(fontsize=8, markerscale=2, frameon=False, handletextpad=0.1, loc="best")
+        axes.set(xticks=[], yticks=[])
+        axes.set_title(title, fontsize=11)
+        if rows and number % across == 0:
+            axes.set_ylabel(rows[number // across], fontsize=11)
+    return figure
+
+
+def readability_heatmap(table: pd.DataFrame) -> Figure:
+    """How well each factor is read from each feature: a row a method and feature, a column a factor.
+
+    table: rows of `disentangle.readability` with a column method. Colours show the value above chance, as a share of
+    what is left above chance (R^2: the value itself); numbers show the value.
+    """
+    table = table.assign(row=table["method"] + " · " + table["feature"])
+    rows, factors = list(dict.fromkeys(table["row"])), list(dict.fromkeys(table["factor"]))
+    value = table.pivot_table(index="row", columns="factor", values="value").reindex(rows)[factors]
+    chance = table.pivot_table(index="row", columns="factor", values="chance").reindex(rows)[factors]
+    above = ((value - chance) / (1 - chance)).clip(0, 1)
+    figure = _picture(max(6.0, 2.4 + 1.2 * len(factors)), 1.3 + 0.5 * len(rows))
+    axes = figure.subplots()
+    drawn = axes.imshow(above, cmap="cividis", vmin=0, vmax=1, aspect="auto")
+    for (r, c), number in np.ndenumerate(value.to_numpy(float)):
+        if np.isfinite(number):
+            colour = "black" if above.to_numpy(float)[r, c] > 0.55 else "white"
+            axes.text(c, r, f"{number:.2f}", ha="center", va="center", color=colour, fontsize=11)
+    metric = table.drop_duplicates("factor").set_index("factor")["metric"].replace({"R2": "R²"})
+    labels = [f"{f.replace('_', ' ')}\n({metric[f]})" for f in factors]
+    axes.set_xticks(range(len(factors)), labels, fontsize=10)
+    axes.set_yticks(range(len(rows)), rows, fontsize=11)
+    axes.set_title("What a linear reader finds, on people it has not seen", fontsize=12)
+    figure.colorbar(drawn, ax=axes, label="above chance (share)")
+    return figure
+
+
+def pose_error_curve(
+    truth: np.ndarray, errors: Mapping[str, np.ndarray], angle: str = "yaw", bins: int = 9
+) -> Figure:
+    """Mean absolute error of an angle against the true angle, a line a method.
+
+    truth: [n] degrees; errors: method -> [n] absolute errors in degrees. Bins hold equally many images; bars are
+    +- 1 standard error of the mean in a bin.
+    """
+    bins = max(1, min(bins, len(truth) // 5))
+    parts = np.array_split(np.argsort(truth, kind="stable"), bins)
+    figure = _picture(10, 4.2)
+    axes = _clean(figure.subplots())
+    middle = np.array([truth[p].mean() for p in parts])
+    for number, (method, error) in enumerate(errors.items()):
+        mean = [error[p].mean() for p in parts]
+        spread = [error[p].std(ddof=1) / np.sqrt(len(p)) if len(p) > 1 else 0 for p in parts]
+        colour = METHOD_COLOURS.get(method, COLOURS[number % len(COLOURS)])
+        axes.errorbar(
+            middle, mean, spread, color=colour, marker=MARKERS[number % 8], ms=5, capsize=2, label=method
+        )
+    axes.set(
+        xlabel=f"true {angle} (degrees)", ylabel=f"mean absolute error of {angle} (degrees)", ylim=(0, None)
+    )
+    axes.legend(frameon=False)
+    return figure
+
+
+def confusion(
+    truth: np.ndarray, predicted: np.ndarray, names: Sequence[str] = EXPRESSION_NAMES, title: str = ""
+) -> Figure:
+    """Confusion matrix in per cent of each true class; classes that do not occur are left out.
+
+    truth, predicted: [n] places in `names`.
+    """
+    counts = np.zeros((len(names), len(names)))
+    np.add.at(counts, (truth, predicted), 1)
+    used = np.flatnonzero(counts.sum(0) + counts.sum(1)).tolist()
+    counts = counts[np.ix_(used, used)]
+    share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+    figure = _picture(6.4, 5.2, title)
+    axes = figure.subplots()
+    drawn = axes.imshow(share, cmap="cividis", vmin=0, vmax=100)
+    for r, c in np.ndindex(share.shape):
+        colour = "black" if share[r, c] > 55 else "white"
+        axes.text(c, r, f"{share[r, c]:.0f}", ha="center", va="center", color=colour, fontsize=10)
+    labels = [names[i] for i in used]
+    axes.set_xticks(range(len(used)), labels, rotation=45, ha="right")
+    axes.set_yticks(range(len(used)), labels)
+    axes.set(xlabel="read from the feature", ylabel="true expression")
+    figure.colorbar(drawn, ax=axes, label="per cent of the true class")
+    return figure
+
+
+def results_dots(rows: pd.DataFrame, feature: str = "general") -> Figure:
+    """Probe results with their intervals: a panel a task and metric, a dot a method.
+
+    rows: of `probes.evaluate` and `probes.baseline_rows` with a column method. Shown: the metrics of the main table,
+    of `feature`; rows of method `tables.CONSTANT` are the dashed line of their panel.
+    """
+    metrics = ("accuracy", "F1 mean", "AUC mean", "MAE yaw", "MAE pitch", "MAE roll")
+    rows = rows[rows["metric"].isin(metrics)]
+    panels = list(dict.fromkeys(zip(rows["task"], rows["metric"], strict=True)))
+    methods = [m for m in dict.fromkeys(rows["method"]) if m != CONSTANT]
+    across = min(4, len(panels))
+    down = -(-len(panels) // across)
+    figure = _picture(10, down * (0.9 + 0.4 * len(methods)) + 0.3)
+    grid = _panels(figure, down, across, len(panels), sharey=True)
+    for axes, (task, metric) in zip(grid, panels, strict=False):
+        panel = rows[(rows["task"] == task) & (rows["metric"] == metric)]
+        for value in panel.loc[panel["method"] == CONSTANT, "value"]:
+            axes.axvline(value, color="0.4", ls="--", lw=1.2)
+        shown = panel[(panel["feature"] == feature) & panel["method"].isin(methods)]
+        for method, value, low, high in shown[["method", "value", "low", "high"]].itertuples(index=False):
+            place, colour = methods.index(method), METHOD_COLOURS.get(method, COLOURS[7])
+            axes.plot([low, high], [place, place], color=colour, lw=2)
+            axes.plot(value, place, "o", color=colour, ms=7)
+        lower = metric.startswith("MAE")
+        _clean(axes).set_title(f"{task}\n{metric}{' (degrees) ←' if lower else ' →'}", fontsize=10)
+    figure.axes[0].set_yticks(range(len(methods)), methods)
+    figure.axes[0].set_ylim(len(methods) - 0.5, -0.5)
+    figure.supxlabel(
+        "better towards the arrow; bars: 95% over test identities; dashed: without looking", fontsize=10
+    )
+    return figure
