@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 import safetensors
 import safetensors.torch
@@ -33,29 +34,38 @@ def load_checkpoint(path: Path | str, device: str = "cpu") -> PCL:
 
     Raises BadInput where the file is missing, torn, not the kit's, or does not fit its own settings.
     """
-    path = Path(path)
+    config, _ = _header(Path(path))
+    model = PCL(from_dict(ModelPreset, config, "model."))
+    load_weights(model, safetensors.torch.load_file(path, device=device), str(path))
+    return model.to(device).eval()
+
+
+def checkpoint_notes(path: Path | str) -> dict[str, str | int | float]:
+    """What `save_checkpoint` was told about the weights at `path`: method, preset, seed, data, ...
+
+    Raises BadInput where the file is missing, torn or not the kit's.
+    """
+    return _header(Path(path))[1]
+
+
+def _header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Model settings and notes of a checkpoint, once it is known to be whole."""
     if not path.is_file():
         raise BadInput(f"no checkpoint at {path}: train one with python -m pcl_lib.pretrain")
     try:
         with safetensors.safe_open(path, "pt") as file:
             header = file.metadata() or {}
-        weights = safetensors.torch.load_file(path, device=device)
     except (safetensors.SafetensorError, OSError) as error:
         raise BadInput(
             f"{path} is not a readable safetensors file ({error}): delete it and train again"
         ) from None
-    if "model" not in header:
+    try:
+        config, notes = json.loads(header.get("model", "")), json.loads(header.get("notes", ""))
+    except ValueError:
+        config, notes = None, None
+    if not isinstance(config, dict) or not isinstance(notes, dict):
         raise BadInput(f"{path} was not written by this kit: its header holds no model settings")
-    model = PCL(from_dict(ModelPreset, json.loads(header["model"]), "model."))
-    load_weights(model, weights, str(path))
-    return model.to(device).eval()
-
-
-def checkpoint_notes(path: Path | str) -> dict[str, str | int | float]:
-    """What `save_checkpoint` was told about the weights at `path`: method, preset, seed, data, ..."""
-    with safetensors.safe_open(path, "pt") as file:
-        notes: dict[str, str | int | float] = json.loads((file.metadata() or {}).get("notes", "{}"))
-    return notes
+    return config, notes
 
 
 def load_weights(model: PCL, weights: dict[str, Tensor], where: str) -> None:

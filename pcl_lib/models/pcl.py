@@ -41,7 +41,7 @@ class PCL(nn.Module):
         size = scaled(128, config.width) * map_size(config.image_size) ** 2
         pose_size = config.pose_dim or size
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU too
             self.encoder = Encoder(config)
             self.pose_squeeze = nn.Linear(size, pose_size) if config.pose_dim else nn.Identity()
             self.pose_expand = nn.Linear(pose_size, size) if config.pose_dim else nn.Identity()
