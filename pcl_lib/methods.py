@@ -111,7 +111,10 @@ class PCLMethod(Method):
         preset = self.preset.loss
         if not preset.dynamic or len(means) < 2:
             return
-        last, before = ({name: epoch[name] for name in ("face", "pose")} for epoch in (means[-1], means[-2]))
+        # A saturated loss can be 0 in float32, and has no ratio then.
+        last, before = (
+            {name: max(epoch[name], 1e-8) for name in ("face", "pose")} for epoch in (means[-1], means[-2])
+        )
         dynamic = losses.dynamic_weights(last, before)
         self.weights |= {"face": preset.face * dynamic["face"], "pose": preset.pose * dynamic["pose"]}
 

@@ -1,0 +1,232 @@
+"""pcl_lib.methods: losses against the oracle, where gradients reach, which negatives meet, how weights move."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import oracles
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pcl_lib import augment, losses, methods, presets
+from pcl_lib.errors import BadInput
+from pcl_lib.methods import PCLMethod
+from pcl_lib.models import PCL
+from pcl_lib.presets import PRESETS, ModelPreset, Preset, ViewPreset
+
+UNCHANGED = ViewPreset(crop="none", jitter=0, grey=0, blur=0, gradient=0)
+
+
+def preset_of(size: int = 32, **changes: Any) -> Preset:
+    model = ModelPreset(width=0.125, image_size=size, projector_hidden=16, projector_out=8)
+    small = replace(PRESETS["paper"], model=model)
+    train = {"train.pdd_batch": 4, "train.face_batch": 4, "train.pose_batch": 3, "train.pose_negatives": 4}
+    return presets.override(small, train | changes)
+
+
+def images(n: int, size: int = 32, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randint(256, (n, 3, size, size), dtype=torch.uint8, generator=generator)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("weight", [1.0, 25.0])
+def test_pdd_loss_equals_the_oracle(weight: float) -> None:
+    preset = preset_of(64, **{"loss.orthogonality": weight})
+    model = PCL(preset.model).eval()
+    batch = images(4, 64)
+    with torch.no_grad():
+        ours = PCLMethod(preset).pdd(model, batch, seeded(5))
+        noise = 0.4 * torch.randn((8, 3, 64, 64), generator=seeded(5))
+        oracle = oracles.pdd(model.state_dict(), batch / 255, (noise[:4], noise[4:]))
+    assert ours["reconstruction"].item() == pytest.approx(oracle["reconstruction"].item(), rel=1e-5)
+    assert ours["orthogonality"].item() == pytest.approx(oracle["orthogonality"].item(), rel=1e-4)
+    wanted = oracle["reconstruction"] + weight * oracle["orthogonality"]
+    assert ours["pdd"].item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+def test_face_loss_equals_the_oracle_on_the_same_views() -> None:
+    preset = preset_of()
+    model, batch, generator = PCL(preset.model).eval(), images(4), seeded(1)
+    with torch.no_grad():
+        ours = PCLMethod(preset).face(model, batch, seeded(1))
+        two = augment.views(batch, preset.face_view, generator, 2)
+        mix = losses.draw_mix((8, 6), 1.6, "cpu", generator).double()
+        permutation = torch.randperm(6, generator=generator)
+        w = model.state_dict()
+        z = oracles.project(w, "face_projector", oracles.encode(w, two)[1])
+        logits = oracles.face_logits(z, 0.07, mix, permutation)
+    assert ours["face"].item() == pytest.approx(oracles.info_nce(logits).item(), rel=1e-4)
+    assert ours["face_accuracy"].item() == (logits.argmax(1) == 0).double().mean().item()
+
+
+def test_simclr_loss_equals_the_oracle_on_the_same_views() -> None:
+    preset = preset_of()
+    model, batch = PCL(preset.model).eval(), images(4)
+    with torch.no_grad():
+        ours = methods.build("simclr", preset).tasks[0].loss(model, batch, seeded(1))
+        two = augment.views(batch, preset.simclr_view, seeded(1), 2)
+        w = model.state_dict()
+        z = oracles.project(w, "face_projector", oracles.encode(w, two)[0])
+    assert ours["simclr"].item() == pytest.approx(
+        oracles.info_nce(oracles.plain_logits(z, 0.07)).item(), rel=1e-4
+    )
+
+
+class Tagged(nn.Module):
+    """Features that tell which image a view is of, and whether it is mirrored: (one-hot image, mirrored)."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__()
+        self.count = count
+
+    def pose_feature(self, x: Tensor) -> Tensor:
+        tag = (x[:, 0, 0, [0, -1]] * 255).round()  # the image's number is the red of its left upper corner
+        mirrored = tag[:, 0] == 0
+        which = torch.where(mirrored, tag[:, 1], tag[:, 0]).long() - 1
+        return torch.cat([nn.functional.one_hot(which, self.count).float(), mirrored.float()[:, None]], 1)
+
+    pose_projector = nn.Identity()
+
+
+@pytest.mark.parametrize("negatives", ["own_flip", "released_code"])
+def test_negatives_are_those_the_setting_names(negatives: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """METHOD.md 5: own flips only; or features ordered [k][sample] but chunked as if ordered [sample][k]."""
+    batch, count = 3, 4
+    preset = replace(preset_of(**{"loss.negatives": negatives}), pose_view=UNCHANGED)
+    tagged = torch.zeros(batch, 3, 32, 32, dtype=torch.uint8)
+    tagged[:, 0, 0, 0] = torch.arange(batch) + 1
+    seen: list[Tensor] = []
+
+    def spy(z: Tensor, them: Tensor, *_: object, **__: object) -> Tensor:
+        seen.extend([z, them])
+        return torch.zeros(len(z), 1 + count)
+
+    monkeypatch.setattr(losses, "pose_logits", spy)
+    PCLMethod(preset).pose(Tagged(batch), tagged, seeded())  # type: ignore[arg-type]
+    z, them = seen
+    assert z[:, :batch].argmax(1).tolist() == [0, 1, 2, 0, 1, 2] and not z[:, batch].any()
+    assert them.shape == (batch, count, batch + 1) and them[:, :, batch].all()  # flips, all of them
+    own = [[0] * 4, [1] * 4, [2] * 4]
+    chunked = [[0, 1, 2, 0], [1, 2, 0, 1], [2, 0, 1, 2]]  # 0 1 2 0 1 2 0 1 2 0 1 2 in chunks of four
+    assert them[:, :, :batch].argmax(2).tolist() == (own if negatives == "own_flip" else chunked)
+
+
+def test_pose_loss_equals_the_oracle_on_the_same_views() -> None:
+    preset = preset_of()
+    model, batch, generator = PCL(preset.model).eval(), images(3), seeded(2)
+    with torch.no_grad():
+        ours = PCLMethod(preset).pose(model, batch, seeded(2))
+        same = augment.views(batch, preset.pose_view, generator, 2)
+        flips = augment.views(batch.flip(3), preset.pose_view, generator, 4)
+        mix = losses.draw_mix((3, 4), 1.6, "cpu", generator).double()
+        permutation = torch.randperm(4, generator=generator)
+        w = model.state_dict()
+        z, n = (oracles.project(w, "pose_projector", oracles.encode(w, x)[2]) for x in (same, flips))
+        by_image = torch.stack([torch.stack([n[k * 3 + image] for k in range(4)]) for image in range(3)])
+        logits = oracles.pose_logits(z, by_image, 0.07, mix, permutation)
+    assert ours["pose"].item() == pytest.approx(oracles.info_nce(logits).item(), rel=1e-4)
+
+
+def parts_with_gradient(model: PCL) -> set[str]:
+    """Names of the parts that got a gradient other than zero; each part has it everywhere or nowhere."""
+    found: dict[str, set[bool]] = {}
+    for name, parameter in model.named_parameters():
+        first, second = name.split(".")[:2]
+        part = second if first == "encoder" and second.endswith("branch") else first
+        found.setdefault(part, set()).add(parameter.grad is not None)
+        if parameter.grad is not None and name.endswith("weight"):
+            assert parameter.grad.abs().sum() > 0, name
+    assert all(len(states) == 1 for states in found.values()), found
+    return {part for part, states in found.items() if True in states}
+
+
+@pytest.mark.parametrize(
+    ("method", "task", "parts"),
+    [
+        ("pcl", "pdd", {"encoder", "face_branch", "pose_branch", "decoder"}),
+        ("pcl", "face", {"encoder", "face_branch", "face_projector"}),
+        ("pcl", "pose", {"encoder", "pose_branch", "pose_projector"}),
+        ("simclr", "simclr", {"encoder", "face_projector"}),
+    ],
+)
+def test_gradients_reach_the_parts_of_the_task_and_no_other(method: str, task: str, parts: set[str]) -> None:
+    preset = preset_of()
+    model = PCL(preset.model).train()
+    (chosen,) = (t for t in methods.build(method, preset).tasks if t.name == task)
+    chosen.loss(model, images(chosen.batch), seeded())[task].backward()
+    assert parts_with_gradient(model) == parts
+
+
+def test_narrow_pose_feature_is_trained_by_the_tasks_that_read_it() -> None:
+    preset = preset_of(**{"model.pose_dim": 3})
+    for task, extra in ((0, {"pose_squeeze", "pose_expand"}), (1, set()), (2, {"pose_squeeze"})):
+        model = PCL(preset.model).train()
+        chosen = PCLMethod(preset).tasks[task]
+        chosen.loss(model, images(chosen.batch), seeded())[chosen.name].backward()
+        assert {
+            part for part in parts_with_gradient(model) if part.startswith("pose_s") or "expand" in part
+        } == extra
+
+
+def test_tasks_take_the_batches_of_the_preset_and_repeat_with_their_generator() -> None:
+    preset = preset_of()
+    method = methods.build("pcl", preset)
+    assert [(task.name, task.batch) for task in method.tasks] == [("pdd", 4), ("face", 4), ("pose", 3)]
+    model = PCL(preset.model).eval()
+    state = torch.get_rng_state()
+    with torch.no_grad():
+        for task in method.tasks:
+            values = [
+                task.loss(model, images(task.batch), seeded(seed))[task.name].item() for seed in (1, 1, 2)
+            ]
+            assert values[0] == values[1] != values[2]
+    assert torch.equal(state, torch.get_rng_state())
+
+
+def epochs(*pairs: tuple[float, float]) -> list[dict[str, float]]:
+    return [{"face": face, "pose": pose, "pdd": 1.0, "epoch": n} for n, (face, pose) in enumerate(pairs)]
+
+
+def test_weights_move_from_the_third_epoch_on() -> None:
+    method = PCLMethod(preset_of(**{"loss.face": 0.5, "loss.pose": 2.0, "loss.pdd": 3.0}))
+    start = {"pdd": 3.0, "face": 0.5, "pose": 2.0}
+    seen = epochs((5.0, 4.0), (4.0, 3.9), (3.0, 1.0))
+    method.end_epoch(seen[:1])
+    assert method.weights == start
+    for count in (2, 3):
+        method.end_epoch(seen[:count])
+        previous, before = seen[count - 1], seen[count - 2]
+        wanted = oracles.dynamic_weights(
+            {task: previous[task] for task in ("face", "pose")},
+            {task: before[task] for task in ("face", "pose")},
+        )
+        assert method.weights == pytest.approx(
+            {"pdd": 3.0, "face": 0.5 * wanted["face"], "pose": 2 * wanted["pose"]}
+        )
+
+
+def test_fixed_weights_stay() -> None:
+    method = PCLMethod(preset_of(**{"loss.dynamic": False}))
+    method.end_epoch(epochs((5.0, 4.0), (4.0, 3.9), (3.0, 1.0)))
+    assert method.weights == {"pdd": 1, "face": 1, "pose": 1}
+
+
+def test_a_saturated_loss_does_not_end_the_run() -> None:
+    """A pose loss of exactly 0, as float32 gives for logits far apart, counts as one that no longer falls."""
+    method = PCLMethod(preset_of())
+    method.end_epoch(epochs((5.0, 0.0), (5.0, 0.0)))
+    assert method.weights == pytest.approx({"pdd": 1, "face": 1, "pose": 1})
+
+
+def test_random_trains_nothing_and_unknown_names_are_refused() -> None:
+    assert methods.build("random", preset_of()).tasks == ()
+    with pytest.raises(BadInput, match="unknown method 'byol': choose one of pcl, simclr"):
+        methods.build("byol", preset_of())
+    with pytest.raises(BadInput, match=r"unknown loss.negatives 'none': choose own_flip or released_code"):
+        PCLMethod(preset_of(**{"loss.negatives": "none"})).pose(PCL(preset_of().model), images(3), seeded())

@@ -1,0 +1,84 @@
+"""pcl_lib.presets: the values METHOD.md gives, and strictness about everything else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+
+import pytest
+
+from pcl_lib import presets
+from pcl_lib.errors import BadInput
+from pcl_lib.presets import PRESETS, Preset
+
+
+def test_the_four_presets_are_there_under_their_names() -> None:
+    assert list(PRESETS) == ["smoke", "cpu", "gpu", "paper"]
+    assert all(preset.name == name and presets.get(name) is preset for name, preset in PRESETS.items())
+    with pytest.raises(BadInput, match="unknown preset 'laptop': choose one of smoke, cpu, gpu, paper"):
+        presets.get("laptop")
+
+
+def test_paper_preset_is_the_method() -> None:
+    """METHOD.md 1 to 6, number by number."""
+    paper = PRESETS["paper"]
+    model, loss, train = paper.model, paper.loss, paper.train
+    assert (model.width, model.image_size, model.projector_hidden, model.projector_out) == (1, 64, 2048, 512)
+    assert (model.norm, model.pose_dim) == ("none", 0)
+    assert (loss.temperature, loss.mixing, loss.orthogonality, loss.noise) == (0.07, 1.6, 1, 0.4)
+    assert (loss.pdd, loss.face, loss.pose, loss.dynamic, loss.negatives) == (1, 1, 1, True, "own_flip")
+    assert (train.pdd_batch, train.face_batch, train.pose_batch, train.pose_negatives) == (256, 256, 10, 100)
+    assert (train.lr, train.weight_decay, train.frames_per_identity) == (1e-4, 1e-3, 1)
+    face, pose = paper.face_view, paper.pose_view
+    assert (face.crop, pose.crop) == ("quadrant", "none")
+    for view in (face, pose):
+        assert (view.brightness, view.contrast, view.saturation, view.hue) == (0.8, 0.8, 0.8, 0.2)
+        assert (view.jitter, view.grey, view.blur, view.gradient, view.flip) == (0.8, 0.2, 0.8, 0.6, 0)
+        assert view.blur_sigma == (0.1, 2.0)
+
+
+def test_presets_cannot_be_changed_but_copied() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        PRESETS["cpu"].train.lr = 1  # type: ignore[misc]
+    changed = presets.override(
+        PRESETS["cpu"], {"train.lr": 1e-3, "loss.negatives": "released_code", "name": "x"}
+    )
+    assert (changed.train.lr, changed.loss.negatives, changed.name) == (1e-3, "released_code", "x")
+    assert PRESETS["cpu"].name == "cpu" and PRESETS["cpu"].loss.negatives == "own_flip"
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_survive_json(name: str) -> None:
+    text = json.dumps(presets.to_dict(PRESETS[name]))
+    assert presets.from_dict(Preset, json.loads(text)) == PRESETS[name]
+
+
+def test_a_whole_number_serves_as_float_and_a_list_as_tuple() -> None:
+    changed = presets.override(PRESETS["cpu"], {"train.lr": 1, "face_view.blur_sigma": [1, 2.5]})
+    assert changed.train.lr == 1.0 and isinstance(changed.train.lr, float)
+    assert changed.face_view.blur_sigma == (1.0, 2.5)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("train.learning_rate", 1e-3, "unknown key 'train.learning_rate'"),
+        ("training.lr", 1e-3, "unknown key 'training.lr'"),
+        ("train.lr.max", 1e-3, "unknown key 'train.lr.max'"),
+        ("lr", 1e-3, "unknown key 'lr'"),
+        ("train.lr", "fast", "'train.lr' holds 'fast': a value of type float"),
+        ("train.lr", True, "'train.lr' holds True: a value of type float"),
+        ("train.epochs", 1.5, "'train.epochs' holds 1.5: a value of type int"),
+        ("train.epochs", True, "'train.epochs' holds True: a value of type int"),
+        ("loss.dynamic", 1, "'loss.dynamic' holds 1: a value of type bool"),
+        ("name", 3, "'name' holds 3: a value of type str"),
+        ("train", 3, "'train' holds 3: a table of settings"),
+        ("train", {"speed": 3}, "unknown key 'train.speed'"),
+        ("face_view.blur_sigma", (1.0,), "'face_view.blur_sigma' holds .*: 2 numbers"),
+        ("face_view.blur_sigma", 1.0, "'face_view.blur_sigma' holds 1.0: 2 numbers"),
+        ("faces.identities", (1, 2, 0.5), "'faces.identities' holds 0.5: a value of type int"),
+    ],
+)
+def test_unknown_keys_and_other_types_are_refused_by_name(key: str, value: object, said: str) -> None:
+    with pytest.raises(BadInput, match=said):
+        presets.override(PRESETS["cpu"], {key: value})
