@@ -8,7 +8,6 @@ eye slits and the mouth. A displacement is a smooth field in space, so ears, hai
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -185,9 +184,6 @@ def _grid_faces(rows: int, columns: int, start: int = 0) -> NDArray[np.int64]:
     return np.where((j.ravel() < (columns - 1) // 2)[:, None, None], left, right).reshape(-1, 3)
 
 
-Fields = Callable[[Floats], Floats]
-
-
 def _shape_fields(p: Floats) -> Floats:
     """Displacement of one standard deviation of each SHAPE factor at mean points p [V, 3]: [K, V, 3]."""
     x, y, z = p.T
@@ -277,52 +273,11 @@ def _au_fields(p: Floats, upper: Floats, lower: Floats, jaw: Floats, lip: Floats
     ])  # fmt: skip
 
 
-def _ear() -> tuple[Floats, Floats, NDArray[np.int64]]:
-    """Left-of-head ear (x > 0): points [N, 3], texture coordinates and triangles of a polar grid."""
-    rings, spokes = np.linspace(0.0, 1.0, 6), np.linspace(0.0, 2 * np.pi, 17)
-    rho, phi = np.meshgrid(rings, spokes, indexing="ij")
-    across, up = rho * np.cos(phi) * 1.7, rho * np.sin(phi) * (3.1 - 0.3 * np.sin(phi))
-    across *= np.where(up < 0, 1.0 + 0.14 * up, 1.0)
-    relief = 0.4 * np.sin(np.clip(rho, 0, 1) ** 2 * np.pi * 0.9) - 0.15
-    tilt = np.radians(12)
-    z, y = -across * np.cos(tilt) - up * np.sin(tilt), up * np.cos(tilt) - across * np.sin(tilt)
-    out = relief + 0.36 * across
-    points = np.stack([7.3 + out, y - 1.5, z - 0.6], axis=-1).reshape(-1, 3)
-    uv = np.stack([phi / (2 * np.pi), SKIN_V + 0.02 + (0.97 - SKIN_V) * rho], axis=-1).reshape(-1, 2)
-    return points, uv, _grid_faces(len(rings), len(spokes))
-
-
-def _frames() -> tuple[list[Floats], list[NDArray[np.int64]], list[int]]:
-    """Spectacles: parts as points, triangles and material; rims, lenses, bridge, temples."""
-    turn = np.linspace(0, 2 * np.pi, 25)
-    points, faces, kinds = [], [], []
-
-    def add(p: Floats, f: NDArray[np.int64], kind: int) -> None:
-        points.append(p)
-        faces.append(f)
-        kinds.append(kind)
-
-    square = (np.abs(np.cos(turn)) ** 3.2 + np.abs(np.sin(turn)) ** 3.2) ** (-1 / 3.2)
-    for side in (-1.0, 1.0):
-        rim = np.stack([np.cos(turn) * square, np.sin(turn) * square])
-        for scale, kind in ((1.0, FRAME), (0.0, LENS)):
-            x = side * (3.3 + rim[0] * np.array([[2.25], [1.98 * scale]]))
-            y = -0.25 + rim[1] * np.array([[1.62], [1.38 * scale]])
-            z = 9.15 - 0.06 * (np.abs(x) - 1.2) ** 2 + 0.02 * (scale == 1.0)
-            add(np.stack([x, y, z], -1).reshape(-1, 3), _grid_faces(2, len(turn)), kind)
-        strip = np.array([[5.45, 0.75, 8.05], [5.45, 0.3, 8.05], [7.35, 0.75, 6.2], [7.35, 0.3, 6.2],
-                          [7.75, 0.65, -0.8], [7.75, 0.25, -0.8]])  # fmt: skip
-        add(strip * [side, 1, 1], np.array([[0, 1, 2], [2, 1, 3], [2, 3, 4], [4, 3, 5]]), FRAME)
-    bridge = np.array([[-1.3, 0.6, 9.15], [-1.3, 0.25, 9.15], [0, 0.75, 9.5], [0, 0.4, 9.5], [1.3, 0.6, 9.15],
-                       [1.3, 0.25, 9.15]])  # fmt: skip
-    add(bridge, np.array([[0, 1, 2], [2, 1, 3], [2, 3, 4], [4, 3, 5]]), FRAME)
-    return points, faces, kinds
-
-
 @cache
 def head() -> Head:
     """Build the morphable head (once a process)."""
-    from pcl_lib.faces.hair import hair_shells  # hair.py builds on `section` above
+    from pcl_lib.faces.hair import hair_shells  # both build on the functions above
+    from pcl_lib.faces.parts import ear_patch, frames
 
     grid, y0, lids = _skin_grid()
     columns = grid.shape[1]
@@ -346,10 +301,10 @@ def head() -> Head:
         kinds.append(np.full(len(f), material))
         return start
 
-    ear, ear_uv, ear_faces = _ear()
+    ear, ear_uv, ear_faces = ear_patch()
     add(ear * [-1, 1, 1], ear_uv, ear_faces, EAR)
     ear_start = add(ear, ear_uv, ear_faces, EAR)
-    for p, f, material in zip(*_frames(), strict=True):
+    for p, f, material in zip(*frames(), strict=True):
         add(p, np.zeros((len(p), 2)), f, material)
     eyes = add(
         np.array([[-EYE_X, 0, EYE_Z], [EYE_X, 0, EYE_Z]]), np.zeros((2, 2)), np.zeros((0, 3), int), SKIN

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pcl_lib.faces.hair import SHORT_LINE
 from pcl_lib.faces.factors import AUS, BEARDS, HAIR_STYLES, SHAPE, check_factors
 from pcl_lib.faces.geometry import (
     BETWEEN,
@@ -27,6 +27,7 @@ from pcl_lib.faces.geometry import (
     _curve,
     _smooth,
 )
+from pcl_lib.faces.hair import SHORT_LINE
 
 Floats = NDArray[np.float64]
 # Ordered so that each half of the face looks up a contiguous run: below the nose only, everywhere, above only.
@@ -41,10 +42,11 @@ STRANDS = len(LAYERS)
 WIDTH, HEIGHT = 128, 256  # of the atlas; its u is 0 at the midline, both halves of the face share it
 COLOURS = ("skin", "hair", "iris", "frame", "background", "occluder", "key", "sky")
 NUMBERS = (
-    "yaw", "pitch", "roll", "shift_x", "shift_y", "zoom", "gaze_x", "gaze_y", "light_x", "light_y", "light_z", "halfway",
+    "yaw", "pitch", "roll", "shift_x", "shift_y", "zoom", "gaze_x", "gaze_y", "light_x", "light_y", "light_z",
+    "halfway",
     "ambient", "jaw_drop", "shine", "gradient_x", "gradient_y", "occluder", "occluder_x", "occluder_y",
     "occluder_size", "occluder_angle", "noise", "noise_seed", "blur", "mirrored", "hairline", "part", "fringe",
-    "volume", "style", "glasses", "curl",
+    "volume", "style", "glasses",
 )  # fmt: skip
 SKIN_TONES = ((250, 222, 204), (240, 200, 172), (222, 174, 138), (194, 142, 106), (152, 104, 74), (112, 75, 54),
               (76, 51, 40))  # fmt: skip
@@ -83,7 +85,7 @@ def _line(x: Floats, y: Floats, points: list[tuple[float, float]], width: float)
     """Soft stroke along a polyline in (|x|, y)."""
     best = np.full(x.shape, 1e9)
     ax = np.abs(x)
-    for (x0, y0), (x1, y1) in zip(points, points[1:], strict=False):
+    for (x0, y0), (x1, y1) in pairwise(points):
         dx, dy = x1 - x0, y1 - y0
         t = np.clip(((ax - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
         best = np.minimum(best, (ax - x0 - t * dx) ** 2 + (y - y0 - t * dy) ** 2)
@@ -148,7 +150,8 @@ def atlas(head: Head) -> NDArray[np.float32]:
         "blush": bump(4.1, -3.6, 1.7, 1.5) + 0.8 * bump(0, -3.9, 1.0, 0.8) + 0.4 * bump(0, -10, 1.4, 1.0),
         "freckles": _smooth(0.66, 0.85, fine) * (bump(2.8, -2.4, 2.6, 1.6) + bump(0, -1.8, 1.6, 1.2)),
         "orbit": bump(EYE_X, -0.75, 1.7, 0.7) + 0.7 * bump(EYE_X, 0.75, 1.9, 0.6) + 0.8 * bump(1.6, -0.3, 0.6, 0.8),
-        "moustache": _smooth(0.35, -0.1, np.abs(y + 5.95 + 0.14 * x**2) - 0.55) * _smooth(3.1, 2.6, x) * (0.7 + 0.6 * rough),
+        "moustache": _smooth(0.35, -0.1, np.abs(y + 5.95 + 0.14 * x**2) - 0.55) * _smooth(3.1, 2.6, x)
+        * (0.7 + 0.6 * rough),
         "goatee": _smooth(2.3, 1.7, np.hypot(x, 0.75 * (y + 9.9))) * _smooth(-8.0, -8.4, y) * (0.7 + 0.6 * rough)
         + 0.8 * line([(2.75, -6.6), (2.6, -8.6), (2.0, -10.0)], 0.5),
         "beard": _smooth(-0.6, 0.9, _curve(np.clip(x, 0, 7.5), (0, -8.3), (1.8, -8.4), (2.8, -7.2), (4.5, -5.8),
@@ -232,7 +235,6 @@ def _numbers(c: dict[str, Floats]) -> dict[str, Floats]:
         "style": c["hair_style"],
     }
     out["shine"] = 0.09 + 0.02 * c["skin_tone"]
-    out["curl"] = (c["hair_style"] == HAIR_STYLES.index("curly")).astype(np.float64)
     return out
 
 

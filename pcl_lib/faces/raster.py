@@ -10,9 +10,11 @@ import hashlib
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from pcl_lib.faces.camera import DISTANCE, HALF_VIEW, PIVOT
 from pcl_lib.faces.geometry import FRAME, HAIR, LENS, MOUTH
@@ -23,11 +25,15 @@ _N = {name: k for k, name in enumerate(NUMBERS)}
 YAW, PITCH, ROLL = _N["yaw"], _N["pitch"], _N["roll"]
 SHIFT_X, SHIFT_Y, ZOOM, STYLE, GLASSES = (_N[k] for k in ("shift_x", "shift_y", "zoom", "style", "glasses"))
 PIVOT_Y, PIVOT_Z = PIVOT[1:]
+F32 = NDArray[np.float32]
+Ints = NDArray[np.int32] | NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+Scalar = Any  # a number; numba settles its width
 one = np.float32(1.0)
 
 
 @njit(nogil=True)
-def _deform(basis, first, last, coefficients, v):  # type: ignore[no-untyped-def]
+def _deform(basis: F32, first: Ints, last: Ints, coefficients: F32, v: F32) -> None:
     """v [g, 3V] += coefficients [g, K] times basis [K, 3V], over the part of each row that is not zero.
 
     Blocks of a row stay in the cache while all g images take their share.
@@ -42,7 +48,7 @@ def _deform(basis, first, last, coefficients, v):  # type: ignore[no-untyped-def
 
 
 @njit(nogil=True)
-def _normals(v, triangles, n):  # type: ignore[no-untyped-def]
+def _normals(v: F32, triangles: Ints, n: F32) -> None:
     """Area-weighted vertex normals n [V, 3] (unit length) of v [V, 3]."""
     n[:] = 0.0
     for t in range(len(triangles)):
@@ -63,7 +69,7 @@ def _normals(v, triangles, n):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _rotation(p, r):  # type: ignore[no-untyped-def]
+def _rotation(p: F32, r: F32) -> None:
     """r [3, 3] = Rx(pitch) Ry(yaw) Rz(roll): yaw > 0 turns to -x, pitch > 0 up, roll > 0 clockwise in the image."""
     a, b, c = math.radians(float(p[PITCH])), math.radians(float(p[YAW])), math.radians(float(p[ROLL]))
     ca, sa, cb, sb, cc, sc = math.cos(a), math.sin(a), math.cos(b), math.sin(b), math.cos(c), math.sin(c)
@@ -73,7 +79,7 @@ def _rotation(p, r):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _project(v, n, p, side, screen):  # type: ignore[no-untyped-def]
+def _project(v: F32, n: F32, p: F32, side: Scalar, screen: F32) -> None:
     """Turn normals n [V, 3] into the camera frame in place; screen [V, 3] = x, y in samples (y down), 1 / depth."""
     r = np.empty((3, 3), np.float32)
     _rotation(p, r)
@@ -92,7 +98,7 @@ def _project(v, n, p, side, screen):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _shown(kind, p):  # type: ignore[no-untyped-def]
+def _shown(kind: int, p: F32) -> bool:
     """Whether this image has such triangles at all."""
     if kind == FRAME:
         return p[GLASSES] > 0
@@ -104,7 +110,18 @@ def _shown(kind, p):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _rasterise(screen, triangles, material, mask, hair_start, p, side, depth, owner, bary):  # type: ignore[no-untyped-def]
+def _rasterise(
+    screen: F32,
+    triangles: Ints,
+    material: Ints,
+    mask: F32,
+    hair_start: int,
+    p: F32,
+    side: Scalar,
+    depth: F32,
+    owner: Ints,
+    bary: F32,
+) -> None:
     """Nearest triangle at each sample: depth [side, side] (1 / distance), owner (-1: none), bary (two weights)."""
     depth[:] = 0.0
     owner[:] = -1
@@ -144,7 +161,17 @@ def _rasterise(screen, triangles, material, mask, hair_start, p, side, depth, ow
 
 
 @njit(nogil=True)
-def _gather(n, uv, triangles, material, owner, bary, kind, normal, place):  # type: ignore[no-untyped-def]
+def _gather(
+    n: F32,
+    uv: F32,
+    triangles: Ints,
+    material: Ints,
+    owner: Ints,
+    bary: F32,
+    kind: Ints,
+    normal: F32,
+    place: F32,
+) -> None:
     """At each sample: material (-1: none), unit normal towards the camera [S, 3], texture coordinates [S, 2]."""
     for i in range(len(owner)):
         t = owner[i]
@@ -176,8 +203,24 @@ def _kernels(fingerprint: int) -> tuple[Callable[..., None], Callable[..., None]
     """Compile `draw` and `depths`, or load them: numba keys its cache by this file and by what they close over."""
 
     @njit(nogil=True, cache=True)
-    def draw(v, mask, anchors, basis, first, last, uv, triangles, material, atlas, coefficients, layers, colours, numbers,
-             waves, out):  # type: ignore[no-untyped-def]  # fmt: skip
+    def draw(
+        v: F32,
+        mask: F32,
+        anchors: F32,
+        basis: F32,
+        first: Ints,
+        last: Ints,
+        uv: F32,
+        triangles: Ints,
+        material: Ints,
+        atlas: F32,
+        coefficients: F32,
+        layers: F32,
+        colours: F32,
+        numbers: F32,
+        waves: F32,
+        out: Bytes,
+    ) -> None:
         """Draw images out [n, 3, size, size] of n rows of packed factors (see render.py for what each array holds).
 
         v [n, V, 3] comes in as the mean head with each row's hair and leaves as the deformed head.
@@ -208,7 +251,18 @@ def _kernels(fingerprint: int) -> tuple[Callable[..., None], Callable[..., None]
             _develop(image, p, spare, out[i])
 
     @njit(nogil=True, cache=True)
-    def depths(v, mask, basis, first, last, triangles, material, coefficients, numbers, depth):  # type: ignore[no-untyped-def]
+    def depths(
+        v: F32,
+        mask: F32,
+        basis: F32,
+        first: Ints,
+        last: Ints,
+        triangles: Ints,
+        material: Ints,
+        coefficients: F32,
+        numbers: F32,
+        depth: F32,
+    ) -> None:
         """Deform v in place and fill depth [n, side, side] with 1 / distance of the nearest surface (0: none)."""
         side = depth.shape[1] + 0 * fingerprint
         screen, n = np.empty(v.shape[1:], np.float32), np.zeros(v.shape[1:], np.float32)

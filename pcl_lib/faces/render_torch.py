@@ -32,7 +32,9 @@ def draw(s: Scene, p: Packed, size: int, device: torch.device) -> Tensor:
     triangles, material = to(s.head.triangles).long(), to(s.head.material).long()
     v = v + (to(p.coefficients) @ to(s.basis)).view(v.shape)
     normals = _normals(v, triangles)
-    r = to(rotation(*(p.numbers[:, NUMBERS.index(k)] for k in ("yaw", "pitch", "roll")))).float()
+    r = to(
+        rotation(*(p.numbers[:, NUMBERS.index(k)].astype(float) for k in ("yaw", "pitch", "roll")))
+    ).float()
     side = SAMPLES * size
     screen = _project(v, r, number, side)
     owner = _rasterise(screen, triangles, material, mask, number, side)

@@ -7,9 +7,11 @@ wrapped Lambert key with a highlight, sky and fill. float32 throughout, no fastm
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from pcl_lib.faces.geometry import (
     EAR,
@@ -38,16 +40,20 @@ NOISE, NOISE_SEED, BLUR, MIRRORED = _N["noise"], _N["noise_seed"], _N["blur"], _
 SKIN_C, HAIR_C, IRIS_C, FRAME_C, BACK_C, OCCLUDER_C, KEY_C, SKY_C = range(len(COLOURS))
 EYE_V0 = EYE_ROW / (ROWS - 1) * SKIN_V
 EYE_V1 = (EYE_ROW + STRIP - 1) / (ROWS - 1) * SKIN_V
+F32 = NDArray[np.float32]
+Ints = NDArray[np.int32] | NDArray[np.int64]
+Bytes = NDArray[np.uint8]
+Scalar = Any  # a number; numba settles its width
 one = np.float32(1.0)
 
 
 @njit(nogil=True)
-def _clip01(x):  # type: ignore[no-untyped-def]
+def _clip01(x: Scalar) -> Scalar:
     return min(max(x, np.float32(0.0)), one)
 
 
 @njit(nogil=True)
-def _eye(dx, dy, dz, p, v, colours, albedo):  # type: ignore[no-untyped-def]
+def _eye(dx: Scalar, dy: Scalar, dz: Scalar, p: F32, v: Scalar, colours: F32, albedo: F32) -> None:
     """Eyeball colour at offset d (cm) from its centre: sclera, iris with a dark rim, pupil, shadow of the lid."""
     gx, gy = math.radians(float(p[GAZE_X])), math.radians(float(p[GAZE_Y]))
     tx = dx + np.float32(EYE_RADIUS * math.sin(gx))
@@ -68,7 +74,7 @@ def _eye(dx, dy, dz, p, v, colours, albedo):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _mouth(x, y, lip_y, drop, albedo):  # type: ignore[no-untyped-def]
+def _mouth(x: Scalar, y: Scalar, lip_y: Scalar, drop: Scalar, albedo: F32) -> None:
     """Inside of the mouth at head-frame x and y - lip line: teeth above and below, tongue, darkness."""
     t = y - lip_y
     cx = _clip01((np.float32(2.25) - abs(x)) * np.float32(2.0))
@@ -86,7 +92,7 @@ def _mouth(x, y, lip_y, drop, albedo):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _paint(kind, place, layers, colours, atlas, albedo):  # type: ignore[no-untyped-def]
+def _paint(kind: Ints, place: F32, layers: F32, colours: F32, atlas: F32, albedo: F32) -> None:
     """albedo [S, 3] of skin and ears (the image's layers over the skin colour), hair and spectacles."""
     h, w = atlas.shape[0], atlas.shape[1]
     for i in range(len(kind)):
@@ -120,7 +126,18 @@ def _paint(kind, place, layers, colours, atlas, albedo):  # type: ignore[no-unty
 
 
 @njit(nogil=True)
-def _paint_features(v, triangles, owner, bary, kind, place, p, colours, anchors, albedo):  # type: ignore[no-untyped-def]
+def _paint_features(
+    v: F32,
+    triangles: Ints,
+    owner: Ints,
+    bary: F32,
+    kind: Ints,
+    place: F32,
+    p: F32,
+    colours: F32,
+    anchors: F32,
+    albedo: F32,
+) -> None:
     """albedo of eyes and mouth, which are painted by their place in the head rather than on the skin."""
     for i in range(len(kind)):
         if kind[i] != EYE and kind[i] != MOUTH:
@@ -140,7 +157,18 @@ def _paint_features(v, triangles, owner, bary, kind, place, p, colours, anchors,
 
 
 @njit(nogil=True)
-def _lit(r, g, b, nx, ny, nz, p, colours, kind, out):  # type: ignore[no-untyped-def]
+def _lit(
+    r: F32,
+    g: Scalar,
+    b: Scalar,
+    nx: Scalar,
+    ny: Scalar,
+    nz: Scalar,
+    p: F32,
+    colours: F32,
+    kind: int,
+    out: F32,
+) -> None:
     """Light albedo r, g, b into out [3]: wrapped Lambert key (softest in red on skin), sky, fill, a highlight."""
     lx, ly, lz = p[LIGHT_X], p[LIGHT_X + 1], p[LIGHT_X + 2]
     cosine = nx * lx + ny * ly + nz * lz
@@ -173,7 +201,7 @@ def _lit(r, g, b, nx, ny, nz, p, colours, kind, out):  # type: ignore[no-untyped
 
 
 @njit(nogil=True)
-def _waves(waves, side, table):  # type: ignore[no-untyped-def]
+def _waves(waves: F32, side: Scalar, table: F32) -> None:
     """table [4, k, side]: sine and cosine of each wave's phase along x and along y (y with phase and height)."""
     for k in range(len(waves)):
         for i in range(side):
@@ -184,7 +212,7 @@ def _waves(waves, side, table):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _background(xx, yy, x, y, p, table, colours, out):  # type: ignore[no-untyped-def]
+def _background(xx: int, yy: int, x: Scalar, y: Scalar, p: F32, table: F32, colours: F32, out: F32) -> None:
     """A colour with a gradient and waves, at sample xx, yy, which lies at x, y in [-1, 1] (y down)."""
     g = one + p[GRADIENT_X] * x + p[GRADIENT_Y] * y
     for k in range(table.shape[1]):
@@ -194,7 +222,7 @@ def _background(xx, yy, x, y, p, table, colours, out):  # type: ignore[no-untype
 
 
 @njit(nogil=True)
-def _occluder(x, y, p, colours, out):  # type: ignore[no-untyped-def]
+def _occluder(x: Scalar, y: Scalar, p: F32, colours: F32, out: F32) -> bool:
     """A rounded slab before the face; returns whether it covers x, y."""
     angle = math.radians(float(p[OCCLUDER_ANGLE]))
     c, s = np.float32(math.cos(angle)), np.float32(math.sin(angle))
@@ -209,7 +237,7 @@ def _occluder(x, y, p, colours, out):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _compose(kind, normal, albedo, p, colours, waves, image):  # type: ignore[no-untyped-def]
+def _compose(kind: Ints, normal: F32, albedo: F32, p: F32, colours: F32, waves: F32, image: F32) -> None:
     """Light every sample, or show background or occluder; average into image [size, size, 3] (linear light)."""
     size = image.shape[0]
     side = SAMPLES * size
@@ -234,7 +262,7 @@ def _compose(kind, normal, albedo, p, colours, waves, image):  # type: ignore[no
 
 
 @njit(nogil=True)
-def _grain(seed, x, y, j):  # type: ignore[no-untyped-def]
+def _grain(seed: int, x: int, y: int, j: int) -> Scalar:
     """Camera noise of unit variance at a pixel and channel: a hash summed like four dice."""
     h = np.uint64(seed) * np.uint64(2654435761) + np.uint64(x * 1640531513 + y * 97531 + j * 7919)
     h &= np.uint64(0xFFFFFFFF)
@@ -247,7 +275,7 @@ def _grain(seed, x, y, j):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _blur(source, sigma, target, along_x):  # type: ignore[no-untyped-def]
+def _blur(source: F32, sigma: Scalar, target: F32, along_x: bool) -> None:
     """One pass of a Gaussian, edges repeated."""
     size, reach = source.shape[0], int(3.0 * sigma) + 1
     taps = np.empty(reach + 1, np.float32)
@@ -268,7 +296,7 @@ def _blur(source, sigma, target, along_x):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True)
-def _develop(image, p, spare, out):  # type: ignore[no-untyped-def]
+def _develop(image: F32, p: F32, spare: F32, out: Bytes) -> None:
     """Lens blur, tone curve, camera noise; linear [size, size, 3] -> uint8 [3, size, size]."""
     size = image.shape[0]
     sigma = float(p[BLUR]) * size / 64.0
