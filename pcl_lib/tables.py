@@ -35,6 +35,7 @@ MAIN_COLUMNS = {
 }
 FEATURE_ORDER = ("general", "face", "pose")
 CONSTANT = "constant answer"
+HEADLINES = ("main", "disentanglement")  # the tables whose numbers go into summary.json
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ def main_table(rows: pd.DataFrame) -> pd.DataFrame:
     """
     _need(rows, "feature", "task", "metric", "value")
     rows = rows[~rows["feature"].isin(("face", "pose"))]
+    context = _context(rows)
     methods = list(rows["method"].unique())
     columns: dict[str, Any] = {"method": methods}
     for column, (task, metric, better) in MAIN_COLUMNS.items():
@@ -120,7 +122,7 @@ def main_table(rows: pd.DataFrame) -> pd.DataFrame:
         digits = 2 if "MAE" in metric else 3
         columns[column] = [_cell(part[part["method"] == m], gap, better, digits) for m in methods]
     table = pd.DataFrame(columns)
-    table.attrs["context"] = _context(rows)
+    table.attrs["context"] = context
     return table
 
 
@@ -132,6 +134,7 @@ def disentanglement_table(rows: pd.DataFrame) -> pd.DataFrame:
     feature. Raises as `main_table`.
     """
     _need(rows, "feature", "factor", "metric", "value", "chance")
+    context = _context(rows)
     pairs = [
         (method, feature)
         for method in rows["method"].unique()
@@ -149,7 +152,7 @@ def disentanglement_table(rows: pd.DataFrame) -> pd.DataFrame:
         ]
         columns[f"{factor} {metric}"] = [*cells, Cell(float(part["chance"].mean()))]
     table = pd.DataFrame(columns)
-    table.attrs["context"] = _context(rows)
+    table.attrs["context"] = context
     return table
 
 
@@ -185,7 +188,7 @@ def _context(rows: pd.DataFrame) -> dict[str, str]:
     for name in ("preset", "data", "protocol"):
         if rows[name].nunique() > 1:
             found = ", ".join(map(str, rows[name].unique()))
-            raise BadInput(f"the rows of one table come from several {name}s ({found}): make a table of each")
+            raise BadInput(f"the rows of one table differ in {name} ({found}): make a table of each")
     names = [name for name in CONTEXT if name not in ("method", "seed")]
     said = {name: " / ".join(map(str, rows[name].unique())) for name in names}
     what = "task" if "task" in rows else "factor"
@@ -256,6 +259,23 @@ def _plain(frame: pd.DataFrame, context: Mapping[str, str]) -> pd.DataFrame:
     if any(gaps):
         columns["missing"] = ["; ".join(gap) for gap in gaps]
     return pd.DataFrame(columns | {name: [text] * len(frame) for name, text in context.items()})
+
+
+def headline(path: Path) -> dict[str, dict[str, float]]:
+    """The values of a CSV of `write_table`, by row ("pcl", "pcl, pose") and column; empty where there is no file."""
+    if not path.is_file():
+        return {}
+    table = pd.read_csv(path)
+    names = [name for name in ("method", "feature") if name in table]
+    beside = (*CONTEXT, "n", "seeds")
+    numbers = [str(name) for name in table.select_dtypes("number") if name not in beside]
+    values = [name for name in numbers if not name.endswith((" low", " high", " std"))]
+    return {
+        ", ".join(str(row[name]) for name in names): {
+            name: float(row[name]) for name in values if pd.notna(row[name])
+        }
+        for _, row in table.iterrows()
+    }
 
 
 def to_markdown(frame: pd.DataFrame, caption: str) -> str:
