@@ -8,20 +8,61 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
 from pcl_lib import disentangle, linear, probes, tables
-from pcl_lib.data import PreparedFaces
+from pcl_lib.data import PreparedFaces, resize_images
 from pcl_lib.errors import BadInput
-from pcl_lib.probes import Features, expression_codes
+from pcl_lib.labels import identity_codes
+from pcl_lib.models import PCL
+from pcl_lib.probes import FEATURES, Features, expression_codes
 from pcl_lib.reproduce import Setup, trained
 from pcl_lib.tasks import labelled, plan
 
 METHODS = ("random", "simclr", "pcl")
 PIXELS = "raw pixels"
 REFERENCE = Path(__file__).with_name("reference_results.csv")
+
+
+@dataclass(frozen=True)
+class Swaps:
+    """Donors and swapped reconstructions: faces [R, 3, S, S], poses [C, 3, S, S], pictures [R, C, 3, S, S].
+
+    labels: the true yaw of each pose donor, "" where it is not known.
+    """
+
+    faces: Tensor
+    poses: Tensor
+    pictures: Tensor
+    labels: list[str]
+
+
+class SizedFaces:
+    """A prepared set seen at another image size: the encoder's branches and the decoder fit the trained size alone."""
+
+    def __init__(self, faces: PreparedFaces, size: int) -> None:
+        self._faces, self.image_size = faces, size
+
+    def __len__(self) -> int:
+        return len(self._faces)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._faces, name)
+
+    def images(self, rows: Any) -> Tensor:
+        """As `PreparedFaces.images`, resized."""
+        return resize_images(self._faces.images(rows), self.image_size)
+
+
+def sized(setup: Setup) -> Any:
+    """The run's faces at the size its models are trained at."""
+    size = setup.preset.model.image_size
+    return setup.faces if setup.faces.image_size == size else SizedFaces(setup.faces, size)
 
 
 @dataclass(frozen=True)
@@ -37,10 +78,11 @@ def encode(setup: Setup, methods: Sequence[str] = METHODS) -> dict[str, Encoded]
 
     Raises as `reproduce.trained` and `probes.extract`.
     """
-    encoded = {PIXELS: Encoded(probes.extract(probes.RawPixels(), setup.faces), "32-true")}
+    faces = sized(setup)
+    encoded = {PIXELS: Encoded(probes.extract(probes.RawPixels(), faces), "32-true")}
     for method in methods:
         run = trained(setup, method)
-        found = probes.extract(run.model, setup.faces)
+        found = probes.extract(run.model, faces)
         meant = {name: getattr(found, name) for name in run.method.features}
         encoded[method] = Encoded(Features(**meant), run.precision)
     return encoded
@@ -63,18 +105,26 @@ def probe_rows(setup: Setup, encoded: Mapping[str, Encoded]) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
+def readability(model: Any, faces: Any, seed: int, features: Sequence[str] = FEATURES) -> pd.DataFrame:
+    """`disentangle.readability`; empty, and a printed sentence, where the set has no labels to read.
+
+    model: a model, or the `Features` of all images. Raises BadInput where a feature is NaN or infinite.
+    """
+    found = model if isinstance(model, Features) else probes.extract(model, faces)
+    try:  # the features are finite by now, so what can fail is a want of labels
+        return disentangle.readability(found, faces, seed, features=features)
+    except BadInput as error:
+        print(error)
+        return pd.DataFrame()
+
+
 def readability_rows(setup: Setup, encoded: Mapping[str, Encoded]) -> pd.DataFrame:
-    """`disentangle.readability` of each method but raw pixels; empty, and a printed sentence, without labels."""
-    parts = []
-    for method, own in encoded.items():
-        if method == PIXELS:
-            continue
-        try:  # the features are finite by now, so what can fail is a want of labels
-            rows = disentangle.readability(own.features, setup.faces, setup.seed)
-        except BadInput as error:
-            print(error)
-            return pd.DataFrame()
-        parts.append(rows.assign(method=method, precision=own.precision))
+    """`readability` of each method but raw pixels."""
+    learnt = {method: own for method, own in encoded.items() if method != PIXELS}
+    parts = [
+        readability(own.features, setup.faces, setup.seed).assign(method=method, precision=own.precision)
+        for method, own in learnt.items()
+    ]
     return pd.concat(parts, ignore_index=True)
 
 
@@ -86,8 +136,45 @@ def swap_rows(setup: Setup) -> pd.DataFrame:
     if not known:
         return pd.DataFrame()
     run = trained(setup, "pcl")
-    rows = disentangle.swap_report(run.model, setup.faces, seed=setup.seed, factors=known)
+    rows = disentangle.swap_report(run.model, sized(setup), seed=setup.seed, factors=known)
     return rows.assign(method="pcl", precision=run.precision)
+
+
+def donors(faces: PreparedFaces, count: tuple[int, int] = (5, 7)) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of test images to swap: face donors (different people, the most frontal), pose donors (sorted by yaw).
+
+    count: how many of each, at most. Where yaw is not known, both are spread over the split. A set without test
+    images gives training images, and that is said.
+    """
+    rows = faces.split("test")
+    if not len(rows):
+        print(f"{faces.name} has no test images: these are training images.")
+        rows = faces.split("train")
+    table = faces.table.iloc[rows].assign(code=identity_codes(faces.table)[rows])
+    turned = table.dropna(subset=["yaw"]).sort_values("yaw") if "yaw" in table else table
+    if len(turned) < sum(count):
+        turned = table
+    frontal = turned.iloc[turned["yaw"].abs().argsort()] if "yaw" in turned else turned
+    face_rows = frontal.drop_duplicates("code").index.to_numpy()[: count[0]]
+    others = turned[~turned["code"].isin(table.loc[face_rows, "code"])]
+    others = others if len(others) >= count[1] else turned
+    spread = np.linspace(0.02, 0.98, min(count[1], len(others))) * (len(others) - 1)
+    return face_rows, others.index.to_numpy()[spread.round().astype(int)]
+
+
+def swap(model: PCL, faces: PreparedFaces, face_rows: np.ndarray, pose_rows: np.ndarray) -> Swaps:
+    """Every face of `face_rows` in every pose of `pose_rows`: decode(face, pose)."""
+    device = next(model.parameters()).device
+    shown = [
+        resize_images(faces.images(rows), model.image_size).to(device) for rows in (face_rows, pose_rows)
+    ]
+    with torch.inference_mode():
+        face, pose = model.features(shown[0]).face, model.features(shown[1]).pose
+        r, c = len(face), len(pose)
+        pictures = model.decode(face.repeat_interleave(c, 0), pose.repeat(r, 1)).unflatten(0, (r, c))
+    yaw = faces.table["yaw"].iloc[pose_rows] if "yaw" in faces.table else pd.Series(np.nan, range(c))
+    labels = ["" if np.isnan(degrees) else f"yaw {degrees:+.0f}°" for degrees in yaw]
+    return Swaps(shown[0], shown[1], pictures, labels)
 
 
 MAKERS: dict[str, Callable[[Setup], pd.DataFrame]] = {
