@@ -6,6 +6,7 @@ in `METHODS`; the loop of `pretrain.fit` does the rest.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -120,23 +121,42 @@ class PCLMethod(Method):
 
 
 class SimCLR(Method):
-    """SimCLR on the same trunk: the general feature through one projector (Chen et al. 2020)."""
+    """SimCLR on the same trunk: the general feature through one projector (Chen et al. 2020).
+
+    Its batch is the sum of PCL's three, so that both see the same number of images in an iteration.
+    """
 
     features = ("general",)
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
-        self.tasks = (Task("simclr", preset.train.face_batch, self.contrast),)
+        train = preset.train
+        self.view = preset.simclr_view
+        batch = train.pdd_batch + train.face_batch + train.pose_batch
+        self.tasks = (Task("simclr", batch, self.contrast),)
         self.weights = {"simclr": 1.0}
 
     def contrast(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """InfoNCE of two random resized crops, all other views as negatives."""
-        z = model.face_projector(model.general_feature(views(images, self.preset.simclr_view, generator, 2)))
+        z = model.face_projector(model.general_feature(views(images, self.view, generator, 2)))
         logits = losses.plain_logits(z, self.preset.loss.temperature)
         return {"simclr": losses.info_nce(logits), "simclr_accuracy": _accuracy(logits)}
 
 
-METHODS: dict[str, type[Method]] = {"pcl": PCLMethod, "simclr": SimCLR, "random": Method}
+class SimCLRNoFlip(SimCLR):
+    """SimCLR without flips in its views: the control for pose, which a flip teaches to ignore."""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__(preset)
+        self.view = dataclasses.replace(preset.simclr_view, flip=0.0)
+
+
+METHODS: dict[str, type[Method]] = {
+    "pcl": PCLMethod,
+    "simclr": SimCLR,
+    "simclr_noflip": SimCLRNoFlip,
+    "random": Method,
+}
 
 
 def build(name: str, preset: Preset) -> Method:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import typing
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from pcl_lib.errors import BadInput
@@ -33,7 +33,7 @@ class ModelPreset:
     image_size: int = 64  # pixels, of training and of the decoder's output
     projector_hidden: int = 2048
     projector_out: int = 512
-    norm: str = "none"  # "none" as in the paper, or "group" after every encoder convolution
+    norm: str = "none"  # "none" as in the paper; "group" or "batch" after every encoder convolution
     pose_dim: int = 0  # 0: the whole branch as in the paper; else a linear bottleneck of that size
 
 
@@ -58,6 +58,9 @@ class ViewPreset:
 PAPER_FACE_VIEW = ViewPreset()
 PAPER_POSE_VIEW = ViewPreset(crop="none")
 SIMCLR_VIEW = ViewPreset(crop="resized", flip=0.5, blur=0.5, gradient=0.0)
+# For runs of minutes on some thousand images (README, "What differs"): easier crops, less blur and gradient.
+FEW_IMAGES_FACE_VIEW = ViewPreset(crop="resized", crop_scale=(0.3, 1.0), blur=0.5, gradient=0.2)
+FEW_IMAGES_POSE_VIEW = ViewPreset(crop="none", blur=0.5, gradient=0.2)
 
 
 @dataclass(frozen=True)
@@ -124,15 +127,21 @@ PRESETS: dict[str, Preset] = {
     ),
     "cpu": Preset(
         name="cpu",
-        model=ModelPreset(width=0.25, projector_hidden=256, projector_out=128),
+        faces=FacesPreset(size=48),
+        model=ModelPreset(width=0.25, image_size=48, projector_hidden=256, projector_out=128, norm="group"),
+        face_view=FEW_IMAGES_FACE_VIEW,
+        pose_view=FEW_IMAGES_POSE_VIEW,
+        simclr_view=replace(SIMCLR_VIEW, crop_scale=(0.3, 1.0)),
+        loss=LossPreset(temperature=0.1, noise=0.1),
         train=TrainPreset(
-            epochs=30,
+            epochs=16,
             frames_per_identity=10,
-            pdd_batch=64,
+            pdd_batch=32,
             face_batch=64,
-            pose_batch=32,
+            pose_batch=16,
             pose_negatives=4,
-            lr=2e-3,
+            lr=5e-4,
+            weight_decay=1e-6,
             precision="32-true",  # bf16 is slower at this width
             checkpoint_every=1,
         ),

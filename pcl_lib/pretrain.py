@@ -103,7 +103,8 @@ class _Trainer:
 
     def _open_data(self, faces: data.PreparedFaces) -> None:
         rows = faces.split("train")
-        batch = max(task.batch for task in self.method.tasks)
+        train = self.preset.train  # the same number of iterations for every method
+        batch = max(train.pdd_batch, train.face_batch, train.pose_batch)
         self.index = data.identity_index(faces.table, rows)
         self.steps = len(self._epoch_rows(np.random.default_rng(0))) // batch
         if self.steps == 0:

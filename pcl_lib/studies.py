@@ -24,7 +24,7 @@ from pcl_lib.probes import FEATURES, Features, expression_codes
 from pcl_lib.reproduce import Setup, trained
 from pcl_lib.tasks import labelled, plan
 
-METHODS = ("random", "simclr", "pcl")
+METHODS = ("random", "simclr", "simclr_noflip", "pcl")
 PIXELS = "raw pixels"
 REFERENCE = Path(__file__).with_name("reference_results.csv")
 

@@ -27,7 +27,9 @@ def convolution(inputs: int, outputs: int, norm: str, stride: int = 1, kernel: i
         return nn.Sequential(layer, nn.LeakyReLU(SLOPE))
     if norm == "group":
         return nn.Sequential(layer, nn.GroupNorm(outputs // 8, outputs), nn.LeakyReLU(SLOPE))
-    raise BadInput(f"unknown model.norm '{norm}': choose none or group")
+    if norm == "batch":
+        return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.LeakyReLU(SLOPE))
+    raise BadInput(f"unknown model.norm '{norm}': choose none, group or batch")
 
 
 class ChannelAttention(nn.Module):
