@@ -25,7 +25,13 @@ from pcl_lib.labels import EXPRESSION_NAMES
 from pcl_lib.tables import CONSTANT
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-METHOD_COLOURS = {"pcl": COLOURS[0], "simclr": COLOURS[1], "random": COLOURS[2], "raw pixels": COLOURS[4]}
+METHOD_COLOURS = {
+    "pcl": COLOURS[0],
+    "simclr": COLOURS[1],
+    "simclr_noflip": COLOURS[3],
+    "random": COLOURS[2],
+    "raw pixels": COLOURS[4],
+}
 MARKERS = "osD^vP*X"
 DPI = 100
 OTHERS = "others"  # what a colouring names no colour for

@@ -132,7 +132,8 @@ def swap_rows(setup: Setup) -> pd.DataFrame:
     """`disentangle.swap_report` of PCL; empty, and printed sentences, where no factor that swaps show is labelled."""
     notes: list[str] = []
     known = [f for f in disentangle.SWAP_FACTORS if labelled(setup.faces, [f], f"Swaps by {f}", notes)]
-    print(*notes, sep="\n")
+    for sentence in notes:
+        print(sentence)
     if not known:
         return pd.DataFrame()
     run = trained(setup, "pcl")
@@ -206,6 +207,19 @@ def save(setup: Setup, name: str, found: pd.DataFrame) -> pd.DataFrame:
         print(f"{name}: nothing to save, {setup.faces.name} lacks the labels.")
         return found
     return tables.save_rows(found, setup, name)
+
+
+def compare(values: Mapping[str, float], chance: float = 0.0, margin: float = 0.05) -> str:
+    """Say which of two named values is larger, in words, if by `margin`, and above chance by that much.
+
+    "pose", say, or "neither" (both near chance or below) or "both alike". margin is a reader's rule of thumb, no test.
+    """
+    (first, a), (second, b) = values.items()
+    if max(a, b) < chance + margin:
+        return "neither"
+    if abs(a - b) < margin:
+        return "both alike"
+    return first if a > b else second
 
 
 def read_pose(faces: PreparedFaces, x: Features) -> tuple[np.ndarray, np.ndarray] | None:
