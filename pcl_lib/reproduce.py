@@ -40,7 +40,7 @@ KERNEL = "python3"
 STAMP = "pcl_kit"  # the metadata of an executed copy that finished
 # Seconds for a cell and for a whole notebook: several times what a preset needs, so that only a hang meets them.
 LIMITS = {"smoke": (600.0, 1200.0), "cpu": (3600.0, 7200.0), "gpu": (7200.0, 14400.0)}
-NO_LIMITS = (math.inf, math.inf)  # the paper preset trains for as long as it takes
+NO_LIMITS = (math.inf, math.inf)  # paper: as long as it takes
 
 
 @dataclass(frozen=True)
@@ -283,11 +283,27 @@ def read_stamp(copy: Path) -> dict[str, Any]:
     return dict(stamp)
 
 
-def _write_stamp(copy: Path, mark: str, seconds: float) -> None:
+def _run_if_needed(
+    path: Path, setup: Setup, data: str, latest: float, limits: tuple[float, float]
+) -> dict[str, Any]:
+    """Run a notebook that did not finish as it is now, or not after `latest`; returns the stamp of its copy."""
+    copy, mark = setup.out / "notebooks" / path.name, fingerprint(path, setup.out)
+    stamp = read_stamp(copy)
+    if stamp.get("fingerprint") == mark and stamp["finished"] >= latest:
+        print(f"finished before ({stamp['seconds']:.0f} s)")
+        return stamp
+    try:
+        seconds = run_notebook(path, setup, data, limits)
+    except BadInput:
+        print("failed")
+        raise
     notebook = nbformat.read(copy, as_version=4)
-    notebook.metadata[STAMP] = {"fingerprint": mark, "seconds": round(seconds, 1), "finished": time.time()}
+    stamp = {"fingerprint": mark, "seconds": round(seconds, 1), "finished": time.time()}
+    notebook.metadata[STAMP] = stamp
     with replace_atomically(copy) as temporary:
         nbformat.write(notebook, str(temporary))
+    print(f"{seconds:.0f} s")
+    return stamp
 
 
 def reproduce(
@@ -315,18 +331,10 @@ def reproduce(
     setup = open_run(preset, data, Path(out).resolve(), seed)
     latest = 0.0
     for number, path in enumerate(found, 1):
-        copy = setup.out / "notebooks" / path.name
-        stamp = read_stamp(copy)
+        stamp = read_stamp(setup.out / "notebooks" / path.name)
         if path in wanted:
             print(f"[{number}/{len(found)}] {path.stem} ...", end=" ", flush=True)
-            mark = fingerprint(path, setup.out)
-            if stamp.get("fingerprint") == mark and stamp["finished"] >= latest:
-                print(f"finished before ({stamp['seconds']:.0f} s)")
-            else:
-                seconds = run_notebook(path, setup, data, limits or LIMITS.get(preset, NO_LIMITS))
-                _write_stamp(copy, mark, seconds)
-                stamp = read_stamp(copy)
-                print(f"{seconds:.0f} s")
+            stamp = _run_if_needed(path, setup, data, latest, limits or LIMITS.get(preset, NO_LIMITS))
         latest = max(latest, stamp.get("finished", 0.0))
     summary = summarise_run(setup)
     write_json(setup.out / "summary.json", summary)
@@ -337,9 +345,7 @@ def summarise_run(setup: Setup) -> dict[str, Any]:
     """Settings, times and headline numbers of a run folder, all read from its files."""
     notebooks = {copy.stem: read_stamp(copy) for copy in sorted((setup.out / "notebooks").glob("*.ipynb"))}
     seconds = {name: stamp["seconds"] for name, stamp in notebooks.items() if stamp}
-    notes = {
-        path.stem: checkpoint_notes(path) for path in sorted(setup.out.glob("checkpoints/*.safetensors"))
-    }
+    weights = sorted((setup.out / "checkpoints").glob("*.safetensors"))
     headline = {name: tables.headline(setup.out / "tables" / f"{name}.csv") for name in tables.HEADLINES}
     return {
         "preset": setup.preset.name,
@@ -350,7 +356,7 @@ def summarise_run(setup: Setup) -> dict[str, Any]:
         "commit": commit(),
         "seconds": round(sum(seconds.values()), 1),
         "seconds_by_notebook": seconds,
-        "training_seconds": {method: note["seconds"] for method, note in notes.items()},
+        "training_seconds": {path.stem: checkpoint_notes(path)["seconds"] for path in weights},
         "headline": {name: values for name, values in headline.items() if values},
         "absent": [f"tables/{name}.csv" for name, values in headline.items() if not values],
     }
