@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,13 @@ def make_folder(path: Path) -> Path:
     with readable_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
+
+
+def check_writable(folder: Path) -> None:
+    """Make `folder` and try a file in it, so that hours of work do not end at a closed door. Raises BadInput."""
+    make_folder(folder)
+    with readable_errors(folder):
+        tempfile.TemporaryFile(dir=folder).close()
 
 
 @contextmanager

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from pcl_lib import data, methods, presets
 from pcl_lib.errors import BadInput, exit_cleanly
-from pcl_lib.files import make_folder, replace_atomically
+from pcl_lib.files import check_writable, replace_atomically
 from pcl_lib.models import PCL, save_checkpoint
 from pcl_lib.presets import Preset
 
@@ -68,7 +68,8 @@ def fit(
         while trainer.epoch < trainer.epochs:
             bar.set_postfix({k: f"{v:.3f}" for k, v in trainer.run_epoch().items()})
             bar.update()
-    trainer.save()
+    if not trainer.epochs:
+        trainer.save()
     history = pd.DataFrame(trainer.history)
     return Run(trainer.model.eval(), trainer.method, history, trainer.out, trainer.seconds, trainer.precision)
 
@@ -149,7 +150,7 @@ class _Trainer:
                 values |= {name: value.detach() for name, value in parts.items()}
             logged.append(torch.stack([value.float() for value in values.values()]))
         means = self._close_epoch(list(values), torch.stack(logged), time.perf_counter() - start)
-        if self.epoch % self.preset.train.checkpoint_every == 0:
+        if self.epoch % self.preset.train.checkpoint_every == 0 or self.epoch == self.epochs:
             self.save()
         return means
 
@@ -164,8 +165,8 @@ class _Trainer:
                 else "nothing"
             )
             raise BadInput(
-                f"loss '{names[column]}' of {self.name} became {losses[step, column]} at epoch {self.epoch}, iteration "
-                f"{step}: lower train.lr or set train.precision to 32-true; kept: {kept}"
+                f"loss '{names[column]}' of {self.name} became {losses[step, column]} in epoch {self.epoch + 1}, "
+                f"iteration {step + 1}: lower train.lr or set train.precision to 32-true; kept: {kept}"
             )
         means = dict(zip(names, losses.mean(0).tolist(), strict=True))
         weights = {f"{name}_weight": value for name, value in self.method.weights.items()}
@@ -188,7 +189,6 @@ class _Trainer:
     def save(self) -> None:
         """Write log, weights and training state; each replaces the one before atomically."""
         if self.fabric.is_global_zero:
-            make_folder(self.out)
             with replace_atomically(self.out / "logs" / f"{self.name}.csv") as path:
                 pd.DataFrame(self.history).to_csv(path, index=False)
             notes = {"method": self.name, "preset": self.preset.name, "seed": self.seed}
@@ -203,16 +203,19 @@ class _Trainer:
     def resume(self) -> None:
         """Go on from the training state in `out`, if there is one of these very settings."""
         if not self._state.is_file():
+            check_writable(self._state.parent)
             return
         try:
-            state: dict[str, Any] = torch.load(
-                self._state, map_location=self.fabric.device, weights_only=True
-            )
+            state: Any = torch.load(self._state, map_location=self.fabric.device, weights_only=True)
         except Exception as error:
             raise BadInput(
-                f"{self._state} cannot be read ({error}): delete it to train from the start"
-            ) from None
-        differ = list(_differences(state.get("settings", {}), self.settings))
+                f"{self._state} cannot be read ({type(error).__name__}): delete it to train from the start"
+            ) from error
+        if not isinstance(state, dict) or "settings" not in state:
+            raise BadInput(
+                f"{self._state} is not a training state of this kit: choose another --out, or delete it"
+            )
+        differ = list(_differences(state["settings"], self.settings))
         if differ:
             raise BadInput(
                 f"{self._state} is of a run with other settings ({'; '.join(differ[:4])}): choose another --out, or "

@@ -6,12 +6,13 @@ import errno
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
 from pcl_lib.errors import BadInput, exit_cleanly
-from pcl_lib.files import make_folder, readable_errors, replace_atomically
+from pcl_lib.files import check_writable, make_folder, readable_errors, replace_atomically
 
 
 def listing(folder: Path) -> list[str]:
@@ -81,6 +82,18 @@ def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
         make_folder(tmp_path / "file" / "below")
     with pytest.raises(BadInput, match="a file of that name is in the way"):
         make_folder(tmp_path / "file")
+
+
+def test_a_closed_door_is_found_before_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_writable(tmp_path / "new" / "er")
+    assert listing(tmp_path / "new" / "er") == []
+
+    def refuse(**_: object) -> None:  # root may write anywhere, so the refusal is acted
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(BadInput, match="no permission to write there: choose another folder"):
+        check_writable(tmp_path)
 
 
 def test_bad_input_is_a_sentence_and_exit_code_two(capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,6 +189,15 @@ def test_tasks_take_the_batches_of_the_preset_and_repeat_with_their_generator() 
     assert torch.equal(state, torch.get_rng_state())
 
 
+def test_simclr_sees_as_many_images_as_pcl_and_its_control_never_flips() -> None:
+    preset = preset_of(**{"train.pdd_batch": 5})
+    for name, share in (("simclr", 0.5), ("simclr_noflip", 0.0)):
+        method = methods.build(name, preset)
+        assert isinstance(method, methods.SimCLR)
+        assert [task.batch for task in method.tasks] == [5 + 4 + 3]
+        assert method.view == replace(preset.simclr_view, flip=share)
+
+
 def epochs(*pairs: tuple[float, float]) -> list[dict[str, float]]:
     return [{"face": face, "pose": pose, "pdd": 1.0, "epoch": n} for n, (face, pose) in enumerate(pairs)]
 

@@ -113,15 +113,24 @@ def test_decoder_sees_only_the_direction_of_the_sum() -> None:
     assert one.abs().max() <= 1
 
 
-def test_narrow_pose_feature_and_group_norm() -> None:
-    narrow = PCL(replace(TINY, pose_dim=5, norm="group")).eval()
+def test_narrow_pose_feature() -> None:
+    narrow = PCL(replace(TINY, pose_dim=5)).eval()
     with torch.no_grad():
         out = narrow.features(images(3, 32))
         assert out.pose.shape == (3, 5) and out.face.shape == (3, 64)
         assert narrow.decode(out.face, out.pose).shape == (3, 3, 32, 32)
         assert narrow.pose_projector(out.pose).shape == (3, 8)
-    assert any(isinstance(part, nn.GroupNorm) for part in narrow.modules())
-    assert not any(isinstance(part, nn.GroupNorm) for part in PCL(TINY).modules())
+
+
+@pytest.mark.parametrize(("norm", "kind"), [("group", nn.GroupNorm), ("batch", nn.BatchNorm2d)])
+def test_normalisation_follows_every_convolution_of_the_encoder(norm: str, kind: type[nn.Module]) -> None:
+    plain, normed = PCL(TINY).encoder, PCL(replace(TINY, norm=norm)).encoder
+    assert not any(isinstance(part, nn.GroupNorm | nn.BatchNorm2d) for part in plain.modules())
+    wide = [part for part in normed.modules() if isinstance(part, nn.Conv2d) and part.kernel_size != (1, 1)]
+    assert sum(isinstance(part, kind) for part in normed.modules()) == len(wide) == 18
+    with torch.no_grad():
+        general = normed(images(4, 32))[0]
+    assert general.isfinite().all()
     with pytest.raises(BadInput, match=r"unknown model.norm 'layer'"):
         PCL(replace(TINY, norm="layer"))
 

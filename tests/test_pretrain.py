@@ -1,0 +1,421 @@
+"""pcl_lib.pretrain: it learns, a resumed run is the uninterrupted one bit for bit, and refusals are one sentence."""
+
+from __future__ import annotations
+
+import errno
+import math
+import multiprocessing
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor
+
+from pcl_lib import data, methods, presets, pretrain
+from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.models import PCL, checkpoint_notes, load_checkpoint
+from pcl_lib.presets import PRESETS, Preset
+
+FORK = multiprocessing.get_context("fork")  # a process without a second import of torch
+forks = pytest.mark.skipif(torch.cuda.is_available(), reason="a process that uses CUDA cannot be forked")
+SETTINGS: dict[str, Any] = {  # 96 training images of 48 identities, 16 pixels: three iterations an epoch
+    "model.image_size": 16,
+    "model.projector_hidden": 16,
+    "model.projector_out": 8,
+    "train.frames_per_identity": 1,
+    "train.pose_negatives": 2,
+    "train.epochs": 4,
+    "train.checkpoint_every": 1,
+}
+
+
+def tiny(**changes: Any) -> Preset:
+    return presets.override(
+        PRESETS["smoke"], SETTINGS | {key.replace("__", "."): v for key, v in changes.items()}
+    )
+
+
+def fit(faces: data.PreparedFaces, out: Path, method: str = "pcl", **changes: Any) -> pretrain.Run:
+    return pretrain.fit(method, preset=tiny(**changes), faces=faces, out=out, seed=3, progress=False)
+
+
+def command(faces: data.PreparedFaces, out: Path) -> list[str]:
+    settings = [item for key, value in SETTINGS.items() for item in ("--set", f"{key}={value}")]
+    place = ["--preset", "smoke", "--data", str(faces.folder), "--out", str(out), "--seed", "3"]
+    return ["pretrain", *place, *settings]
+
+
+def assert_equal_weights(one: torch.nn.Module, two: torch.nn.Module) -> None:
+    ours, theirs = one.state_dict(), two.state_dict()
+    assert ours.keys() == theirs.keys()
+    assert [key for key in ours if not torch.equal(ours[key].cpu(), theirs[key].cpu())] == []
+
+
+@pytest.fixture(scope="module")
+def whole(blobs: data.PreparedFaces, tmp_path_factory: pytest.TempPathFactory) -> pretrain.Run:
+    """The uninterrupted run of four epochs."""
+    return fit(blobs, tmp_path_factory.mktemp("whole"))
+
+
+def without_clock(history: pd.DataFrame) -> pd.DataFrame:
+    return history.drop(columns="seconds")
+
+
+def test_losses_fall_below_what_a_collapsed_model_gives(blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    """With all features alike, InfoNCE is the logarithm of the number of candidates, whatever the temperature."""
+    view = presets.to_dict(PRESETS["cpu"].face_view) | {
+        "jitter": 0.0,
+        "grey": 0.0,
+    }  # colours tell the blobs apart
+    gentle = {"model__norm": "group", "loss__temperature": 0.2, "loss__noise": 0.1, "loss__mixing": 0.0}
+    gentle |= {"face_view": view, "simclr_view": view, "train__weight_decay": 1e-6, "train__lr": 1e-3}
+    gentle |= {"train__frames_per_identity": 2}
+    history = fit(blobs, tmp_path, train__epochs=12, **gentle).history
+    first, last = history.iloc[0], history.iloc[-1]
+    assert last["reconstruction"] < 0.5 * first["reconstruction"]
+    assert last["face"] < math.log(31) - 0.2 and last["pose"] < math.log(3) - 0.3
+    simclr = fit(blobs, tmp_path, "simclr", train__epochs=6, **gentle).history["simclr"]
+    assert simclr.iloc[-1] < math.log(71) - 0.3
+
+
+def test_run_folder_and_history(whole: pretrain.Run) -> None:
+    saved = sorted(str(path.relative_to(whole.folder)) for path in whole.folder.rglob("*") if path.is_file())
+    assert saved == ["checkpoints/pcl.safetensors", "checkpoints/pcl.state", "logs/pcl.csv"]
+    log = pd.read_csv(whole.folder / "logs" / "pcl.csv")
+    pd.testing.assert_frame_equal(log, whole.history, check_exact=False, rtol=1e-12)
+    assert log["epoch"].tolist() == [1, 2, 3, 4]
+    assert log["iterations"].tolist() == [3, 6, 9, 12]  # 48 identities in batches of 16
+    assert log["images"].tolist() == [3 * n * (16 + 16 + 4) for n in (1, 2, 3, 4)]
+    weights = log[["face_weight", "pose_weight"]]
+    assert (weights.iloc[:2] == 1).all(axis=None) and (weights.iloc[2:] != 1).all(axis=None)
+    np.testing.assert_allclose(weights.sum(axis=1), 2)
+    assert not whole.model.training
+    assert_equal_weights(load_checkpoint(whole.folder / "checkpoints" / "pcl.safetensors"), whole.model)
+    notes = checkpoint_notes(whole.folder / "checkpoints" / "pcl.safetensors")
+    assert (notes["method"], notes["preset"], notes["seed"], notes["epoch"]) == ("pcl", "smoke", 3, 4)
+
+
+def test_learning_rate_is_a_cosine_over_all_iterations(blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    """Adam's first step moves each weight by lr, whatever its gradient: the optimiser's own lr is read instead."""
+    seen: list[float] = []
+
+    class Watched(methods.SimCLR):
+        def contrast(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+            seen.append(trainer.optimizer.param_groups[0]["lr"])
+            return super().contrast(model, images, generator)
+
+    preset = tiny()
+    trainer = pretrain._Trainer("simclr", preset, blobs, tmp_path, 0, pretrain.start_fabric(preset))
+    trainer.method = Watched(preset)
+    for _ in range(4):
+        trainer.run_epoch()
+    wanted = [preset.train.lr * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)]
+    assert seen == pytest.approx(wanted)
+
+
+def test_batches_draw_one_frame_an_identity(blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    preset = tiny()
+    trainer = pretrain._Trainer("pcl", preset, blobs, tmp_path, 0, pretrain.start_fabric(preset))
+    everything = blobs.images(blobs.split("train")).flatten(1)
+    drawn = {}
+    for number, task in enumerate(trainer.method.tasks[:2]):
+        batches = list(trainer._batches(task, number))
+        assert [batch.shape for batch in batches] == [(16, 3, 16, 16)] * 3
+        rows = (torch.cat(batches).flatten(1)[:, None] == everything).all(2).int().argmax(1).numpy()
+        assert sorted(rows // 2) == list(range(48))  # two images an identity: each identity once
+        drawn[task.name] = rows
+    assert (drawn["pdd"] != drawn["face"]).any()  # each task has batches of its own
+
+
+def test_resumed_at_any_epoch_is_the_uninterrupted_run(
+    whole: pretrain.Run, blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three interruptions, before the weights move, as they begin to, and after the last epoch."""
+    run_epoch, trained = pretrain._Trainer.run_epoch, []
+
+    def one_epoch(self: pretrain._Trainer) -> dict[str, float]:
+        if trained and trained[-1] != self.epoch:
+            raise KeyboardInterrupt
+        losses = run_epoch(self)
+        trained.append(self.epoch)
+        if self.epoch in (1, 3):
+            raise KeyboardInterrupt
+        return losses
+
+    monkeypatch.setattr(pretrain._Trainer, "run_epoch", one_epoch)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            fit(blobs, tmp_path)
+    monkeypatch.setattr(pretrain._Trainer, "run_epoch", run_epoch)
+    resumed = fit(blobs, tmp_path)
+    assert trained == [1, 2, 3]
+    assert_equal_weights(resumed.model, whole.model)
+    pd.testing.assert_frame_equal(
+        without_clock(resumed.history), without_clock(whole.history), check_exact=True
+    )
+    again = fit(blobs, tmp_path)  # complete already: nothing is trained
+    assert_equal_weights(again.model, whole.model)
+    assert len(again.history) == 4
+
+
+@forks
+def test_killed_in_the_middle_of_an_epoch_and_resumed(
+    whole: pretrain.Run, blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """kill -9 of a process of its own inside the second iteration of the third epoch; then the command line again."""
+    face, calls = methods.PCLMethod.face, []
+
+    def deadly(self: methods.PCLMethod, *rest: Any) -> dict[str, Tensor]:
+        calls.append(1)
+        if len(calls) == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return face(self, *rest)
+
+    monkeypatch.setattr(methods.PCLMethod, "face", deadly)
+    process = FORK.Process(target=fit, args=(blobs, tmp_path))
+    process.start()
+    process.join(60)
+    assert process.exitcode == -signal.SIGKILL
+    monkeypatch.undo()
+    assert checkpoint_notes(tmp_path / "checkpoints" / "pcl.safetensors")["epoch"] == 2
+    monkeypatch.setattr(sys, "argv", command(blobs, tmp_path))
+    pretrain.main()
+    assert_equal_weights(load_checkpoint(tmp_path / "checkpoints" / "pcl.safetensors"), whole.model)
+    log = pd.read_csv(tmp_path / "logs" / "pcl.csv")
+    pd.testing.assert_frame_equal(without_clock(log), without_clock(whole.history), rtol=1e-12)
+
+
+def test_another_seed_gives_another_run(
+    whole: pretrain.Run, blobs: data.PreparedFaces, tmp_path: Path
+) -> None:
+    run = pretrain.fit("pcl", preset=tiny(), faces=blobs, out=tmp_path, seed=4, progress=False)
+    assert run.history["pdd"].iloc[0] != whole.history["pdd"].iloc[0]
+
+
+def test_random_is_the_untrained_model(blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    run = fit(blobs, tmp_path, "random")
+    assert_equal_weights(run.model, PCL(tiny().model, 3))
+    assert run.history.empty and (tmp_path / "checkpoints" / "random.safetensors").is_file()
+
+
+def test_fit_moves_no_global_random_state(blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    before = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[union-attr]
+    fit(blobs, tmp_path, train__epochs=1)
+    assert torch.equal(before[0], torch.get_rng_state())
+    assert np.array_equal(before[1], np.random.get_state()[1])
+
+
+# Bad input --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def copied(whole: pretrain.Run, tmp_path: Path) -> Path:
+    """A folder with the complete run's checkpoint."""
+    for path in whole.folder.rglob("pcl.*"):
+        target = tmp_path / path.relative_to(whole.folder)
+        target.parent.mkdir(exist_ok=True)
+        target.write_bytes(path.read_bytes())
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"train__lr": 0.5}, "preset.train.lr was 0.002, now 0.5"),
+        ({"loss__negatives": "released_code"}, "preset.loss.negatives was own_flip, now released_code"),
+        ({"train__epochs": 5}, "preset.train.epochs was 4, now 5"),
+        ({"face_view__blur_sigma": (0.1, 3.0)}, "preset.face_view.blur_sigma was"),
+        ({"model__width": 0.25}, "preset.model.width was 0.125, now 0.25"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused_by_field(
+    copied: Path, blobs: data.PreparedFaces, change: dict[str, Any], said: str
+) -> None:
+    before = {path: path.read_bytes() for path in copied.rglob("pcl.*")}
+    with pytest.raises(BadInput, match=said) as caught:
+        fit(blobs, copied, **change)
+    assert str(copied) in str(caught.value)
+    assert before == {path: path.read_bytes() for path in copied.rglob("pcl.*")}
+
+
+def test_a_checkpoint_of_another_seed_or_data_is_refused(
+    copied: Path, blobs: data.PreparedFaces, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    with pytest.raises(BadInput, match="seed was 3, now 5"):
+        pretrain.fit("pcl", preset=tiny(), faces=blobs, out=copied, seed=5, progress=False)
+    other = tmp_path_factory.mktemp("other") / "set"
+    table = blobs.table.drop(columns=["shard", "row"])
+    data.write_prepared(other, 255 - blobs.images(slice(None)), table, name="negative", source="tests")
+    with pytest.raises(BadInput, match="data was"):
+        fit(data.PreparedFaces(other), copied)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda path: path.write_bytes(path.read_bytes()[:1000]),
+        lambda path: path.write_bytes(b""),
+        lambda path: path.write_text("not a checkpoint"),
+        lambda path: torch.save([1, 2], path),
+        lambda path: torch.save({"epoch": 3}, path),
+    ],
+    ids=["torn", "empty", "text", "list", "foreign"],
+)
+def test_a_bad_training_state_is_refused(
+    copied: Path, blobs: data.PreparedFaces, damage: Callable[[Path], object]
+) -> None:
+    damage(copied / "checkpoints" / "pcl.state")
+    with pytest.raises(BadInput, match=r"pcl.state .*delete it") as caught:
+        fit(blobs, copied)
+    assert "\n" not in str(caught.value)
+
+
+def test_nan_losses_name_loss_epoch_and_iteration_and_the_checkpoint_survives(
+    blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    face, calls = methods.PCLMethod.face, []
+
+    def poisoned(self: methods.PCLMethod, *rest: Any) -> dict[str, Tensor]:
+        calls.append(1)
+        parts = face(self, *rest)
+        return {name: value * math.nan for name, value in parts.items()} if len(calls) == 8 else parts
+
+    monkeypatch.setattr(methods.PCLMethod, "face", poisoned)
+    with pytest.raises(
+        BadInput, match=r"loss 'face' .* nan in epoch 3, iteration 2: lower train.lr"
+    ) as caught:
+        fit(blobs, tmp_path)
+    assert str(tmp_path / "checkpoints") in str(caught.value)
+    model = load_checkpoint(tmp_path / "checkpoints" / "pcl.safetensors")
+    assert all(torch.isfinite(value).all() for value in model.state_dict().values())
+    assert checkpoint_notes(tmp_path / "checkpoints" / "pcl.safetensors")["epoch"] == 2
+    assert len(pd.read_csv(tmp_path / "logs" / "pcl.csv")) == 2
+
+
+def test_nan_before_the_first_checkpoint_says_that_nothing_is_kept(
+    blobs: data.PreparedFaces, tmp_path: Path
+) -> None:
+    with pytest.raises(BadInput, match=r"became (nan|inf) in epoch 1.*kept: nothing"):
+        fit(blobs, tmp_path, train__lr=1e30)
+
+
+def test_too_few_faces_for_a_batch_are_refused(blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"96 training images of 48 identities.*takes 64"):
+        fit(blobs, tmp_path, train__face_batch=64)
+
+
+def test_a_set_without_training_images_is_refused(tmp_path: Path, blobs: data.PreparedFaces) -> None:
+    table = pd.DataFrame({"identity": [0, 1], "split": ["test", "test"]})
+    data.write_prepared(tmp_path / "set", blobs.images([0, 1]), table, name="two", source="tests")
+    with pytest.raises(BadInput, match=r"empty"):
+        fit(data.PreparedFaces(tmp_path / "set"), tmp_path / "run")
+
+
+def test_unknown_method_and_preset_are_refused(blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="unknown method 'byol'"):
+        fit(blobs, tmp_path, "byol")
+    with pytest.raises(BadInput, match="unknown preset 'huge'"):
+        pretrain.fit(preset="huge", faces=blobs, out=tmp_path)
+
+
+def test_a_folder_that_cannot_be_made_is_refused_before_training(
+    blobs: data.PreparedFaces, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    start = time.perf_counter()
+    with pytest.raises(BadInput, match=r"cannot write .*: a part of the path is a file"):
+        fit(blobs, tmp_path / "file" / "run", train__epochs=10_000, train__checkpoint_every=10_000)
+    assert time.perf_counter() - start < 5  # thousands of epochs would take minutes
+
+
+def test_a_full_disk_ends_in_a_sentence_and_keeps_the_checkpoint(
+    blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace_file, saves = os.replace, []
+
+    def full(source: Any, target: Any) -> None:
+        saves.append(target)
+        if len(saves) > 5:  # log, weights and state of the first epoch, and all but the state of the second
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        replace_file(source, target)
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(BadInput, match=r"cannot write .*pcl.state: the disk is full"):
+        fit(blobs, tmp_path)
+    monkeypatch.undo()
+    state = torch.load(tmp_path / "checkpoints" / "pcl.state", weights_only=True)
+    assert state["epoch"] == 1
+    assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_command_line_refuses_in_one_sentence(
+    blobs: data.PreparedFaces,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    place = ["--data", str(blobs.folder), "--out", str(tmp_path / "run")]
+    for arguments, said in (
+        (["--preset", "huge", *place], "unknown preset 'huge'"),
+        (["--preset", "smoke", "--method", "byol", *place], "unknown method 'byol'"),
+        (["--preset", "smoke", "--set", "train.speed=3", *place], "unknown key 'train.speed'"),
+        (["--preset", "smoke", "--set", "train.lr", *place], "KEY=VALUE is needed"),
+        (["--preset", "smoke", "--set", "train.epochs=many", *place], "'train.epochs' holds 'many'"),
+        (["--preset", "smoke", "--data", str(tmp_path / "none")], "there is no folder"),
+        (["--preset", "smoke", "--data", str(tmp_path)], "is empty"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["pretrain", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            exit_cleanly(pretrain.main)
+        error = capsys.readouterr().err
+        assert caught.value.code == 2 and error.startswith("error: ") and said in error
+        assert error.count("\n") == 1 and "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_settings_of_the_command_line_are_numbers_texts_and_truths() -> None:
+    assert pretrain.parse_setting("train.lr=1e-3") == ("train.lr", 0.001)
+    assert pretrain.parse_setting("loss.negatives=own_flip") == ("loss.negatives", "own_flip")
+    assert pretrain.parse_setting("loss.dynamic=False") == ("loss.dynamic", False)
+    assert pretrain.parse_setting("face_view.blur_sigma=(0.1, 2)") == ("face_view.blur_sigma", (0.1, 2))
+
+
+def rank_of_two(rank: int, port: int, faces: data.PreparedFaces, folder: Path) -> None:
+    """One of two processes, told its place by the environment as a cluster would."""
+    os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    preset = tiny(train__epochs=2)
+    run = pretrain.fit(
+        "pcl", preset=preset, faces=faces, out=folder / "run", seed=3, devices=2, progress=False
+    )
+    torch.save(dict(run.model.named_parameters()), folder / f"rank{rank}.pt")
+
+
+@forks
+def test_two_processes_hold_the_same_weights(blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    """Two gloo processes on the CPU: gradients are averaged, so parameters stay equal on both (running means are
+    each process's own), and differ from what either would have learnt alone."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ranks = [FORK.Process(target=rank_of_two, args=(rank, port, blobs, tmp_path)) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+        process.kill()
+    assert [process.exitcode for process in ranks] == [0, 0]
+    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=False) for rank in (0, 1))
+    assert [name for name in first if not torch.equal(first[name], second[name])] == []
+    alone = dict(fit(blobs, tmp_path / "alone", train__epochs=2).model.named_parameters())
+    assert all(not torch.equal(first[name], alone[name]) for name in first if name.endswith("weight"))
+    log = pd.read_csv(tmp_path / "run" / "logs" / "pcl.csv")
+    assert log["epoch"].tolist() == [1, 2]
