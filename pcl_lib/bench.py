@@ -1,0 +1,415 @@
+"""How fast, and with how much memory: `python -m pcl_lib.bench PART`. Ratios are taken within one run.
+
+Each part times the kit's way beside the straightforward one, which lives here and nowhere else: the tensor form of
+the mixed negatives, one PIL image after the other, plain float32 in the default memory format, and a probe that runs
+the encoder in every epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+import torchvision.transforms.functional as TF  # type: ignore[import-untyped]
+from PIL import Image, ImageFilter
+from torch import Tensor
+
+from pcl_lib import augment, losses, methods, presets
+from pcl_lib.augment import Draw
+from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.faces import render, sample_factors
+from pcl_lib.files import check_writable, replace_atomically
+from pcl_lib.models import PCL
+from pcl_lib.models.encoder import as_float
+from pcl_lib.presets import PRESETS, Preset, ViewPreset
+from pcl_lib.pretrain import has_fast_bf16
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement. ms: median of a call, with its lowest and highest; count: how many of `unit` a call makes.
+
+    ratio: time of the case's first form over this one's (above 1: faster). peak_mib: most memory in tensors above
+    what was there before the call, where it was asked for.
+    """
+
+    part: str
+    case: str
+    form: str
+    threads: int
+    repeats: int
+    ms: float
+    ms_low: float
+    ms_high: float
+    count: int
+    unit: str
+    per_second: float
+    ratio: float
+    peak_mib: float | None = None
+    note: str = ""
+
+
+class Bench:
+    """Collects rows, and prints each as it comes."""
+
+    def __init__(self, part: str, repeats: int, device: str) -> None:
+        self.part, self.repeats, self.device = part, repeats, torch.device(device)
+        self.rows: list[Row] = []
+
+    def time(
+        self,
+        case: str,
+        form: str,
+        call: Callable[[], object],
+        *,
+        count: int = 1,
+        unit: str = "images",
+        repeats: int = 0,
+        calls: float = 1,
+        memory: bool = False,
+        note: str = "",
+    ) -> None:
+        """Call once to warm up, then `repeats` times by the clock. calls: what one stands for (extrapolation)."""
+        call()
+        spent = np.array([self._once(call) for _ in range(repeats or self.repeats)]) * calls * 1e3
+        peak = peak_bytes(call, self.device) / 2**20 if memory else None
+        middle = float(np.median(spent))
+        first = next((row.ms for row in self.rows if row.case == case), middle)
+        row = Row(
+            self.part, case, form, torch.get_num_threads(), len(spent), middle, float(spent.min()), float(spent.max()),
+            count, unit, 1e3 * count / middle, first / middle, peak, note,
+        )  # fmt: skip
+        self.rows.append(row)
+        print(_line(row), flush=True)
+
+    def _once(self, call: Callable[[], object]) -> float:
+        self._wait()
+        start = time.perf_counter()
+        call()
+        self._wait()
+        return time.perf_counter() - start
+
+    def _wait(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+
+
+def _line(row: Row) -> str:
+    memory = "" if row.peak_mib is None else f"  {row.peak_mib:,.1f} MiB"
+    return (
+        f"{row.part:8} {row.case:32} {row.form:28} {row.ms:10,.1f} ms ({row.ms_low:,.1f} to {row.ms_high:,.1f})"
+        f"  {row.per_second:9,.0f} {row.unit}/s  x{row.ratio:,.1f}{memory}  {row.threads} threads {row.note}"
+    )
+
+
+def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
+    """The most bytes that tensors take on `device` during a call, above what was there before."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        call()
+        return torch.cuda.max_memory_allocated(device) - before
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        call()
+    changes = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    steps = [event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())]
+    return max(int(np.cumsum(steps).max(initial=0)), 0)
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Run with that many threads, then with as many as before."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+# Parts ------------------------------------------------------------------------------------------------------
+
+
+def bench_faces(bench: Bench) -> None:
+    """Rendered faces by size and threads; the first form is one thread, and twice the images take twice the time."""
+    for size in (32, 48, 64, 128):
+        for count in (1, 2):
+            with threads(count):
+                factors = sample_factors(256, seed=0)
+                form = f"{count} thread{'s' * (count > 1)}"
+                bench.time(f"{size} px", form, partial(render, factors, size), count=256)
+    factors = sample_factors(512, seed=0)
+    bench.time("linear in images, 64 px", "256 images", partial(render, factors.iloc[:256]), count=256)
+    bench.time("linear in images, 64 px", "512 images", partial(render, factors), count=512)
+
+
+def pil_view(image: Image.Image, view: Draw, row: int, out_size: int) -> Tensor:
+    """One view as loaders make it: PIL and torchvision, image by image, then a tensor [3, out_size, out_size]."""
+    box = [int(part[row]) for part in (view.top, view.left, view.height, view.width)]
+    image = TF.resized_crop(image, *box, [out_size, out_size])
+    if view.flip[row]:
+        image = TF.hflip(image)
+    if view.jitter[row]:
+        colour = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
+        for kind in view.order[row].tolist():
+            image = colour[kind](image, float(view.factors[row, kind]))
+    if view.grey[row]:
+        image = TF.to_grayscale(image, 3)
+    if view.blur[row]:
+        image = image.filter(ImageFilter.GaussianBlur(float(view.sigma[row])))
+    if view.gradient[row]:
+        padded = np.pad(np.asarray(image.convert("L"), dtype=np.float32), 1, mode="edge")
+        dx, dy = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
+        grey = Image.fromarray(np.hypot(dx, dy).clip(0, 255).astype(np.uint8))
+        image = Image.merge("RGB", (grey, grey, grey))
+    return TF.to_tensor(image)
+
+
+def bench_augment(bench: Bench) -> None:
+    """The three chains of the paper preset on 256 images of 64 pixels, from uint8 to float views."""
+    count, size, paper = 256, 64, PRESETS["paper"]
+    images = render(sample_factors(count, seed=0), size=size)
+    pictures = [TF.to_pil_image(image) for image in images]
+    images = images.to(bench.device)
+
+    def one_by_one(view: ViewPreset) -> Tensor:
+        drawn = augment.draw(count, size, view, torch.Generator().manual_seed(0))
+        return torch.stack([pil_view(picture, drawn, row, size) for row, picture in enumerate(pictures)])
+
+    def batched(view: ViewPreset) -> Tensor:
+        drawn = augment.draw(count, size, view, torch.Generator(bench.device).manual_seed(0))
+        return augment.apply_views(as_float(images), drawn)
+
+    for case, view in (("face", paper.face_view), ("pose", paper.pose_view), ("simclr", paper.simclr_view)):
+        bench.time(case, "PIL, one process", partial(one_by_one, view), count=count, unit="views")
+        bench.time(case, "batched", partial(batched, view), count=count, unit="views")
+
+
+def tensor_face_logits(z: Tensor, temperature: float, mix: Tensor, permutation: Tensor) -> Tensor:
+    """Mixed negatives as one [2B, 2B-2, D] tensor, as released code has it: what `losses.face_logits` saves."""
+    n = len(z)
+    negatives = z[losses.negative_index(n, z.device)]
+    mixed = mix[..., None] * negatives + (1 - mix[..., None]) * negatives[:, permutation]
+    unit = F.normalize(z, dim=1)
+    positives = (unit * unit.roll(n // 2, 0)).sum(1, keepdim=True)
+    dots = torch.einsum("nd,nkd->nk", unit, F.normalize(mixed, dim=2))
+    return torch.cat([positives, dots], 1) / temperature
+
+
+def bench_losses(bench: Bench) -> None:
+    """InfoNCE with mixed negatives, forward and backward, D = 512: the tensor form against the Gram form."""
+    for batch in (64, 128, 256, 512, 1024):
+        n, generator = 2 * batch, torch.Generator(bench.device).manual_seed(0)
+        z = torch.randn(n, 512, device=bench.device, generator=generator).requires_grad_()
+        mix = losses.draw_mix((n, n - 2), 1.6, bench.device, generator)
+        permutation = torch.randperm(n - 2, device=bench.device, generator=generator)
+
+        if batch <= 256:  # beyond, the tensors alone would take tens of gigabytes
+            call = partial(_forward_backward, tensor_face_logits, z, mix, permutation)
+            bench.time(f"B = {batch}", "tensor", call, unit="calls", memory=True)
+        call = partial(_forward_backward, losses.face_logits, z, mix, permutation)
+        bench.time(f"B = {batch}", "Gram", call, unit="calls", memory=True)
+
+
+def _forward_backward(form: Callable[..., Tensor], z: Tensor, mix: Tensor, permutation: Tensor) -> None:
+    z.grad = None
+    losses.info_nce(form(z, 0.07, mix, permutation)).backward()
+
+
+class PlainPCL(PCL):
+    """The network in the default memory format."""
+
+    def _prepared(self, images: Tensor) -> Tensor:
+        return as_float(images)
+
+
+def stepper(
+    preset: Preset, task: methods.Task, device: torch.device, plain: bool, dtype: torch.dtype
+) -> Callable[[], None]:
+    """One optimiser step of a task on random images, of a model of its own."""
+    model = (PlainPCL if plain else PCL)(preset.model).to(device).train()
+    if not plain:
+        model.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.Adam(model.parameters(), lr=preset.train.lr)
+    generator = torch.Generator(device).manual_seed(0)
+    shape = (task.batch, 3, preset.model.image_size, preset.model.image_size)
+    images = torch.randint(256, shape, dtype=torch.uint8, device=device, generator=generator)
+
+    def step() -> None:
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            loss = task.loss(model, images, generator)[task.name]
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def bench_step(bench: Bench) -> None:
+    """One optimiser step of each task: the cpu preset as it is, and the paper's network on smaller batches.
+
+    Images are those of the data set that a step takes; views is how many the encoder sees for them.
+    """
+    batches = {"train.pdd_batch": 16, "train.face_batch": 16, "train.pose_batch": 1}
+    paper = presets.override(PRESETS["paper"], batches)
+    forms = [("float32", True, torch.float32), ("float32, channels_last", False, torch.float32)]
+    half = [("bfloat16", True, torch.bfloat16), ("bfloat16, channels_last", False, torch.bfloat16)]
+    for name, preset, repeats in (("cpu preset", PRESETS["cpu"], bench.repeats), ("paper network", paper, 3)):
+        for task in methods.build("pcl", preset).tasks:
+            views = 2 + preset.train.pose_negatives if task.name == "pose" else 2
+            for form, plain, dtype in forms + (half if has_fast_bf16() else []):
+                step = stepper(preset, task, bench.device, plain, dtype)
+                case, note = f"{name}, {task.name} of {task.batch}", f"{views} views an image"
+                bench.time(case, form, step, count=task.batch, repeats=repeats, note=note)
+
+
+def bench_probes(bench: Bench) -> None:
+    """A linear probe of 300 epochs (METHOD.md 7) on 1,024 images: the encoder in every epoch, or once."""
+    preset, count, epochs = PRESETS["cpu"], 1024, 300
+    model = PCL(preset.model).to(bench.device).eval()
+    generator = torch.Generator(bench.device).manual_seed(0)
+    shape = (count, 3, preset.model.image_size, preset.model.image_size)
+    images = torch.randint(256, shape, dtype=torch.uint8, device=bench.device, generator=generator)
+    labels = torch.randint(7, (count,), device=bench.device, generator=generator)
+
+    def encode(part: Tensor) -> Tensor:
+        with torch.inference_mode():
+            return model.general_feature(images[part])
+
+    def train(features: Callable[[Tensor], Tensor], epochs: int) -> None:
+        layer = torch.nn.Linear(model.general_feature(images[:1]).shape[1], 7, device=bench.device)
+        optimizer = torch.optim.Adam(layer.parameters(), lr=1e-2)
+        for _ in range(epochs):
+            for part in torch.randperm(count, device=bench.device, generator=generator).split(256):
+                optimizer.zero_grad(set_to_none=True)
+                F.cross_entropy(layer(features(part).clone()), labels[part]).backward()
+                optimizer.step()
+
+    def features_once() -> None:
+        cached = torch.cat([encode(part) for part in torch.arange(count, device=bench.device).split(256)])
+        train(cached.__getitem__, epochs)
+
+    measured = 2
+    note = f"from {measured} measured epochs, times {epochs // measured}"
+    time_probe = partial(bench.time, "300 epochs", count=count * epochs, unit="samples", repeats=3)
+    time_probe("encoder in every epoch", partial(train, encode, measured), calls=epochs / measured, note=note)
+    time_probe("features once", features_once, note="all epochs measured")
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "faces": bench_faces,
+    "augment": bench_augment,
+    "losses": bench_losses,
+    "step": bench_step,
+    "probes": bench_probes,
+}
+
+
+# Report -----------------------------------------------------------------------------------------------------
+
+
+def machine(device: str) -> dict[str, str]:
+    """What the numbers hang on: processor, accelerator, cores, threads and versions."""
+    processor = platform.processor() or platform.machine()
+    if (info := Path("/proc/cpuinfo")).is_file():
+        names = [
+            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
+        ]
+        processor = names[0] if names else processor
+    return {
+        "processor": processor,
+        "cores": str(os.cpu_count()),
+        "threads": str(torch.get_num_threads()),
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "precision": "float32 unless said; bfloat16 in hardware: " + ("yes" if has_fast_bf16() else "no"),
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow", "numba")},
+    }
+
+
+def markdown(rows: list[Row], about: dict[str, str]) -> str:
+    """The page figures/benchmarks.md of the measured rows."""
+    lines = [
+        "# Benchmarks",
+        "",
+        "Made by `python -m pcl_lib.bench all --markdown figures/benchmarks.md`; ratios are within one run, against",
+        "the first form of each case. ms: median (lowest to highest). Memory: tensors above what was there before.",
+        "",
+        *(f"- {name}: {value}" for name, value in about.items()),
+    ]
+    for part in dict.fromkeys(row.part for row in rows):
+        summary = (PARTS[part].__doc__ or "").strip().split("\n")[0]
+        lines += ["", f"## {part}", "", summary, ""]
+        lines += ["| case | form | threads | ms | per second | faster | MiB | repeats | note |"]
+        lines += ["|---|---|---|---|---|---|---|---|---|"]
+        for row in (row for row in rows if row.part == part):
+            memory = "" if row.peak_mib is None else f"{row.peak_mib:,.1f}"
+            lines.append(
+                f"| {row.case} | {row.form} | {row.threads} | {row.ms:,.1f} ({row.ms_low:,.1f} to {row.ms_high:,.1f})"
+                f" | {row.per_second:,.0f} {row.unit} | {row.ratio:,.1f}x | {memory} | {row.repeats} | {row.note} |"
+            )
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Command line: python -m pcl_lib.bench."""
+    parser = argparse.ArgumentParser(prog="python -m pcl_lib.bench", description=__doc__)
+    parser.add_argument("part", help=", ".join([*PARTS, "all"]))
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls of each form (default 7)")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="default: as torch chooses"
+    )
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write FOLDER/bench-PART.csv")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as a page")
+    arguments = parser.parse_args()
+    _check(arguments)
+    about, rows = {}, []
+    with threads(arguments.threads):
+        about = machine(arguments.device)
+        print("; ".join(f"{name} {value}" for name, value in about.items()))
+        for part in PARTS if arguments.part == "all" else [arguments.part]:
+            bench = Bench(part, arguments.repeats, arguments.device)
+            PARTS[part](bench)
+            rows += bench.rows
+    if arguments.out:
+        with replace_atomically(arguments.out / f"bench-{arguments.part}.csv") as path:
+            pd.DataFrame([asdict(row) | about for row in rows]).to_csv(path, index=False)
+    if arguments.markdown:
+        with replace_atomically(arguments.markdown) as path:
+            path.write_text(markdown(rows, about), encoding="utf-8")
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.part not in (*PARTS, "all"):
+        raise BadInput(f"unknown part '{arguments.part}': choose one of {', '.join(PARTS)} or all")
+    if min(arguments.repeats, arguments.threads) < 1:
+        raise BadInput("--repeats and --threads must be at least 1")
+    if arguments.device not in ("cpu", "cuda") or (
+        arguments.device == "cuda" and not torch.cuda.is_available()
+    ):
+        raise BadInput(
+            f"device '{arguments.device}' is not here: choose cpu, or cuda on a machine with a GPU"
+        )
+    for folder in (arguments.out, arguments.markdown and arguments.markdown.parent):
+        if folder:
+            check_writable(folder)
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
