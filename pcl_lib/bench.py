@@ -336,7 +336,8 @@ def machine(device: str) -> dict[str, str]:
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "precision": "float32 unless said; bfloat16 in hardware: " + ("yes" if has_fast_bf16() else "no"),
         "python": platform.python_version(),
-        **{name: importlib.metadata.version(name) for name in ("torch", "torchvision", "pillow", "numba")},
+        "torch": torch.__version__,
+        **{name: importlib.metadata.version(name) for name in ("torchvision", "pillow", "numba")},
     }
 
 

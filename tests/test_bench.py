@@ -1,0 +1,136 @@
+"""pcl_lib.bench: its baselines compute the same things, its measures measure, its command line refuses cleanly."""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import oracles
+import pandas as pd
+import pytest
+import torch
+import torchvision.transforms.functional as TF
+
+from pcl_lib import augment, bench, losses, methods
+from pcl_lib.errors import exit_cleanly
+from pcl_lib.faces import render, sample_factors
+from pcl_lib.presets import PAPER_FACE_VIEW, PRESETS, SIMCLR_VIEW, ViewPreset
+
+
+def test_tensor_form_is_the_oracle_and_the_gram_form() -> None:
+    z = torch.randn(10, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    mix = losses.draw_mix((10, 8), 1.6, "cpu", torch.Generator().manual_seed(1)).double()
+    permutation = torch.randperm(8, generator=torch.Generator().manual_seed(2))
+    naive = bench.tensor_face_logits(z, 0.07, mix, permutation)
+    torch.testing.assert_close(naive, oracles.face_logits(z, 0.07, mix, permutation))
+    torch.testing.assert_close(naive, losses.face_logits(z, 0.07, mix, permutation))
+
+
+@pytest.mark.parametrize("view", [PAPER_FACE_VIEW, SIMCLR_VIEW])
+def test_pil_chain_makes_nearly_the_same_views(view: ViewPreset) -> None:
+    """PIL rounds to whole grey levels after every step, mirrors no edges in its blur and cuts hue into 256 parts:
+    small differences everywhere, yet the same pictures."""
+    images = render(sample_factors(24, seed=0), size=64)
+    drawn = augment.draw(24, 64, view, torch.Generator().manual_seed(0))
+    batched = augment.apply_views(images / 255, drawn)
+    for row in range(24):
+        one = bench.pil_view(TF.to_pil_image(images[row]), drawn, row, 64)
+        assert (one - batched[row]).abs().mean() < 0.02
+
+
+def test_peak_counts_what_is_held_at_one_time() -> None:
+    def call() -> None:
+        one = torch.empty(1 << 20, dtype=torch.uint8)
+        two = torch.empty(3 << 20, dtype=torch.uint8)
+        del one
+        three = torch.empty(2 << 20, dtype=torch.uint8)
+        del two, three
+
+    assert bench.peak_bytes(call, torch.device("cpu")) == 5 << 20
+
+
+def test_times_are_medians_and_ratios_are_against_the_first_form(capsys: pytest.CaptureFixture[str]) -> None:
+    measured = bench.Bench("faces", 3, "cpu")
+    pauses = iter([0, 0.02, 0.2, 0.02])  # the first call warms up
+    measured.time("case", "slow", lambda: time.sleep(next(pauses)), count=10)
+    measured.time("case", "fast", lambda: time.sleep(0.005), count=10, calls=2)
+    slow, fast = measured.rows
+    assert 20 <= slow.ms < 100 <= slow.ms_high and slow.repeats == 3 and slow.ratio == 1
+    assert fast.ms >= 10  # a call stands for two
+    assert fast.ratio == pytest.approx(slow.ms / fast.ms) and slow.per_second == pytest.approx(1e4 / slow.ms)
+    assert len(capsys.readouterr().out.splitlines()) == 2
+
+
+def test_threads_are_given_back() -> None:
+    before = torch.get_num_threads()
+    with bench.threads(before + 1):
+        assert torch.get_num_threads() == before + 1
+    assert torch.get_num_threads() == before
+
+
+@pytest.mark.parametrize("plain", [True, False])
+def test_a_timed_step_trains(plain: bool) -> None:
+    preset = PRESETS["smoke"]
+    for task in methods.build("pcl", preset).tasks:
+        step = bench.stepper(preset, task, torch.device("cpu"), plain, torch.float32)
+        step()
+        assert step() is None
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    exit_cleanly(bench.main)
+
+
+def test_command_writes_rows_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def part(measured: bench.Bench) -> None:
+        """A part that does nothing."""
+        measured.time("case", "slow", lambda: time.sleep(0.002), memory=True)
+        measured.time("case", "fast", lambda: None, note="nothing to do")
+
+    monkeypatch.setitem(bench.PARTS, "faces", part)
+    run(
+        monkeypatch,
+        "faces",
+        "--repeats",
+        "2",
+        "--out",
+        str(tmp_path / "a"),
+        "--markdown",
+        str(tmp_path / "b" / "page.md"),
+    )
+    rows = pd.read_csv(tmp_path / "a" / "bench-faces.csv")
+    assert rows["form"].tolist() == ["slow", "fast"] and (rows["repeats"] == 2).all()
+    assert rows["ratio"][0] == 1 and rows["ratio"][1] > 10
+    assert {"processor", "threads", "torch", "precision", "device"} <= set(rows.columns)
+    page = (tmp_path / "b" / "page.md").read_text()
+    assert "## faces\n\nA part that does nothing.\n" in page and torch.__version__ in page
+    assert sum(line.startswith("| case |") for line in page.splitlines()) == 3  # the head and both rows
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["speed"], "unknown part 'speed': choose one of faces, augment, losses, step, probes or all"),
+        (["faces", "--repeats", "0"], "must be at least 1"),
+        (["faces", "--device", "abacus"], "device 'abacus' is not here"),
+    ],
+)
+def test_bad_arguments_are_one_sentence(
+    arguments: list[str], said: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, *arguments)
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and said in error and error.count("\n") == 1
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_anything_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setitem(bench.PARTS, "faces", lambda _: pytest.fail("timed"))
+    with pytest.raises(SystemExit) as caught:
+        run(monkeypatch, "faces", "--markdown", str(tmp_path / "file" / "page.md"))
+    assert caught.value.code == 2 and "cannot write" in capsys.readouterr().err

@@ -1,0 +1,135 @@
+"""What notebooks share: donors, swaps, rows that are read or made, and sets with few labels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import blob_images
+
+from pcl_lib import data, probes, reproduce, studies, tables
+from pcl_lib.models import PCL
+from pcl_lib.presets import PRESETS, ModelPreset, override
+
+SMALL = ModelPreset(width=0.125, image_size=16, projector_hidden=8, projector_out=8)
+PRESET = override(
+    PRESETS["smoke"],
+    {"model.image_size": 16, "train.epochs": 1, "train.face_batch": 8, "train.pdd_batch": 8},
+)
+
+
+def prepared(folder: Path, name: str, size: int = 16, **labels: object) -> data.PreparedFaces:
+    table = pd.DataFrame({"split": np.repeat(["train", "validation", "test"], [60, 30, 30])} | labels)
+    data.write_prepared(folder / name, blob_images(120, size), table, name=name, source="drawn by the tests")
+    return data.PreparedFaces(folder / name)
+
+
+@pytest.fixture(scope="module")
+def yawed(tmp_path_factory: pytest.TempPathFactory) -> data.PreparedFaces:
+    yaw = np.random.default_rng(0).normal(0, 25, 120)
+    return prepared(tmp_path_factory.mktemp("sets"), "yawed", identity=np.arange(120) // 3, yaw=yaw)
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> data.PreparedFaces:
+    return prepared(tmp_path_factory.mktemp("sets"), "bare", size=24)
+
+
+def test_donors_are_frontal_faces_and_other_people_sorted_by_yaw(yawed: data.PreparedFaces) -> None:
+    face_rows, pose_rows = studies.donors(yawed, (3, 5))
+    table, test = yawed.table, set(yawed.split("test"))
+    assert {*face_rows, *pose_rows} <= test and len(face_rows) == 3 and len(pose_rows) == 5
+    faces, poses = table.iloc[face_rows], table.iloc[pose_rows]
+    assert faces["identity"].is_unique and not set(faces["identity"]) & set(poses["identity"])
+    assert poses["yaw"].is_monotonic_increasing
+    assert faces["yaw"].abs().iloc[0] == table.iloc[sorted(test)]["yaw"].abs().min()
+
+
+def test_donors_without_labels_are_spread_over_the_test_split(bare: data.PreparedFaces) -> None:
+    face_rows, pose_rows = studies.donors(bare, (4, 6))
+    assert len(set(face_rows)) == 4 and len(set(pose_rows)) == 6
+    assert {*face_rows, *pose_rows} <= set(bare.split("test"))
+
+
+def test_a_swap_decodes_the_face_of_its_row_with_the_pose_of_its_column(bare: data.PreparedFaces) -> None:
+    model = PCL(SMALL).eval()
+    swaps = studies.swap(model, bare, np.array([90, 91]), np.array([95, 96, 97]))
+    assert swaps.faces.shape == (2, 3, 16, 16) and swaps.labels == ["", "", ""]  # resized from 24 pixels
+    with torch.no_grad():
+        face, pose = model.features(swaps.faces[1:]).face, model.features(swaps.poses[2:]).pose
+        torch.testing.assert_close(swaps.pictures[1, 2], model.decode(face, pose)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_rows_are_made_once_and_then_read(
+    yawed: data.PreparedFaces,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(studies, "METHODS", ("random",))
+    setup = reproduce.open_run(PRESET, yawed.folder, tmp_path / "run", 0)
+    made = pd.DataFrame({"value": [1.0], "method": "pcl", "precision": "32-true"})
+    calls = []
+    monkeypatch.setitem(studies.MAKERS, "probes", lambda own: calls.append(own) or made)
+    first, again = studies.rows_of(setup, "probes"), studies.rows_of(setup, "probes")
+    assert len(calls) == 1 and first["value"].item() == again["value"].item() == 1
+    said = capsys.readouterr().out
+    assert "made now" in said and "read from" in said
+    path = setup.out / "tables" / "probes.csv"
+    pd.read_csv(path).assign(seed=7).to_csv(path, index=False)
+    studies.rows_of(setup, "probes")
+    assert len(calls) == 2  # rows of another seed are not taken
+
+
+def test_encode_probe_and_read(yawed: data.PreparedFaces, tmp_path: Path) -> None:
+    setup = reproduce.open_run(PRESET, yawed.folder, tmp_path / "run", 0)
+    encoded = studies.encode(setup, ("random", "simclr"))
+    assert list(encoded) == [studies.PIXELS, "random", "simclr"]
+    assert encoded["random"].features.face is not None and encoded["simclr"].features.face is None
+    rows = tables.save_rows(studies.probe_rows(setup, encoded), setup, "probes")
+    assert list(rows["method"].unique()) == [tables.CONSTANT, studies.PIXELS, "random", "simclr"]
+    found = studies.read_pose(yawed, encoded["random"].features)
+    assert found is not None
+    error = np.abs(found[0] - found[1])[:, 0].mean()
+    own = rows[(rows["method"] == "random") & (rows["feature"] == "general") & (rows["metric"] == "MAE yaw")]
+    assert own["value"].item() == pytest.approx(error)
+    assert studies.read_expression(yawed, encoded["random"].features) is None
+
+
+def test_sets_without_labels_give_empty_rows_and_a_sentence(
+    bare: data.PreparedFaces, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    setup = reproduce.open_run(PRESET, bare.folder, tmp_path / "run", 0)
+    encoded = studies.encode(setup, ("random",))
+    assert (
+        encoded["random"].features.general.shape[1]
+        == PCL(PRESET.model).encoder(torch.zeros(1, 3, 16, 16))[0].numel()
+    )
+    assert studies.probe_rows(setup, encoded).empty and studies.readability_rows(setup, encoded).empty
+    assert studies.swap_rows(setup).empty and studies.save(setup, "swaps", pd.DataFrame()).empty
+    said = capsys.readouterr().out
+    assert "no labels for yaw" in said and "nothing can be read" in said
+    assert not list((setup.out / "tables").iterdir())
+
+
+def test_compare_says_where_something_reads_best() -> None:
+    assert studies.compare({"face": 0.1, "pose": 0.8}) == "pose"
+    assert studies.compare({"face": 0.8, "pose": 0.1}) == "face"
+    assert studies.compare({"face": -0.3, "pose": 0.04}) == "neither"
+    assert studies.compare({"face": 0.22, "pose": 0.2}, chance=0.2) == "neither"
+    assert studies.compare({"face": 0.52, "pose": 0.5}) == "both alike"
+
+
+def test_published_figures_have_sources() -> None:
+    published = studies.reference_results()
+    assert list(published) == ["method", "dataset", "metric", "value", "unit", "source"]
+    assert published.notna().all(axis=None) and "PCL" not in set(published["method"])
+
+
+def test_the_pose_reader_is_that_of_the_probe(yawed: data.PreparedFaces) -> None:
+    x = probes.Features(torch.tensor(yawed.table["yaw"].to_list())[:, None].repeat(1, 2))
+    found = studies.read_pose(yawed, x)
+    assert found is not None and np.abs(found[0] - found[1]).max() < 1  # yaw itself is readable
