@@ -8,7 +8,7 @@ SEED   ?= 0
 DATA   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce test lint lab clean
+.PHONY: help env lock reproduce figures test lint lab clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,6 +32,13 @@ lock: env  ## pin again what pyproject.toml asks for
 
 reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA= OUT=runs/cpu SEED=0)
 	$(BIN)/python -m pcl_lib.reproduce --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out $(OUT) --seed $(SEED)
+
+figures: env  ## draw the rendered faces and copy tables and figures of the run in OUT to figures/
+	$(BIN)/python -m pcl_lib.faces figures/
+	mkdir -p figures/tables
+	for name in main disentanglement swap_table training; do cp $(OUT)/tables/$$name.* figures/tables/; done
+	cp $(OUT)/figures/swaps.png $(OUT)/figures/readability.png $(OUT)/figures/training_curves.png figures/
+	rm -f figures/tables/*.tex
 
 test: env  ## lint, types, unit tests and every notebook at the smoke preset
 	$(BIN)/ruff check .
