@@ -10,7 +10,7 @@ import io
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -237,7 +237,19 @@ def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Sequenc
                     x, y, color=COLOURS[i % 8], marker=MARKERS[i // 8 % 8], s=14, linewidths=0, label=name
                 )
             if len(names) <= 10 and number < across:
-                axes.legend(fontsize=8, markerscale=2, frameon=False, handletextpad=0.1, loc="best")
+                handles, labels = axes.get_legend_handles_labels()
+                place: Literal["outside lower left", "outside lower right"]
+                place = "outside lower right" if figure.legends else "outside lower left"
+                heading = title.split(" · ")[-1]
+                figure.legend(
+                    handles,
+                    labels,
+                    title=heading,
+                    loc=place,
+                    ncols=4,
+                    frameon=False,
+                    fontsize=9,
+                )
         axes.set(xticks=[], yticks=[])
         axes.set_title(title, fontsize=11)
         if rows and number % across == 0:
