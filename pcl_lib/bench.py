@@ -110,8 +110,12 @@ def _line(row: Row) -> str:
     memory = "" if row.peak_mib is None else f"  {row.peak_mib:,.1f} MiB"
     return (
         f"{row.part:8} {row.case:32} {row.form:28} {row.ms:10,.1f} ms ({row.ms_low:,.1f} to {row.ms_high:,.1f})"
-        f"  {row.per_second:9,.0f} {row.unit}/s  x{row.ratio:,.1f}{memory}  {row.threads} threads {row.note}"
+        f"  {_rate(row):>9} {row.unit}/s  x{row.ratio:,.1f}{memory}  {row.threads} threads {row.note}"
     )
+
+
+def _rate(row: Row) -> str:
+    return f"{row.per_second:,.0f}" if row.per_second >= 100 else f"{row.per_second:.2g}"
 
 
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
@@ -219,7 +223,7 @@ def bench_losses(bench: Bench) -> None:
 
         if batch <= 256:  # beyond, the tensors alone would take tens of gigabytes
             call = partial(_forward_backward, tensor_face_logits, z, mix, permutation)
-            bench.time(f"B = {batch}", "tensor", call, unit="calls", memory=True)
+            bench.time(f"B = {batch}", "tensor", call, unit="calls", memory=True, repeats=3)
         call = partial(_forward_backward, losses.face_logits, z, mix, permutation)
         bench.time(f"B = {batch}", "Gram", call, unit="calls", memory=True)
 
@@ -360,7 +364,7 @@ def markdown(rows: list[Row], about: dict[str, str]) -> str:
             memory = "" if row.peak_mib is None else f"{row.peak_mib:,.1f}"
             lines.append(
                 f"| {row.case} | {row.form} | {row.threads} | {row.ms:,.1f} ({row.ms_low:,.1f} to {row.ms_high:,.1f})"
-                f" | {row.per_second:,.0f} {row.unit} | {row.ratio:,.1f}x | {memory} | {row.repeats} | {row.note} |"
+                f" | {_rate(row)} {row.unit} | {row.ratio:,.1f}x | {memory} | {row.repeats} | {row.note} |"
             )
     return "\n".join(lines) + "\n"
 

@@ -84,6 +84,7 @@ class TrainPreset:
 
     epochs: int = 1000
     frames_per_identity: int = 1  # random frames an identity gives to each epoch
+    iterations_per_epoch: int = 0  # at most so many, whatever the data hold; 0 for no limit
     pdd_batch: int = 256
     face_batch: int = 256
     pose_batch: int = 10
@@ -136,6 +137,7 @@ PRESETS: dict[str, Preset] = {
         train=TrainPreset(
             epochs=16,
             frames_per_identity=10,
+            iterations_per_epoch=62,  # what the rendered faces give: other data take the same time
             pdd_batch=32,
             face_batch=64,
             pose_batch=16,

@@ -108,6 +108,8 @@ class _Trainer:
         batch = max(train.pdd_batch, train.face_batch, train.pose_batch)
         self.index = data.identity_index(faces.table, rows)
         self.steps = len(self._epoch_rows(np.random.default_rng(0))) // batch
+        if train.iterations_per_epoch:
+            self.steps = min(self.steps, train.iterations_per_epoch)
         if self.steps == 0:
             raise BadInput(
                 f"{faces.folder} gives {len(rows)} training images of {len(self.index)} identities to an epoch "
@@ -215,7 +217,7 @@ class _Trainer:
             raise BadInput(
                 f"{self._state} is not a training state of this kit: choose another --out, or delete it"
             )
-        differ = list(_differences(state["settings"], self.settings))
+        differ = list(differences(state["settings"], self.settings))
         if differ:
             raise BadInput(
                 f"{self._state} is of a run with other settings ({'; '.join(differ[:4])}): choose another --out, or "
@@ -227,10 +229,11 @@ class _Trainer:
         self.method.end_epoch(self.history)
 
 
-def _differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    """A phrase for each leaf in which two tables of settings differ: "preset.train.lr was 0.1, now 0.2"."""
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
-            yield from _differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
     elif json.dumps(old) != json.dumps(new):
         yield f"{key} was {old}, now {new}"
 

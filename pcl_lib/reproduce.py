@@ -30,7 +30,7 @@ from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.files import make_folder, readable_errors, replace_atomically
 from pcl_lib.models.checkpoint import checkpoint_notes
 from pcl_lib.presets import Preset
-from pcl_lib.pretrain import _differences
+from pcl_lib.pretrain import differences
 from pcl_lib.results import commit, versions
 
 FOLDERS = ("checkpoints", "logs", "notebooks", "tables", "figures")
@@ -97,7 +97,7 @@ def _keep_config(path: Path, config: dict[str, Any]) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise BadInput(f"{path} cannot be read ({error}): choose another --out, or delete it") from None
-    if differ := list(_differences(before, config)):
+    if differ := list(differences(before, config)):
         more = f" and {len(differ) - 4} more" if len(differ) > 4 else ""
         raise BadInput(
             f"{path.parent} is the folder of a run with other settings ({'; '.join(differ[:4])}{more}): "

@@ -122,6 +122,12 @@ def test_learning_rate_is_a_cosine_over_all_iterations(blobs: data.PreparedFaces
     assert seen == pytest.approx(wanted)
 
 
+def test_an_epoch_has_at_most_the_iterations_of_the_preset(blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    run = fit(blobs, tmp_path, train__iterations_per_epoch=2, train__epochs=2)
+    assert run.history["iterations"].tolist() == [2, 4]  # of the three that 48 identities would give
+    assert run.history["images"].tolist() == [2 * 36, 4 * 36]
+
+
 def test_batches_draw_one_frame_an_identity(blobs: data.PreparedFaces, tmp_path: Path) -> None:
     preset = tiny()
     trainer = pretrain._Trainer("pcl", preset, blobs, tmp_path, 0, pretrain.start_fabric(preset))
