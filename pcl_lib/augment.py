@@ -176,16 +176,16 @@ def saturation(x: Tensor, factor: Tensor) -> Tensor:
 def hue(x: Tensor, turn: Tensor) -> Tensor:
     """Rotate the HSV hue of x by turn [N] in [-0.5, 0.5]; value and saturation stay."""
     r, g, b = x.unbind(1)
-    value = x.amax(1)
-    chroma = value - x.amin(1)
+    value = torch.maximum(torch.maximum(r, g), b)
+    chroma = value - torch.minimum(torch.minimum(r, g), b)
     safe = torch.where(chroma == 0, 1.0, chroma)
     sector = torch.where(
         value == r, (g - b) / safe, torch.where(value == g, (b - r) / safe + 2, (r - g) / safe + 4)
     )
-    sector = sector + 6 * turn[:, None, None]
-    # Channel n of a colour at hue sector h is value - chroma * clip(min(k, 4 - k), 0, 1), k = (n + h) mod 6.
-    k = (sector[:, None] + torch.tensor([5.0, 3.0, 1.0], device=x.device)[:, None, None]).remainder_(6)
-    return value[:, None] - chroma[:, None] * torch.minimum(k, 4 - k).clamp_(0, 1)
+    sector = (sector + 6 * turn[:, None, None]).remainder_(6)
+    # By how much of the chroma each channel falls short of the value: red is full within one sector of 0, and so on.
+    short = (2 - (sector - 3).abs(), (sector - 2).abs() - 1, (sector - 4).abs() - 1)
+    return torch.stack([value - chroma * part.clamp_(0, 1) for part in short], 1)
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
@@ -198,9 +198,9 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
     weight = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
     weight = weight / weight.sum(1, keepdim=True)
     rows, columns = (
-        (weight @ _reflected_shifts(size, taps).flatten(1)).view(-1, 1, size, size) for size in x.shape[2:]
+        (weight @ _reflected_shifts(size, taps).flatten(1)).view(-1, size, size) for size in x.shape[2:]
     )
-    return rows @ x @ columns.transpose(2, 3)
+    return _product(rows, x, columns)
 
 
 def _reflected_shifts(size: int, taps: Tensor) -> Tensor:
@@ -233,10 +233,19 @@ def _where(
 
 def _crop(x: Tensor, view: Draw, out_size: int) -> Tensor:
     """Crop, resize (antialiased bilinear) and flip as two small matrix products an image."""
+    if not x.is_cuda and bool((view.height == out_size).all()) and out_size == x.shape[-1]:  # the whole image
+        return torch.where(view.flip[:, None, None, None], x.flip(3), x)
     rows = _resampling(view.top, view.height, x.shape[-2], out_size)
     columns = _resampling(view.left, view.width, x.shape[-1], out_size)
     columns = torch.where(view.flip[:, None, None], columns.flip(1), columns)
-    return rows[:, None] @ x @ columns.transpose(1, 2)[:, None]
+    return _product(rows, x, columns)
+
+
+def _product(rows: Tensor, x: Tensor, columns: Tensor) -> Tensor:
+    """rows @ x @ columns^T: [N, A, H], [N, C, H, W], [N, B, W] -> [N, C, A, B]."""
+    # All channels of an image share one product with its columns.
+    x = torch.bmm(x.flatten(1, 2), columns.transpose(1, 2)).unflatten(1, x.shape[1:3])
+    return rows[:, None] @ x
 
 
 def _resampling(start: Tensor, length: Tensor, size: int, out_size: int) -> Tensor:
