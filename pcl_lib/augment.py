@@ -233,7 +233,8 @@ def _where(
 
 def _crop(x: Tensor, view: Draw, out_size: int) -> Tensor:
     """Crop, resize (antialiased bilinear) and flip as two small matrix products an image."""
-    if not x.is_cuda and bool((view.height == out_size).all()) and out_size == x.shape[-1]:  # the whole image
+    whole = x.shape[-2:] == (out_size, out_size) and not x.is_cuda  # a GPU would have to be waited for
+    if whole and bool(((view.height == out_size) & (view.width == out_size)).all()):
         return torch.where(view.flip[:, None, None, None], x.flip(3), x)
     rows = _resampling(view.top, view.height, x.shape[-2], out_size)
     columns = _resampling(view.left, view.width, x.shape[-1], out_size)

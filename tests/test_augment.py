@@ -108,6 +108,16 @@ def test_gradient_of_a_ramp_and_of_a_flat_image() -> None:
     assert augment.gradient_magnitude(flat).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("box", [(0, 5, 32, 20), (5, 0, 20, 32), (0, 0, 32, 32)])
+def test_crops_as_high_or_as_wide_as_the_image(box: tuple[int, int, int, int]) -> None:
+    image = pictures(1, 32)
+    names = ("top", "left", "height", "width")
+    view = augment.draw(1, 32, PLAIN, seeded())
+    view = dataclasses.replace(view, **{k: torch.tensor([v]) for k, v in zip(names, box, strict=True)})
+    wanted = oracles.view(image[0], rows(view)[0], 32)
+    torch.testing.assert_close(augment.apply_views(image, view)[0], wanted, rtol=0, atol=2e-6)
+
+
 def test_flip_mirrors_exactly_and_no_change_changes_nothing() -> None:
     images = pictures(5, 32)
     view = augment.draw(5, 32, PLAIN, seeded())
