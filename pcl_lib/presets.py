@@ -35,6 +35,7 @@ class ModelPreset:
     projector_out: int = 512
     norm: str = "none"  # "none" as in the paper; "group" or "batch" after every encoder convolution
     pose_dim: int = 0  # 0: the whole branch as in the paper; else a linear bottleneck of that size
+    parity: bool = False  # split the branches' outputs into what a flip leaves (face) and turns over (pose)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class LossPreset:
     face: float = 1.0  # times the dynamic weight
     pose: float = 1.0  # times the dynamic weight
     dynamic: bool = True  # False: both contrastive weights stay 1
-    negatives: str = "own_flip"  # or "released_code" (METHOD.md 5)
+    negatives: str = "own_flip"  # or "released_code" (METHOD.md 5), or "batch" (`losses.mirror_logits`)
 
 
 @dataclass(frozen=True)
