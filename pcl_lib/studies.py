@@ -130,7 +130,7 @@ def readability_rows(setup: Setup, encoded: Mapping[str, Encoded]) -> pd.DataFra
 
 
 def swap_rows(setup: Setup) -> pd.DataFrame:
-    """`disentangle.swap_report` of `SWAPPED`; empty, and printed sentences, where no factor that swaps show is labelled."""
+    """`disentangle.swap_report` of `SWAPPED`; empty, and printed sentences, where no factor of swaps is labelled."""
     notes: list[str] = []
     known = [f for f in disentangle.SWAP_FACTORS if labelled(setup.faces, [f], f"Swaps by {f}", notes)]
     for sentence in notes:
