@@ -200,9 +200,8 @@ def _fault(name: str) -> str:
 def _copy(source: zipfile.ZipFile | tarfile.TarFile, member: _Member, into: Path) -> None:
     target = into / _target(member.name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    content: IO[bytes] | None
     if isinstance(source, zipfile.ZipFile):
-        content = source.open(member.handle)  # type: ignore[arg-type]
+        content: IO[bytes] | None = source.open(member.handle)  # type: ignore[arg-type]
     else:
         content = source.extractfile(member.handle)  # type: ignore[arg-type]
     assert content is not None  # a plain file
