@@ -59,7 +59,7 @@ def make_part(job: Job) -> Part:
     detected. Raises BadInput only where the disk refuses.
     """
     recipe, size = job.recipe, job.size
-    sides = [side_of_or_nan(recipe, place) for place in job.places]
+    sides = [side_of_or_nan(recipe, place) for place in job.places.tolist()]
     images = np.empty((len(job.files), 3, size, size), dtype=np.uint8)
     failed: list[list[Any]] = []
     boxes: list[list[float]] = []
@@ -80,7 +80,7 @@ def make_part(job: Job) -> Part:
     return write_part(job.folder, job.number, kept, {"failed": failed, "boxes": boxes})
 
 
-def side_of_or_nan(recipe: Recipe, place: np.ndarray) -> Callable[[int, int], float]:
+def side_of_or_nan(recipe: Recipe, place: Sequence[float]) -> Callable[[int, int], float]:
     """`side_of`, which is unknown where the place makes no sense: `cut` will say so."""
     try:
         side = side_of(recipe, place)
@@ -121,7 +121,7 @@ def prepare(
         "images": _digest(listing, CROP_COLUMNS[listing.recipe.how]),
         "pillow": PIL.__version__,
     }
-    listed = _digest(listing, list(listing.table))
+    listed = _digest(listing, [str(name) for name in listing.table])
     if (found := _already(out, settings, listed)) is not None:
         print(f"{out} holds this set already, made in the same way; nothing to do.")
         return found

@@ -49,7 +49,13 @@ def report(
             print(f"  {line.count:7} {line.reason}  (first: {line.example})")
         if len(table) > TOP:
             print(f"  and {len(table) - TOP} other reasons")
-    if pairs_lost:
+    if told := record.get("pairs"):  # {"announced", "listed"}: what the set's own list says
+        print(
+            f"Pairs: {record['counts']['pairs']} of the {told['announced']} announced:"
+            f" {told['announced'] - told['listed']} are not in the file,"
+            f" {told['listed'] - record['counts']['pairs']} lack an image"
+        )
+    elif pairs_lost:
         print(f"Pairs: {pairs_lost} were left out, because one of their images cannot be used")
     for note in record.get("notes", []):
         print(printable(note))
