@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_scripts.official import read_lines
+from data_scripts.official import plain, read_lines
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import hashed_split
 
@@ -62,9 +62,20 @@ def read_cplfw_pairs(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"first": stems[::2], "second": stems[1::2], "same": same, "fold": fold})
 
 
+def stems_of(files: pd.Series) -> pd.Series:
+    """File names without folder and suffix, in composed Unicode."""
+    return files.str.rsplit("/", n=1).str[-1].str.rsplit(".", n=1).str[0].map(plain)
+
+
+def unlocated(pairs: pd.DataFrame, files: pd.Series) -> list[str]:
+    """Stems that `pairs` name (before `locate_pairs`) and `files` do not have, sorted."""
+    return sorted({plain(name) for name in [*pairs["first"], *pairs["second"]]} - set(stems_of(files)))
+
+
 def locate_pairs(pairs: pd.DataFrame, files: pd.Series) -> pd.DataFrame:
     """Replace file stems by row numbers of `files`; pairs with a missing image are left out."""
-    stems = files.str.rsplit("/", n=1).str[-1].str.rsplit(".", n=1).str[0]
+    pairs = pairs.assign(first=pairs["first"].map(plain), second=pairs["second"].map(plain))
+    stems = stems_of(files)
     named = pd.unique(pairs[["first", "second"]].to_numpy().ravel())
     unclear = stems[stems.duplicated(keep=False) & stems.isin(named)]
     if len(unclear):

@@ -12,7 +12,8 @@ import pandas as pd
 from data_scripts import official
 from data_scripts.catalogue import CPLFW
 from data_scripts.listing import LeftOut, Listing, Recipe
-from data_scripts.pairs import locate_pairs, read_cplfw_pairs
+from data_scripts.pairs import locate_pairs, read_cplfw_pairs, unlocated
+from data_scripts.sources import printable
 from pcl_lib.errors import BadInput, exit_cleanly
 
 NAME = re.compile(r"(.+)_\d+")
@@ -28,7 +29,7 @@ def find_people(root: Path, left: LeftOut) -> pd.DataFrame:
             continue
         found = NAME.fullmatch(file.rsplit("/", 1)[-1].rsplit(".", 1)[0])
         if found:
-            rows.append((file, found[1]))
+            rows.append((file, printable(found[1])))
         else:
             left.add(file, "its name is not NAME_1, as CPLFW's are")
     return pd.DataFrame(rows, columns=["file", "identity"])
@@ -46,9 +47,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         raise BadInput(
             f"{path}: none of its {len(listed)} pairs has both images; give CPLFW's images and pairs"
         )
-    stems = set(table["file"].str.rsplit("/", n=1).str[-1].str.rsplit(".", n=1).str[0])
-    named = sorted(set(listed["first"]) | set(listed["second"]))
-    left.extend([name for name in named if name not in stems], f"{path.name} names it, but it is not there")
+    left.extend(unlocated(listed, table["file"]), f"{path.name} names it, but it is not there")
     return Listing(
         name="CPLFW",
         source="Cross-Pose LFW, aligned images",
@@ -58,7 +57,6 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         pairs=pairs,
         left_out=left.frame(),
         recipe=Recipe("as_is"),
-        notes=[f"pairs: {len(pairs)} of {len(listed)}; {len(listed) - len(pairs)} lack an image"],
         extra={"pairs": {"announced": len(listed), "listed": len(listed)}},
     )
 

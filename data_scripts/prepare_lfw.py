@@ -13,8 +13,9 @@ from PIL import Image
 from data_scripts import official
 from data_scripts.catalogue import LFW
 from data_scripts.listing import LeftOut, Listing, Recipe
-from data_scripts.pairs import choose_split, locate_pairs, read_pairs
+from data_scripts.pairs import choose_split, locate_pairs, read_pairs, unlocated
 from data_scripts.prepare_folder import add_labels, read_csv
+from data_scripts.sources import printable
 from pcl_lib.errors import BadInput, exit_cleanly
 
 NAME = re.compile(r"(.+)_\d{4}")
@@ -28,7 +29,7 @@ def find_people(root: Path, left: LeftOut) -> pd.DataFrame:
     for file in official.images(root, left):
         found = NAME.fullmatch(file.rsplit("/", 1)[-1].rsplit(".", 1)[0])
         if found:
-            rows.append((file, found[1]))
+            rows.append((file, printable(found[1])))
         else:
             left.add(file, "its name is not NAME_0001, as LFW's are")
     return pd.DataFrame(rows, columns=["file", "identity"])
@@ -46,9 +47,7 @@ def add_pairs(path: Path, files: pd.Series, left: LeftOut) -> tuple[pd.DataFrame
     """Pairs by position in `files`, and how many were announced, listed and found; absent images go to `left`."""
     listed, announced = read_pairs(path)
     pairs = locate_pairs(listed, files)
-    stems = set(files.str.rsplit("/", n=1).str[-1].str.rsplit(".", n=1).str[0])
-    named = sorted(set(listed["first"]) | set(listed["second"]))
-    left.extend([name for name in named if name not in stems], f"{path.name} names it, but it is not there")
+    left.extend(unlocated(listed, files), f"{path.name} names it, but it is not there")
     if pairs.empty:
         raise BadInput(
             f"{path}: none of its {len(listed)} pairs has both images; give LFW's images and pairs"
@@ -75,7 +74,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
     pseudo: list[str] = []
     if options.labels:
         labels = read_csv(options.labels)
-        table, extra["labels"] = add_labels(table, labels, options.labels)
+        table, extra["labels"] = add_labels(table, labels, options.labels, left)
         pseudo = [str(name) for name in labels if name != "file"]
         notes.append(
             f"{', '.join(pseudo)} come from {options.labels.name}: pseudo labels, estimated, not measured"
@@ -85,11 +84,6 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         notes.append("no pairs.txt: verification cannot be probed; fetch it from LFW's page (View 2)")
     else:
         pairs, extra["pairs"] = add_pairs(path, table["file"], left)
-        told = extra["pairs"]
-        notes.append(
-            f"pairs: {len(pairs)} of the {told['announced']} announced, in {pairs['fold'].nunique()} folds;"
-            f" {told['announced'] - told['listed']} are not in {path.name}, {told['listed'] - len(pairs)} lack an image"
-        )
     table["split"] = choose_split(
         table.drop(columns="split", errors="ignore"), pairs, None, options.test_folds
     )
