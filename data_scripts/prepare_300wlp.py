@@ -13,7 +13,6 @@ import pandas as pd
 from data_scripts import mat_pose, official, prepare_aflw2000
 from data_scripts.catalogue import AFLW2000, LP
 from data_scripts.listing import LeftOut, Listing, Recipe
-from data_scripts.sources import printable
 from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.labels import hashed_split
 
@@ -43,7 +42,7 @@ def find(root: Path, flips: bool, left: LeftOut) -> list[str]:
 def photograph(file: str) -> str:
     """The photograph that an image was synthesised from: "AFW/AFW_134212_1" of AFW/AFW_134212_1_3.jpg."""
     folder, name = file.rsplit("/", 1)
-    return printable(f"{folder.removesuffix('_Flip')}/{VIEW.sub('', name.rsplit('.', 1)[0])}")
+    return f"{folder.removesuffix('_Flip')}/{VIEW.sub('', name.rsplit('.', 1)[0])}"
 
 
 def add_test(table: pd.DataFrame, root: Path, test: Path, left: LeftOut) -> tuple[pd.DataFrame, Path]:

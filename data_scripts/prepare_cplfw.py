@@ -13,7 +13,6 @@ from data_scripts import official
 from data_scripts.catalogue import CPLFW
 from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.pairs import locate_pairs, read_cplfw_pairs, unlocated
-from data_scripts.sources import printable
 from pcl_lib.errors import BadInput, exit_cleanly
 
 NAME = re.compile(r"(.+)_\d+")
@@ -29,7 +28,7 @@ def find_people(root: Path, left: LeftOut) -> pd.DataFrame:
             continue
         found = NAME.fullmatch(file.rsplit("/", 1)[-1].rsplit(".", 1)[0])
         if found:
-            rows.append((file, printable(found[1])))
+            rows.append((file, found[1]))
         else:
             left.add(file, "its name is not NAME_1, as CPLFW's are")
     return pd.DataFrame(rows, columns=["file", "identity"])

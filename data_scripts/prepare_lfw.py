@@ -15,7 +15,6 @@ from data_scripts.catalogue import LFW
 from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.pairs import choose_split, locate_pairs, read_pairs, unlocated
 from data_scripts.prepare_folder import add_labels, read_csv
-from data_scripts.sources import printable
 from pcl_lib.errors import BadInput, exit_cleanly
 
 NAME = re.compile(r"(.+)_\d{4}")
@@ -29,7 +28,7 @@ def find_people(root: Path, left: LeftOut) -> pd.DataFrame:
     for file in official.images(root, left):
         found = NAME.fullmatch(file.rsplit("/", 1)[-1].rsplit(".", 1)[0])
         if found:
-            rows.append((file, printable(found[1])))
+            rows.append((file, found[1]))
         else:
             left.add(file, "its name is not NAME_0001, as LFW's are")
     return pd.DataFrame(rows, columns=["file", "identity"])

@@ -12,7 +12,7 @@ import pandas as pd
 from data_scripts import official
 from data_scripts.catalogue import VOXCELEB
 from data_scripts.listing import LeftOut, Listing, Recipe
-from data_scripts.sources import VIDEO_SUFFIXES, find_files, printable
+from data_scripts.sources import VIDEO_SUFFIXES, find_files
 from pcl_lib.errors import BadInput, exit_cleanly
 
 RATE = "1.6"  # a folder between the person and the video in VoxCeleb1's crops
@@ -28,7 +28,7 @@ def whose(file: str) -> tuple[str, str, bool] | None:
         before = before[:-1]
     if not before:
         return None
-    return printable(before[-1]), printable(folders[-1]), "test" in before[:-1]
+    return before[-1], folders[-1], "test" in before[:-1]
 
 
 def list_images(root: Path, options: argparse.Namespace, left: LeftOut) -> list[str]:
