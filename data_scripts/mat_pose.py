@@ -28,10 +28,10 @@ def read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     Raises BadInput with the reason where the file is no such file.
     """
+    if not path.is_file():
+        raise BadInput("its .mat file is missing")
     try:
         content = loadmat(path)
-    except FileNotFoundError:
-        raise BadInput("its .mat file is missing") from None
     except Exception as error:  # on foreign or damaged bytes scipy raises almost anything
         raise BadInput(f"its .mat file cannot be read ({type(error).__name__})") from error
     if "Pose_Para" not in content:

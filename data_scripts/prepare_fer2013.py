@@ -60,7 +60,7 @@ def read_folders(root: Path, left: LeftOut) -> tuple[pd.DataFrame, list[str]]:
     """file, expression, split of images in folders SPLIT/CLASS, and what to say of the splits."""
     rows = []
     for file in official.images(root, left):
-        split, *between, _ = file.split("/")
+        split, *between = file.split("/")[:-1] or ("",)
         if split not in ("train", "validation", "test") or len(between) != 1:
             left.add(file, "does not lie in {train,validation,test}/CLASS")
         elif between[0].lower() not in FOLDERS:
