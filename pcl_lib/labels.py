@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
@@ -13,20 +14,27 @@ EXPRESSION_NAMES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "a
 AU_NAMES = tuple(f"au{unit:02d}" for unit in (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26))  # BP4D, DISFA, ours
 ANGLE_NAMES = ("yaw", "pitch", "roll")
 SPLITS = ("train", "validation", "test")
+ATTRIBUTE = "attr_"  # begins the name of a yes/no label, such as CelebA's attr_smiling: 1, 0 or not given
 NUMBER_RANGES = {name: (0.0, 5.0) for name in AU_NAMES} | {name: (-180.0, 180.0) for name in ANGLE_NAMES}
+NUMBER_RANGES["fold"] = (0.0, 9.0)  # of a cross-validation that keeps people apart, such as DISFA's
 WORDS = {"expression": EXPRESSION_NAMES, "split": SPLITS}
-KNOWN_LABELS = ("identity", *WORDS, *NUMBER_RANGES)
+KNOWN_LABELS = ("identity", *WORDS, *NUMBER_RANGES, "video")
+
+
+def number_ranges(columns: Iterable[str]) -> dict[str, tuple[float, float]]:
+    """The range of each known numeric label among `columns`; attributes are 0 to 1."""
+    attributes = {name: (0.0, 1.0) for name in columns if str(name).startswith(ATTRIBUTE)}
+    return {name: NUMBER_RANGES[name] for name in columns if name in NUMBER_RANGES} | attributes
 
 
 def check_labels(table: pd.DataFrame, where: str) -> None:
     """Hold the known label columns of `table` to their ranges; other columns pass, NaN means "not given".
 
-    Angles: degrees within +-180. Action units: 0 to 5. expression and split: the names in `WORDS`;
-    every row needs a split where there is such a column.
+    Angles: degrees within +-180. Action units: 0 to 5. fold: 0 to 9. attr_*: 0 to 1. expression and split: the
+    names in `WORDS`; every row needs a split where there is such a column.
     Raises BadInput that names `where` (a file), the row, the column and the value.
     """
-    for name in table.columns.intersection(list(NUMBER_RANGES)):
-        low, high = NUMBER_RANGES[name]
+    for name, (low, high) in number_ranges(table.columns).items():
         if not pd.api.types.is_numeric_dtype(table[name]):
             raise BadInput(f"{where}: column {name} holds text; give numbers from {low:g} to {high:g}")
         values = table[name].to_numpy(dtype=np.float64, na_value=np.nan)

@@ -1,0 +1,215 @@
+"""What lies below ROOT: image files in order, links that stay inside, archives unpacked with care."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from data_scripts.listing import LeftOut
+from pcl_lib.errors import BadInput
+from pcl_lib.files import make_folder, readable_errors
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".jp2")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+MARKER = ".unpacked.json"  # written last, says of which archive the folder is a whole copy
+COPY = 1 << 20  # bytes at a time
+
+
+def printable(name: str) -> str:
+    """A file's name as text that every file and terminal takes: bytes that are not UTF-8 become \\xNN."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+@lru_cache(maxsize=4096)
+def _real(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def inside(root: Path, file: str) -> Path:
+    """The path of `file` below `root`. Raises BadInput where it, or what it links to, lies elsewhere."""
+    path = os.path.join(root, file)  # strings: this is done for every image
+    folder, name = os.path.split(path)
+    real = os.path.realpath(path) if os.path.islink(path) else os.path.join(_real(folder), name)
+    if name in ("", ".", "..") or not real.startswith(_real(str(root)).rstrip(os.sep) + os.sep):
+        raise BadInput("leads out of the folder; refused")
+    return Path(path)
+
+
+def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[list[str], LeftOut]:
+    """Paths of all files below `root` with one of `suffixes`, "/" between folders, sorted; and links not followed.
+
+    Hidden files and folders (a leading dot, __MACOSX) are not looked at; names that no table can hold are left out.
+    Raises BadInput where there is no folder.
+    """
+    if not root.is_dir():
+        raise BadInput(f"there is no folder {printable(str(root))}; give the folder that holds the images")
+    found, left_out = [], LeftOut()
+    for folder, folders, files in os.walk(root):
+        here = os.path.relpath(folder, root).replace(os.sep, "/")
+        prefix = "" if here == "." else f"{here}/"
+        for name in sorted(folders):
+            if os.path.islink(os.path.join(folder, name)):
+                left_out.add(prefix + name, "a link to a folder; links are not followed")
+        folders[:] = [name for name in folders if not (name.startswith(".") or name == "__MACOSX")]
+        found += [
+            prefix + file
+            for file in files
+            if file.lower().endswith(tuple(suffixes)) and not file.startswith(".")
+        ]
+    for file in found:
+        if printable(file) != file:
+            left_out.add(
+                file, "its name, or a folder's, is not UTF-8; rename it (convmv renames whole trees)"
+            )
+    return sorted(file for file in found if printable(file) == file), left_out
+
+
+@dataclass(frozen=True)
+class _Member:
+    """A file in an archive: its name there, its size, and what to open it by."""
+
+    name: str
+    size: int
+    handle: zipfile.ZipInfo | tarfile.TarInfo
+    fault: str = ""
+
+
+def is_archive(path: Path) -> bool:
+    """Whether `path` is a file that `unpacked` can open, by its suffix."""
+    return path.name.lower().endswith(ARCHIVE_SUFFIXES) and path.is_file()
+
+
+@contextmanager
+def unpacked(root: Path, out: Path) -> Iterator[tuple[Path, LeftOut]]:
+    """`root` itself where it is a folder; a folder of its content where it is an archive; and members refused.
+
+    The copy lies next to `out`, as OUT.unpacked. It is removed once the block ends well; after a failure it stays, and
+    the next try uses it if it is whole. Where all of an archive lies in one folder, that one is given.
+    Raises BadInput where the archive cannot be read, or does not fit on the disk.
+    """
+    if not is_archive(root):
+        yield root, LeftOut()
+        return
+    into = Path(f"{out.absolute()}.unpacked")
+    about = root.stat()
+    identity = {"archive": printable(root.name), "bytes": about.st_size, "changed": about.st_mtime_ns}
+    marker = into / MARKER
+    if marker.exists() and json.loads(marker.read_text())["of"] == identity:
+        refused = json.loads(marker.read_text())["refused"]
+    else:
+        if into.exists() and not (into / MARKER).exists() and not (into / (MARKER + ".part")).exists():
+            raise BadInput(f"{into} is in the way, and not of this kit; move it, or choose another OUT")
+        shutil.rmtree(into, ignore_errors=True)
+        make_folder(into)
+        with readable_errors(into):
+            (into / (MARKER + ".part")).touch()
+            refused = unpack(root, into)
+            marker.write_text(json.dumps({"of": identity, "refused": refused}))
+            (into / (MARKER + ".part")).unlink()
+    left_out = LeftOut()
+    for name, reason in refused:
+        left_out.add(name, reason)
+    inner = [path for path in into.iterdir() if path.name != MARKER]
+    yield (inner[0] if len(inner) == 1 and inner[0].is_dir() else into), left_out
+    shutil.rmtree(into, ignore_errors=True)
+
+
+def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
+    """Copy the plain files of a .zip or .tar (gz, bz2, xz) below `into`; return the members refused, with reasons.
+
+    Refused: names that leave the folder, absolute names, links, devices, encrypted members and second members of
+    one name. Only contents are copied: no owners, no permissions. Raises BadInput where the archive is damaged or is
+    larger, unpacked, than the disk has room for.
+    """
+    refused: list[tuple[str, str]] = []
+    room = shutil.disk_usage(into).free
+    seen: set[str] = set()
+    try:
+        with _opened(archive) as source:
+            for member in _members(source):
+                name, fault = printable(member.name), member.fault or _fault(member.name)
+                if not fault and (key := str(_target(member.name))) in seen:
+                    fault = "a second member of that name; the first counts"
+                if fault:
+                    refused.append((name, fault))
+                    continue
+                seen.add(key)
+                room -= member.size
+                if room < 0:
+                    raise BadInput(
+                        f"{archive}, unpacked, does not fit on the disk of {into}: free some space"
+                    )
+                _copy(source, member, into)
+    except (
+        tarfile.TarError,
+        zipfile.BadZipFile,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        ValueError,
+    ) as error:
+        if isinstance(error, BadInput):
+            raise
+        why = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+        raise BadInput(f"{archive} is damaged ({why}); download it again") from error
+    except OSError as error:
+        if error.errno is None or "gzip" in str(error):  # the decompressors raise OSError without a number
+            raise BadInput(f"{archive} is damaged ({error}); download it again") from error
+        raise
+    return refused
+
+
+def _opened(archive: Path) -> zipfile.ZipFile | tarfile.TarFile:
+    if archive.name.lower().endswith(".zip"):
+        return zipfile.ZipFile(archive)
+    return tarfile.open(archive, mode="r:*", errors="surrogateescape")
+
+
+def _members(source: zipfile.ZipFile | tarfile.TarFile) -> Iterator[_Member]:
+    if isinstance(source, zipfile.ZipFile):
+        for info in source.infolist():
+            if not info.is_dir():
+                link = stat.S_ISLNK(info.external_attr >> 16)
+                fault = "a link; refused" if link else "encrypted" if info.flag_bits & 1 else ""
+                yield _Member(info.filename, info.file_size, info, fault)
+        return
+    for entry in source:
+        if not entry.isdir():
+            fault = "" if entry.isreg() else "a link or a device; refused"
+            yield _Member(entry.name, entry.size, entry, fault)
+
+
+def _target(name: str) -> PurePosixPath:
+    return PurePosixPath(name.replace("\\", "/"))
+
+
+def _fault(name: str) -> str:
+    path = _target(name)
+    if path.is_absolute() or ".." in path.parts or (path.parts and ":" in path.parts[0]):
+        return "leads out of the archive; refused"
+    if "\0" in name or not path.parts or any(len(os.fsencode(part)) > 255 for part in path.parts):
+        return "no file can have that name; refused"
+    return ""
+
+
+def _copy(source: zipfile.ZipFile | tarfile.TarFile, member: _Member, into: Path) -> None:
+    target = into / _target(member.name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(source, zipfile.ZipFile):
+        content: IO[bytes] | None = source.open(member.handle)  # type: ignore[arg-type]
+    else:
+        content = source.extractfile(member.handle)  # type: ignore[arg-type]
+    assert content is not None  # a plain file
+    with content, open(target, "xb") as file:
+        shutil.copyfileobj(content, file, COPY)
