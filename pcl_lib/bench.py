@@ -8,13 +8,8 @@ the encoder in every epoch; for data on the disk, in `pcl_lib.bench_data`.
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
-import os
-import platform
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -28,6 +23,7 @@ from torch import Tensor
 
 from pcl_lib import augment, bench_data, losses, methods, presets
 from pcl_lib.augment import Draw
+from pcl_lib.bench_timing import Bench, Row, machine, shown_rate, threads
 from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.faces import render, sample_factors
 from pcl_lib.files import check_writable, replace_atomically
@@ -35,114 +31,6 @@ from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float
 from pcl_lib.presets import PRESETS, Preset, ViewPreset
 from pcl_lib.pretrain import has_fast_bf16
-
-
-@dataclass(frozen=True)
-class Row:
-    """One measurement. ms: median of a call, with its lowest and highest; count: how many of `unit` a call makes.
-
-    ratio: time of the case's first form over this one's (above 1: faster). peak_mib: most memory in tensors above
-    what was there before the call, where it was asked for.
-    """
-
-    part: str
-    case: str
-    form: str
-    threads: int
-    repeats: int
-    ms: float
-    ms_low: float
-    ms_high: float
-    count: int
-    unit: str
-    per_second: float
-    ratio: float
-    peak_mib: float | None = None
-    note: str = ""
-
-
-class Bench:
-    """Collects rows, and prints each as it comes."""
-
-    def __init__(self, part: str, repeats: int, device: str) -> None:
-        self.part, self.repeats, self.device = part, repeats, torch.device(device)
-        self.rows: list[Row] = []
-
-    def time(
-        self,
-        case: str,
-        form: str,
-        call: Callable[[], object],
-        *,
-        count: int = 1,
-        unit: str = "images",
-        repeats: int = 0,
-        calls: float = 1,
-        memory: bool = False,
-        note: str = "",
-    ) -> None:
-        """Call once to warm up, then `repeats` times by the clock. calls: what one stands for (extrapolation)."""
-        call()
-        spent = np.array([self._once(call) for _ in range(repeats or self.repeats)]) * calls * 1e3
-        peak = peak_bytes(call, self.device) / 2**20 if memory else None
-        middle = float(np.median(spent))
-        first = next((row.ms for row in self.rows if row.case == case), middle)
-        row = Row(
-            self.part, case, form, torch.get_num_threads(), len(spent), middle, float(spent.min()), float(spent.max()),
-            count, unit, 1e3 * count / middle, first / middle, peak, note,
-        )  # fmt: skip
-        self.rows.append(row)
-        print(_line(row), flush=True)
-
-    def _once(self, call: Callable[[], object]) -> float:
-        self._wait()
-        start = time.perf_counter()
-        call()
-        self._wait()
-        return time.perf_counter() - start
-
-    def _wait(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-
-
-def _line(row: Row) -> str:
-    memory = "" if row.peak_mib is None else f"  {row.peak_mib:,.1f} MiB"
-    return (
-        f"{row.part:8} {row.case:32} {row.form:28} {row.ms:10,.1f} ms ({row.ms_low:,.1f} to {row.ms_high:,.1f})"
-        f"  {_rate(row):>9} {row.unit}/s  x{row.ratio:,.1f}{memory}  {row.threads} threads {row.note}"
-    )
-
-
-def _rate(row: Row) -> str:
-    return f"{row.per_second:,.0f}" if row.per_second >= 100 else f"{row.per_second:.2g}"
-
-
-def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
-    """The most bytes that tensors take on `device` during a call, above what was there before."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        call()
-        return torch.cuda.max_memory_allocated(device) - before
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
-        call()
-    changes = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    steps = [event.nbytes() for event in sorted(changes, key=lambda event: event.start_ns())]
-    return max(int(np.cumsum(steps).max(initial=0)), 0)
-
-
-@contextmanager
-def threads(number: int) -> Iterator[None]:
-    """Run with that many threads, then with as many as before."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
 
 # Parts ------------------------------------------------------------------------------------------------------
 
@@ -273,19 +161,20 @@ def stepper(
 def bench_step(bench: Bench) -> None:
     """One optimiser step of each task: the cpu preset as it is, and the paper's network on smaller batches.
 
-    Images are those of the data set that a step takes; views is how many the encoder sees for them.
+    Images are those of the data set that a step takes, however many views the encoder sees of each.
     """
     batches = {"train.pdd_batch": 16, "train.face_batch": 16, "train.pose_batch": 1}
     paper = presets.override(PRESETS["paper"], batches)
     forms = [("float32", True, torch.float32), ("float32, channels_last", False, torch.float32)]
     half = [("bfloat16", True, torch.bfloat16), ("bfloat16, channels_last", False, torch.bfloat16)]
-    for name, preset, repeats in (("cpu preset", PRESETS["cpu"], bench.repeats), ("paper network", paper, 3)):
-        for task in methods.build("pcl", preset).tasks:
-            views = 2 + preset.train.pose_negatives if task.name == "pose" else 2
+    cases = [("cpu preset", name, PRESETS["cpu"], bench.repeats) for name in ("pcl", "pcl_plus", "simclr")]
+    for case, name, preset, repeats in [*cases, ("paper network", "pcl", paper, 3)]:
+        method = methods.build(name, preset)
+        for task in method.tasks:
             for form, plain, dtype in forms + (half if has_fast_bf16() else []):
-                step = stepper(preset, task, bench.device, plain, dtype)
-                case, note = f"{name}, {task.name} of {task.batch}", f"{views} views an image"
-                bench.time(case, form, step, count=task.batch, repeats=repeats, note=note)
+                step = stepper(method.preset, task, bench.device, plain, dtype)
+                where = f"{case}, {name}, {task.name} of {task.batch}"
+                bench.time(where, form, step, count=task.batch, repeats=repeats)
 
 
 def bench_probes(bench: Bench) -> None:
@@ -335,26 +224,6 @@ PARTS: dict[str, Callable[[Bench], None]] = {
 # Report -----------------------------------------------------------------------------------------------------
 
 
-def machine(device: str) -> dict[str, str]:
-    """What the numbers hang on: processor, accelerator, cores, threads and versions."""
-    processor = platform.processor() or platform.machine()
-    if (info := Path("/proc/cpuinfo")).is_file():
-        names = [
-            line.split(":", 1)[1].strip() for line in info.read_text().splitlines() if "model name" in line
-        ]
-        processor = names[0] if names else processor
-    return {
-        "processor": processor,
-        "cores": str(os.cpu_count()),
-        "threads": str(torch.get_num_threads()),
-        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
-        "precision": "float32 unless said; bfloat16 in hardware: " + ("yes" if has_fast_bf16() else "no"),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **{name: importlib.metadata.version(name) for name in ("torchvision", "pillow", "numba")},
-    }
-
-
 def markdown(rows: list[Row], about: dict[str, str]) -> str:
     """The page figures/benchmarks.md of the measured rows."""
     lines = [
@@ -374,7 +243,7 @@ def markdown(rows: list[Row], about: dict[str, str]) -> str:
             memory = "" if row.peak_mib is None else f"{row.peak_mib:,.1f}"
             lines.append(
                 f"| {row.case} | {row.form} | {row.threads} | {row.ms:,.1f} ({row.ms_low:,.1f} to {row.ms_high:,.1f})"
-                f" | {_rate(row)} {row.unit} | {row.ratio:,.1f}x | {memory} | {row.repeats} | {row.note} |"
+                f" | {shown_rate(row)} {row.unit} | {row.ratio:,.1f}x | {memory} | {row.repeats} | {row.note} |"
             )
     return "\n".join(lines) + "\n"
 

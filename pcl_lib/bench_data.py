@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import joblib
 import numpy as np
@@ -18,9 +17,7 @@ import pandas as pd
 from PIL import Image
 
 from pcl_lib.batches import identity_index
-
-if TYPE_CHECKING:
-    from pcl_lib.bench import Bench
+from pcl_lib.bench_timing import Bench
 
 SIDE, SIZE, QUALITY = 224, 64, 90  # pixels of the JPEGs and of the prepared images
 FILES = 2048

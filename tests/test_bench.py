@@ -13,7 +13,7 @@ import pytest
 import torch
 import torchvision.transforms.functional as TF
 
-from pcl_lib import augment, bench, bench_data, losses, methods
+from pcl_lib import augment, bench, bench_data, bench_timing, losses, methods
 from pcl_lib.data import PreparedFaces
 from pcl_lib.errors import exit_cleanly
 from pcl_lib.faces import render, sample_factors
@@ -50,7 +50,7 @@ def test_peak_counts_what_is_held_at_one_time() -> None:
         three = torch.empty(2 << 20, dtype=torch.uint8)
         del two, three
 
-    assert bench.peak_bytes(call, torch.device("cpu")) == 5 << 20
+    assert bench_timing.peak_bytes(call, torch.device("cpu")) == 5 << 20
 
 
 def test_times_are_medians_and_ratios_are_against_the_first_form(capsys: pytest.CaptureFixture[str]) -> None:
