@@ -19,7 +19,7 @@ from conftest import blob_images
 from PIL import Image
 
 from pcl_lib import data
-from pcl_lib.reproduce import PARAMETERS
+from pcl_lib.notebooks import PARAMETERS
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
