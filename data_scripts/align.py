@@ -151,7 +151,7 @@ def _cascades() -> list[Any]:
         import cv2  # only where faces have to be found
 
         cv2.setNumThreads(1)  # the workers take the cores already
-        paths = [Path(cv2.data.haarcascades, f"{name}.xml") for name in CASCADES]
+        paths = [Path(cv2.__file__).with_name("data") / f"{name}.xml" for name in CASCADES]
         if not hasattr(cv2, "CascadeClassifier") or not all(path.exists() for path in paths):
             raise BadInput(f"OpenCV {cv2.__version__} comes without its face detector; install one before 5")
         _LOADED.cascades = [cv2.CascadeClassifier(str(path)) for path in paths]

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from data_scripts.listing import Listing
+from data_scripts.sources import is_archive
 from pcl_lib.errors import BadInput
 
 DEPTH = 3  # folders below ROOT in which a set is looked for
-AUS = "DISFA's 12 action units"
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class DataSet:
     """What is known about a set before anybody has it.
 
     key: names the script (prepare_<key>.py) and the output. expected: counts of the whole download, as published.
-    marks: alternatives; a folder holds the set where every glob of one alternative finds something.
+    marks: alternatives; a folder holds the set where every glob of one alternative finds something. archives: how
+    the names of archives that hold all of it look, in small letters, without their suffix.
     """
 
     key: str
@@ -37,6 +38,7 @@ class DataSet:
     layout: str
     expected: Mapping[str, int]
     marks: tuple[tuple[str, ...], ...]
+    archives: tuple[str, ...] = ()
 
     @property
     def command(self) -> str:
@@ -45,13 +47,8 @@ class DataSet:
 
     @property
     def script(self) -> Any:
-        """The module that reads it: has read(root, options) and main(argv)."""
+        """The module that reads it: has read(root, options), main(argv) and perhaps add_options(parser)."""
         return importlib.import_module(f"data_scripts.prepare_{self.key}")
-
-    @property
-    def read(self) -> Callable[[Path, Any], Listing]:
-        """The script's reader."""
-        return self.script.read
 
     def counts(self) -> str:
         """The expected counts in words."""
@@ -68,7 +65,10 @@ class DataSet:
         )
 
     def is_in(self, folder: Path) -> bool:
-        """Whether `folder` looks like the folder to give to the script."""
+        """Whether `folder`, or archive, looks like what to give to the script."""
+        if folder.is_file():
+            stem = folder.name.lower().split(".")[0]
+            return is_archive(folder) and any(fnmatch(stem, glob) for glob in self.archives)
         return any(all(_some(folder, glob) for glob in globs) for globs in self.marks)
 
 
@@ -109,9 +109,10 @@ RAFDB = DataSet(
     licence="RAF-DB: non-commercial research, by request to its authors",
     layout="""    ROOT/                                   (the folder `basic` of the download)
       Image/aligned/train_00001_aligned.jpg   also as aligned.zip, unpacked
-      EmoLabel/list_patition_label.txt        lines "train_00001.jpg 5" """.rstrip(),
+      EmoLabel/list_patition_label.txt        lines such as: train_00001.jpg 5""",
     expected={"images": 15339, "train": 12271, "test": 3068},
     marks=(("EmoLabel/list_patition_label.txt",), ("list_patition_label.txt",)),
+    archives=("basic", "raf-db*", "rafdb*"),
 )
 FER2013 = DataSet(
     key="fer2013",
@@ -127,6 +128,7 @@ FER2013 = DataSet(
     Whatever lies beside `train` is scored, never chosen on: without a third split, 15% of train is validation.""",
     expected={"images": 35887, "train": 28709, "public test": 3589, "private test": 3589},
     marks=(("fer2013.csv",), ("icml_face_data.csv",), ("train/disgust", "train/surprise")),
+    archives=("fer2013*",),
 )
 LFW = DataSet(
     key="lfw",
@@ -138,6 +140,7 @@ LFW = DataSet(
     ROOT/pairs.txt                         beside the people or one folder up; or --pairs FILE""",
     expected={"images": 13233, "identities": 5749, "pairs": 6000},
     marks=(("*/*_0001.jpg", "pairs.txt"), ("pairs.txt", "lfw*/*/*_0001.jpg")),
+    archives=("lfw", "lfw-*"),
 )
 CPLFW = DataSet(
     key="cplfw",
@@ -149,6 +152,7 @@ CPLFW = DataSet(
     ROOT/pairs_CPLFW.txt                   two lines a pair: "NAME_1.jpg 1" (one person) or 0""",
     expected={"images": 11652, "identities": 3930, "pairs": 6000},
     marks=(("pairs_CPLFW.txt",),),
+    archives=("cplfw*",),
 )
 DISFA = DataSet(
     key="disfa",
@@ -157,8 +161,8 @@ DISFA = DataSet(
     ask="the DISFA page of Mohammad Mahoor's group, University of Denver (mohammadmahoor.com/disfa): a signed "
     "agreement by a faculty member, for non-commercial research",
     licence="DISFA: non-commercial research under a signed agreement with the University of Denver",
-    layout="""    ROOT/Video_LeftCamera/LeftVideoSN001_comp.avi     or frames LeftVideoSN001_comp/..._0001.png, SN001/1.png
-    ROOT/ActionUnit_Labels/SN001/SN001_au1.txt        lines "frame,intensity", for au 1 2 4 5 6 9 12 15 17 20 25 26""",
+    layout="""    ROOT/Video_LeftCamera/LeftVideoSN001_comp.avi   or frames: .../LeftVideoSN001_comp/*_0001.png
+    ROOT/ActionUnit_Labels/SN001/SN001_au1.txt      lines "frame,intensity"; au 1 2 4 5 6 9 12 15 17 20 25 26""",
     expected={"identities": 27, "images": 130815},
     marks=(("ActionUnit_Labels/SN[0-9]*",),),
 )
@@ -168,11 +172,12 @@ LP = DataSet(
     purpose="training the head pose probe",
     ask="the page of 3DDFA by Xiangyu Zhu (cbsr.ia.ac.cn/users/xiangyuzhu/projects/3DDFA/main.htm); research use",
     licence="300W-LP: research use; photographs are their owners'",
-    layout="""    ROOT/{AFW,HELEN,IBUG,LFPW}/NAME_0.jpg and NAME_0.mat   Pose_Para (pitch, yaw, roll in radians), pt2d [2, 68]
-    ROOT/{AFW,...}_Flip/                                    mirror images: left out unless --flips
-    ROOT/landmarks/                                         landmark files only: not read""",
+    layout="""    ROOT/{AFW,HELEN,IBUG,LFPW}/NAME_0.jpg and .mat   Pose_Para (pitch, yaw, roll in radians), pt2d [2, 68]
+    ROOT/{AFW,...}_Flip/                                mirror images: left out unless --flips
+    ROOT/landmarks/                                     landmark files only: not read""",
     expected={"images": 61225, "with flips": 122450},
     marks=(("AFW/*.mat", "HELEN/*.mat"), ("LFPW/*.mat",), ("IBUG/*.mat",)),
+    archives=("300w_lp*", "300w-lp*"),
 )
 AFLW2000 = DataSet(
     key="aflw2000",
@@ -184,6 +189,7 @@ AFLW2000 = DataSet(
     ROOT/Code/                               not read""",
     expected={"images": 2000, "within 99 degrees": 1969},
     marks=(("image0*.mat", "image0*.jpg"),),
+    archives=("aflw2000*",),
 )
 BIWI = DataSet(
     key="biwi",
@@ -192,12 +198,13 @@ BIWI = DataSet(
     ask="the page of the Computer Vision Laboratory, ETH Zurich (data.vision.ee.ethz.ch/cvl/gfanelli, also "
     "icu.ee.ethz.ch); research use",
     licence="BIWI Kinect Head Pose Database: research use, ETH Zurich",
-    layout="""    ROOT/01/ ... 24/                       (the folder hpdb of the download; one person, or a repeat, a folder)
+    layout="""    ROOT/01/ ... 24/                       (the folder hpdb of the download; a sequence a folder)
       frame_00003_rgb.png                  640 x 480
       frame_00003_pose.txt                 rotation matrix, then the head's centre in millimetres, depth camera
       rgb.cal                              colour camera: matrix, distortion, rotation, translation, size""",
     expected={"images": 15678, "sequences": 24, "identities": 20},
     marks=(("[0-9][0-9]/frame_*_pose.txt",),),
+    archives=("hpdb", "kinect_head_pose_db*", "biwi*"),
 )
 CELEBA = DataSet(
     key="celeba",
@@ -219,26 +226,32 @@ DATA_SETS = {
 
 
 def folders(root: Path, depth: int = DEPTH) -> Iterator[Path]:
-    """`root` and the folders below it, not deeper than `depth`, in the order of their names, links not followed."""
+    """`root`, and archives and folders below it, not deeper than `depth`, by name; links are not followed."""
     yield root
-    if depth:
+    if depth and root.is_dir():
         try:
-            below = sorted(entry.path for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False))
+            below = sorted(Path(entry.path) for entry in os.scandir(root) if _worth_a_look(entry))
         except OSError:  # may not be read
             return
         for path in below:
-            yield from folders(Path(path), depth - 1)
+            yield from folders(path, depth - 1)
+
+
+def _worth_a_look(entry: os.DirEntry[str]) -> bool:
+    return entry.is_dir(follow_symlinks=False) or is_archive(Path(entry.path))
 
 
 def find(root: Path) -> list[tuple[DataSet, Path]]:
-    """Sets that lie below `root`, each with the folder to give to its script; nothing is looked for inside a set."""
+    """Sets that lie below `root`, each with the folder or archive to give to its script, by the order of paths.
+
+    Nothing is looked for inside a set. Raises BadInput where there is no folder `root`.
+    """
     if not root.is_dir():
         raise BadInput(f"there is no folder {root}; give the folder that holds the downloaded sets")
     found: list[tuple[DataSet, Path]] = []
     for folder in folders(root):
-        if any(folder.is_relative_to(place) for _, place in found):
-            continue
-        found += [(entry, folder) for entry in DATA_SETS.values() if entry.is_in(folder)]
+        if not any(folder.is_relative_to(place) for _, place in found):
+            found += [(entry, folder) for entry in DATA_SETS.values() if entry.is_in(folder)]
     return found
 
 

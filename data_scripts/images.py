@@ -46,7 +46,10 @@ def open_image(path: Path, side: Side, size: int) -> tuple[Image.Image, float]:
             width, height = _checked(image.size)
             swapped = image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) >= 5
             enough = side(height, width) if swapped else side(width, height)
-            fraction = next((n for n in (8, 4, 2) if enough >= 2 * n * size), 1)
+            exact = (
+                n for n in (8, 4, 2) if width % n == 0 == height % n
+            )  # no cut block would shift what follows
+            fraction = next((n for n in exact if enough >= 2 * n * size), 1)
             if image.format == "JPEG" and fraction > 1:
                 image.draft(None, (width // fraction, height // fraction))
             scale = 1 / round(width / image.width)  # what draft chose, or 1

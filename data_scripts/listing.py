@@ -121,8 +121,8 @@ class LeftOut:
 
     def frame(self) -> pd.DataFrame:
         """file, row (Int64), reason."""
-        frame = pd.DataFrame(self._rows, columns=["file", "row", "reason"])
-        return frame.astype({"file": object, "row": "Int64", "reason": object})
+        frame = pd.DataFrame(self._rows, columns=["file", "row", "reason"], dtype=object)
+        return frame.astype({"row": "Int64"})  # text as objects: names need not be UTF-8
 
 
 def first_reason(left_out: pd.DataFrame) -> str:

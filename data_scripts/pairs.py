@@ -7,19 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from data_scripts.official import plain, read_lines
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import hashed_split
 
 CPLFW_FOLDS = 10  # of 300 pairs of each kind; the file itself does not say so
-
-
-def read_lines(path: Path, what: str) -> list[list[str]]:
-    """The words of every line that is not empty. Raises BadInput where there is no such file, or no text in it."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read {path} as {what} ({error})") from error
-    return [line.split() for line in text.splitlines() if line.strip()]
 
 
 def read_pairs(path: Path) -> tuple[pd.DataFrame, int]:
@@ -29,7 +21,7 @@ def read_pairs(path: Path) -> tuple[pd.DataFrame, int]:
     and "NAME1 i NAME2 j" for two people. Lines may be missing: a fold ends where positive lines follow negative.
     Source: LFW, README of View 2.
     """
-    lines = read_lines(path, "a list of LFW pairs")
+    lines = [words for words in read_lines(path, "a list of LFW pairs") if words]
     try:
         folds, of_each_kind = map(int, lines[0])
         pairs = [(row[0], row[1], row[0], row[2]) if len(row) == 3 else tuple(row) for row in lines[1:]]
@@ -52,12 +44,14 @@ def read_cplfw_pairs(path: Path) -> pd.DataFrame:
     not marked: the pairs of each kind are cut, in their order, into ten parts, which are LFW's folds of 300 + 300
     where the file is in LFW's order. Source: CPLFW, README of the download.
     """
-    lines = read_lines(path, "the pairs of CPLFW")
+    lines = [words for words in read_lines(path, "the pairs of CPLFW") if words]
     for number, line in enumerate(lines, 1):
         if len(line) != 2 or line[1] not in ("0", "1"):
             raise BadInput(f'{path}, line {number}: "{" ".join(line)}" is not a file name and 0 or 1')
         if number % 2 == 0 and lines[number - 2][1] != line[1]:
-            raise BadInput(f"{path}, line {number}: the two lines of a pair disagree on 0 or 1; mend the file")
+            raise BadInput(
+                f"{path}, line {number}: the two lines of a pair disagree on 0 or 1; mend the file"
+            )
     if not lines or len(lines) % 2:
         raise BadInput(f"{path} has {len(lines)} lines; two lines a pair are needed")
     stems = [line[0].rsplit(".", 1)[0] for line in lines]
@@ -68,9 +62,20 @@ def read_cplfw_pairs(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"first": stems[::2], "second": stems[1::2], "same": same, "fold": fold})
 
 
+def stems_of(files: pd.Series) -> pd.Series:
+    """File names without folder and suffix, in composed Unicode."""
+    return files.str.rsplit("/", n=1).str[-1].str.rsplit(".", n=1).str[0].map(plain)
+
+
+def unlocated(pairs: pd.DataFrame, files: pd.Series) -> list[str]:
+    """Stems that `pairs` name (before `locate_pairs`) and `files` do not have, sorted."""
+    return sorted({plain(name) for name in [*pairs["first"], *pairs["second"]]} - set(stems_of(files)))
+
+
 def locate_pairs(pairs: pd.DataFrame, files: pd.Series) -> pd.DataFrame:
     """Replace file stems by row numbers of `files`; pairs with a missing image are left out."""
-    stems = files.str.rsplit("/", n=1).str[-1].str.rsplit(".", n=1).str[0]
+    pairs = pairs.assign(first=pairs["first"].map(plain), second=pairs["second"].map(plain))
+    stems = stems_of(files)
     named = pd.unique(pairs[["first", "second"]].to_numpy().ravel())
     unclear = stems[stems.duplicated(keep=False) & stems.isin(named)]
     if len(unclear):

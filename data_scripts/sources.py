@@ -50,7 +50,8 @@ def inside(root: Path, file: str) -> Path:
 def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[list[str], LeftOut]:
     """Paths of all files below `root` with one of `suffixes`, "/" between folders, sorted; and links not followed.
 
-    Hidden files and folders (a leading dot, __MACOSX) are not looked at. Raises BadInput where there is no folder.
+    Hidden files and folders (a leading dot, __MACOSX) are not looked at; names that no table can hold are left out.
+    Raises BadInput where there is no folder.
     """
     if not root.is_dir():
         raise BadInput(f"there is no folder {printable(str(root))}; give the folder that holds the images")
@@ -67,7 +68,10 @@ def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[list[str
             for file in files
             if file.lower().endswith(tuple(suffixes)) and not file.startswith(".")
         ]
-    return sorted(found), left_out
+    for file in found:
+        if printable(file) != file:
+            left_out.add(file, "its name, or a folder's, is not UTF-8; rename it (convmv renames whole trees)")
+    return sorted(file for file in found if printable(file) == file), left_out
 
 
 @dataclass(frozen=True)
@@ -200,9 +204,8 @@ def _fault(name: str) -> str:
 def _copy(source: zipfile.ZipFile | tarfile.TarFile, member: _Member, into: Path) -> None:
     target = into / _target(member.name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    content: IO[bytes] | None
     if isinstance(source, zipfile.ZipFile):
-        content = source.open(member.handle)  # type: ignore[arg-type]
+        content: IO[bytes] | None = source.open(member.handle)  # type: ignore[arg-type]
     else:
         content = source.extractfile(member.handle)  # type: ignore[arg-type]
     assert content is not None  # a plain file

@@ -73,7 +73,7 @@ class PreparedFaces:
     def __repr__(self) -> str:
         return f"PreparedFaces({str(self.folder)!r}: {self.name}, {len(self)} images of {self.image_size} px)"
 
-    def _open_shard(self, file: str, rows: int) -> np.memmap:
+    def _open_shard(self, file: str, rows: int) -> np.ndarray:
         path = self.folder / file
         try:
             shard = np.load(path, mmap_mode="r")
@@ -88,7 +88,10 @@ class PreparedFaces:
             )
         if path.stat().st_size != shard.offset + shard.nbytes:
             raise BadInput(f"{path} has a wrong size ({path.stat().st_size} bytes); prepare the set again")
-        return shard
+        # numpy keeps a file open as long as its map; large sets have more shards than a process may open files
+        size = shard.offset + shard.nbytes
+        whole = torch.from_file(str(path), shared=False, size=size, dtype=torch.uint8).numpy()
+        return whole[shard.offset :].reshape(wanted)
 
     def _read_parquet(self, file: str) -> pd.DataFrame:
         path = self.folder / file

@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
@@ -64,17 +65,59 @@ def as_uint8(images: np.ndarray | torch.Tensor) -> np.ndarray:
     return np.ascontiguousarray(batch)
 
 
-class FolderWriter:
-    """Writes a prepared folder shard by shard; use it as a context manager.
+def write_shard(path: Path, shard: np.ndarray) -> str:
+    """Write uint8 [n, 3, S, S] as .npy, whole or not at all; return its SHA-256."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(shard))
+    return write_hashed(path, [header.getvalue(), shard.reshape(-1).data])
 
-    settings: whatever decides the content. A folder left unfinished with the same settings goes on after its
-    finished shards (`shards_done`); with other settings, or with settings None, its shards are written anew.
+
+@dataclass(frozen=True)
+class Part:
+    """A shard that was made out of turn: its number, images (0: there is no file), their side and hash.
+
+    note: what its maker wants to be known once all are there; survives an interruption. JSON types only.
+    """
+
+    number: int
+    rows: int
+    size: int
+    sha256: str
+    note: dict[str, Any] = field(default_factory=dict)
+
+
+def write_part(folder: Path, number: int, images: np.ndarray, note: dict[str, Any]) -> Part:
+    """Write shard `number` of uint8 [n, 3, S, S] and, once it is whole, its part file: what any worker may do."""
+    shard = as_uint8(images)
+    digest = write_shard(folder / shard_name(number), shard) if len(shard) else ""
+    part = Part(number, len(shard), shard.shape[2], digest, note)
+    write_hashed(folder / f"part-{number:05d}.json", [json.dumps(asdict(part)).encode()])
+    return part
+
+
+def read_parts(folder: Path) -> list[Part]:
+    """The parts that earlier runs finished, by number."""
+    parts = [Part(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("part-*.json")]
+    whole = [part for part in parts if not part.rows or (folder / shard_name(part.number)).exists()]
+    return sorted(whole, key=lambda part: part.number)
+
+
+class FolderWriter:
+    """Writes a prepared folder; use it as a context manager.
+
+    Either shard by shard (`add_shard`), or, with `in_parts`, in parts that several workers make in any order
+    (`write_part`, then one `add_parts` of all). settings: whatever decides the content. A folder left unfinished
+    with the same settings goes on after its finished shards (`shards_done`), or with the parts that are missing
+    (`read_parts`); with other settings, or with settings None, all is written anew.
     Raises BadInput where the folder is complete already, holds something else, or is being written by another
     process.
     """
 
-    def __init__(self, folder: str | Path, settings: Mapping[str, Any] | None = None) -> None:
-        self.folder = Path(folder)
+    def __init__(
+        self, folder: str | Path, settings: Mapping[str, Any] | None = None, *, in_parts: bool = False
+    ) -> None:
+        self.folder, self._in_parts = Path(folder), in_parts
+        self.names: list[str] = []
         self.hashes: list[str] = []
         self.rows: list[int] = []
         self.size = 0
@@ -103,10 +146,12 @@ class FolderWriter:
         wanted = json.dumps(settings, sort_keys=True)
         marker.seek(0)
         if settings is not None and marker.read() == wanted:
-            self._find_finished()
+            if not self._in_parts:
+                self._find_finished()
             return marker
-        for path in [*self.folder.glob("shard-*.npy"), *self.folder.glob(".*.tmp")]:
-            path.unlink()
+        for pattern in ("part-*.json", "shard-*.npy", ".*.tmp"):  # parts first: each vouches for its shard
+            for path in self.folder.glob(pattern):
+                path.unlink()
         marker.truncate(0)
         marker.write(wanted)
         marker.flush()
@@ -115,13 +160,14 @@ class FolderWriter:
     def _find_finished(self) -> None:
         while (path := self.folder / shard_name(self.shards_done)).exists():
             shard = np.load(path, mmap_mode="r")
-            self._record(shard, file_hash(path))
+            self._record(path.name, len(shard), shard.shape[2], file_hash(path))
 
-    def _record(self, shard: np.ndarray, digest: str) -> None:
-        if self.size not in (0, shard.shape[2]):
-            raise _mixed_sizes(shard.shape[2], self.size)
-        self.size = shard.shape[2]
-        self.rows.append(len(shard))
+    def _record(self, name: str, rows: int, size: int, digest: str) -> None:
+        if self.size not in (0, size):
+            raise _mixed_sizes(size, self.size)
+        self.size = size
+        self.names.append(name)
+        self.rows.append(rows)
         self.hashes.append(digest)
 
     @property
@@ -134,10 +180,14 @@ class FolderWriter:
         shard = as_uint8(images)
         if self.size not in (0, shard.shape[2]):
             raise _mixed_sizes(shard.shape[2], self.size)
-        header = io.BytesIO()
-        np.lib.format.write_array_header_1_0(header, np.lib.format.header_data_from_array_1_0(shard))
         path = self.folder / shard_name(self.shards_done)
-        self._record(shard, write_hashed(path, [header.getvalue(), shard.reshape(-1).data]))
+        self._record(path.name, len(shard), shard.shape[2], write_shard(path, shard))
+
+    def add_parts(self, parts: Iterable[Part]) -> None:
+        """Take all parts of the set, in the order of their numbers, for its shards; empty ones have none."""
+        for part in sorted(parts, key=lambda part: part.number):
+            if part.rows:
+                self._record(shard_name(part.number), part.rows, part.size, part.sha256)
 
     def finish(
         self, table: pd.DataFrame, info: Mapping[str, Any], pairs: pd.DataFrame | None = None
@@ -154,7 +204,7 @@ class FolderWriter:
             "row": np.concatenate([np.arange(n, dtype=np.int32) for n in self.rows]),
         }
         table = pd.DataFrame(places).join(table.drop(columns=["shard", "row"], errors="ignore"))
-        hashes = dict(zip(map(shard_name, range(self.shards_done)), self.hashes, strict=True))
+        hashes = dict(zip(self.names, self.hashes, strict=True))
         hashes[TABLE] = write_hashed(self.folder / TABLE, [_parquet(table)])
         if pairs is not None:
             check_pairs(pairs, len(table), "the pairs")
@@ -164,7 +214,7 @@ class FolderWriter:
             "version": VERSION,
             "image_size": self.size,
             "counts": count(table, pairs),
-            "shards": [{"file": shard_name(i), "rows": n} for i, n in enumerate(self.rows)],
+            "shards": [{"file": name, "rows": n} for name, n in zip(self.names, self.rows, strict=True)],
             "sha256": hashes,
             "content_hash": content_hash(hashes),
         }
@@ -173,7 +223,8 @@ class FolderWriter:
         record = {**info, **whole}
         write_hashed(self.folder / INFO, [json.dumps(record, indent=1).encode()])
         with readable_errors(self.folder):
-            (self.folder / UNFINISHED).unlink()
+            for path in [*self.folder.glob("part-*.json"), self.folder / UNFINISHED]:
+                path.unlink()
         return record
 
     def __enter__(self) -> FolderWriter:

@@ -434,6 +434,23 @@ def test_other_settings_do_not_go_on(tmp_path: Path, painter: types.SimpleNamesp
     assert painter.drawn == 125 and faces.images(0)[0, 0, 0, 0] == 0  # with seed 1 it would be 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limit there")
+def test_more_shards_than_files_that_may_be_open(tmp_path: Path) -> None:
+    import resource
+
+    table = pd.DataFrame({"identity": np.arange(200)})
+    data.write_prepared(tmp_path / "s", pictures(200), table, name="x", source="y", shard_rows=1)
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (120, limits[1]))
+    try:
+        faces = data.PreparedFaces(tmp_path / "s")
+        assert np.array_equal(faces.images(slice(None)).numpy(), pictures(200))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    faces.images([3])[:] = 0  # a copy: neither the map nor the file changes
+    assert np.array_equal(faces.images([3]).numpy(), pictures(200)[3:4])
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
 def test_two_writers_of_one_folder(tmp_path: Path) -> None:
     with (

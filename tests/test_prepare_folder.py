@@ -10,6 +10,9 @@ import pytest
 from PIL import Image
 
 from data_scripts import prepare_folder
+from data_scripts.align import cut, side_of
+from data_scripts.images import open_image
+from data_scripts.listing import Recipe
 from pcl_lib.data import PreparedFaces
 from pcl_lib.errors import BadInput, exit_cleanly
 
@@ -50,9 +53,7 @@ def source(tmp_path: Path) -> Path:
 
 def prepare(source: Path, *options: str) -> PreparedFaces:
     out = source.parent / "out"
-    prepare_folder.prepare(
-        prepare_folder.parse([str(source), str(out), "--size", "8", "--workers", "2", *options])
-    )
+    prepare_folder.main([str(source), str(out), "--size", "8", "--workers", "2", *options])
     return PreparedFaces(out)
 
 
@@ -75,13 +76,18 @@ def test_images_identities_and_order(source: Path, capsys: pytest.CaptureFixture
 def test_any_number_of_workers_makes_the_same(
     source: Path, workers: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(prepare_folder, "CHUNK", 2)
-    monkeypatch.setattr(prepare_folder, "SHARD_ROWS", 5)
+    monkeypatch.setattr("data_scripts.prepare.SHARD_ROWS", (5, 5))
     (source / "Bo_Ek" / "Bo_Ek_0002.png").write_bytes(b"")
     faces = prepare(source, "--workers", workers)
     assert faces.images(slice(None))[:, 0, 0, 0].tolist() == [
         level(name, i) for name in PEOPLE for i in range(1, PEOPLE[name] + 1) if (name, i) != ("Bo_Ek", 2)
     ]
+
+
+def read_image(path: Path, size: int, crop: float) -> np.ndarray:
+    recipe = Recipe("as_is", -crop)
+    image, scale = open_image(path, side_of(recipe, ()), size)
+    return cut(image, scale, recipe, (), size)
 
 
 def halves(width: int, height: int) -> Image.Image:
@@ -96,22 +102,22 @@ def test_cut_to_the_central_square_and_trimmed(tmp_path: Path) -> None:
     wide.paste("red", (24, 0, 32, 16))
     wide.paste("blue", (32, 0, 40, 16))
     wide.save(tmp_path / "a.png")
-    got = prepare_folder.read_image(tmp_path / "a.png", 8, 0.0)
+    got = read_image(tmp_path / "a.png", 8, 0.0)
     assert got[:, 4, 1:3].T.tolist() == [[255, 0, 0]] * 2  # at its edges the filter sees what lies beyond
     assert got[:, 4, 5:7].T.tolist() == [[0, 0, 255]] * 2
     framed = Image.new("RGB", (40, 40), "white")
     framed.paste("green", (10, 10, 30, 30))
     framed.save(tmp_path / "b.png")
-    trimmed = prepare_folder.read_image(tmp_path / "b.png", 8, 0.25)
+    trimmed = read_image(tmp_path / "b.png", 8, 0.25)
     assert (trimmed[:, 1:-1, 1:-1] == np.array([0, 128, 0])[:, None, None]).all() and trimmed[0].max() < 128
-    assert (prepare_folder.read_image(tmp_path / "b.png", 8, 0.0)[:, 0, 0] == 255).all()
+    assert (read_image(tmp_path / "b.png", 8, 0.0)[:, 0, 0] == 255).all()
 
 
 def test_turned_upright_by_exif(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn by 90 degrees clockwise to see it upright"
     halves(16, 16).save(tmp_path / "a.png", exif=exif)
-    got = prepare_folder.read_image(tmp_path / "a.png", 8, 0.0)
+    got = read_image(tmp_path / "a.png", 8, 0.0)
     assert got[:, 1, 4].tolist() == [255, 0, 0] and got[:, 6, 4].tolist() == [0, 0, 255]
 
 
@@ -134,14 +140,14 @@ def test_every_mode_becomes_rgb(
 ) -> None:
     path = tmp_path / f"a.{suffix}"
     image.save(path, **({"lossless": True} if suffix == "webp" else {}))
-    assert (prepare_folder.read_image(path, 8, 0.0) == np.array(wanted)[:, None, None]).all()
+    assert (read_image(path, 8, 0.0) == np.array(wanted)[:, None, None]).all()
 
 
 def test_shrinking_does_not_alias(tmp_path: Path) -> None:
     stripes = np.zeros((64, 64), np.uint8)
     stripes[:, ::2] = 200
     Image.fromarray(stripes).save(tmp_path / "a.png")
-    got = prepare_folder.read_image(tmp_path / "a.png", 8, 0.0)
+    got = read_image(tmp_path / "a.png", 8, 0.0)
     assert (got[..., 1:-1] == 100).all()
 
 

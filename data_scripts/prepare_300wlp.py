@@ -1,0 +1,111 @@
+"""300W-LP -> a prepared folder, with AFLW2000 as its test split where that is given. More: --help."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from data_scripts import mat_pose, official, prepare_aflw2000
+from data_scripts.catalogue import AFLW2000, LP
+from data_scripts.listing import LeftOut, Listing, Recipe
+from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.labels import hashed_split
+
+SUBSETS = ("AFW", "HELEN", "IBUG", "LFPW")
+VIEW = re.compile(r"_\d+$")  # the number of the synthesised view, at the end of the name of its photograph
+
+
+def find(root: Path, flips: bool, left: LeftOut) -> list[str]:
+    """Images of the four subsets, and of their mirrored folders where `flips`; what lies elsewhere is left out."""
+    wanted, others = [], {"flip": 0, "landmarks": 0}
+    for file in official.images(root, left):
+        folder = file.split("/")[0] if "/" in file else ""
+        if folder in SUBSETS or (flips and folder.removesuffix("_Flip") in SUBSETS):
+            wanted.append(file)
+        elif folder.removesuffix("_Flip") in SUBSETS:
+            others["flip"] += 1
+        else:
+            others["landmarks"] += 1
+    if others["flip"]:
+        left.add("*_Flip", f"{others['flip']} mirror images; --flips takes them too")
+    if others["landmarks"]:
+        told = ", ".join(SUBSETS)
+        left.add("other folders", f"{others['landmarks']} images outside {told}")
+    return wanted
+
+
+def photograph(file: str) -> str:
+    """The photograph that an image was synthesised from: "AFW/AFW_134212_1" of AFW/AFW_134212_1_3.jpg."""
+    folder, name = file.rsplit("/", 1)
+    return f"{folder.removesuffix('_Flip')}/{VIEW.sub('', name.rsplit('.', 1)[0])}"
+
+
+def add_test(table: pd.DataFrame, root: Path, test: Path, left: LeftOut) -> tuple[pd.DataFrame, Path]:
+    """`table` with AFLW2000 below it as test, both relative to the folder that holds both, which is returned."""
+    theirs = LeftOut()
+    other = mat_pose.read_poses(test, prepare_aflw2000.find(test, theirs), theirs)
+    if other.empty:
+        raise BadInput(f"{test} has no image with a .mat file of AFLW2000; give the folder of that download")
+    both = Path(os.path.commonpath([root.resolve(), test.resolve()]))
+    parts = []
+    for part, folder in ((table, root), (other.assign(split="test"), test)):
+        prefix = folder.resolve().relative_to(both).as_posix()
+        parts.append(part.assign(file=part["file"] if prefix == "." else prefix + "/" + part["file"]))
+    official.join(left, theirs, prefix=f"{test.name}/")
+    return pd.concat(parts, ignore_index=True), both
+
+
+def read(root: Path, options: argparse.Namespace) -> Listing:
+    """The four subsets; 15% of the photographs, with all their views, are validation."""
+    left = LeftOut()
+    table = mat_pose.read_poses(root, find(root, options.flips, left), left)
+    if table.empty:
+        raise BadInput(
+            f"{root} has no image with a .mat file in {', '.join(SUBSETS)}; give the folder 300W_LP"
+        )
+    table.insert(1, "identity", table["file"].map(photograph))
+    table["split"] = hashed_split(table, (official.VALIDATION, 0.0))
+    notes = [
+        f"cropped to {mat_pose.MARGIN}",
+        "identity is the photograph that the views were synthesised from; who is on it is not known",
+    ]
+    source = "300W-LP"
+    if options.aflw2000:
+        table, root = add_test(table, root, options.aflw2000, left)
+        source += f" for training, AFLW2000-3D for test ({AFLW2000.licence})"
+        notes.append("test is AFLW2000-3D")
+    return Listing(
+        name="300W-LP" + (" and AFLW2000" if options.aflw2000 else ""),
+        source=source,
+        licence=LP.licence,
+        root=root,
+        table=table,
+        left_out=left.frame(),
+        recipe=Recipe("box"),
+        notes=notes,
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What this script takes beside the common options."""
+    parser.add_argument("--flips", action="store_true", help="take the mirrored folders too")
+    parser.add_argument(
+        "--aflw2000",
+        type=Path,
+        metavar="FOLDER",
+        help="join AFLW2000 as the test split, so that one prepared folder holds the paper's pose protocol",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    official.run(LP, read, arguments, add_options)
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,141 @@
+"""BIWI Kinect Head Pose -> a prepared folder. What it needs, and where to ask for it: --help."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from data_scripts import official
+from data_scripts.catalogue import BIWI
+from data_scripts.listing import BOX_COLUMNS, LeftOut, Listing, Recipe
+from data_scripts.sources import inside
+from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.labels import ANGLE_NAMES
+
+SUFFIX = "_rgb.png"
+HALF_SIDE = 120.0  # millimetres about the head's centre, at its distance, that the box takes in: hair to chin
+TURNED = 0.02  # by how much R R' may differ from the identity before R is no rotation
+
+
+@dataclass(frozen=True)
+class Camera:
+    """The colour camera. matrix: [3, 3] pixels; rotation, translation (mm): from the depth camera to it."""
+
+    matrix: np.ndarray
+    rotation: np.ndarray
+    translation: np.ndarray
+
+
+def read_numbers(path: Path, what: str) -> np.ndarray:
+    """All numbers of a text file. Raises BadInput with the reason where it is missing or holds anything else."""
+    try:
+        return np.array(path.read_text(encoding="ascii").split(), dtype=float)
+    except FileNotFoundError:
+        raise BadInput(f"its {what} {path.name} is missing") from None
+    except (OSError, ValueError) as error:
+        raise BadInput(f"its {what} {path.name} does not hold numbers ({error})") from error
+
+
+def _rotation(values: np.ndarray, what: str) -> np.ndarray:
+    r = values.reshape(3, 3)
+    if not np.abs(r @ r.T - np.eye(3)).max() < TURNED or np.linalg.det(r) < 0:
+        raise BadInput(f"its {what} does not begin with a rotation matrix")
+    return r
+
+
+def read_camera(path: Path) -> Camera:
+    """rgb.cal: 3x3 matrix, 4 distortions, 3x3 rotation, translation, image size; further numbers are not read."""
+    values = read_numbers(path, "calibration")
+    if len(values) < 25:
+        raise BadInput(f"its calibration {path.name} holds {len(values)} numbers, not 25 or more")
+    return Camera(values[:9].reshape(3, 3), _rotation(values[13:22], "calibration"), values[22:25])
+
+
+def read_pose(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """frame_*_pose.txt: rotation [3, 3] and the head's centre [3] in mm, in the depth camera's frame."""
+    values = read_numbers(path, "pose")
+    if len(values) != 12 or not np.isfinite(values).all():
+        raise BadInput(f"its pose {path.name} holds {len(values)} numbers, not 12")
+    return _rotation(values[:9], "pose"), values[9:]
+
+
+def euler(rotation: np.ndarray) -> tuple[float, float, float]:
+    """yaw, pitch, roll in degrees with the signs of 300W-LP, of a rotation [3, 3] in a camera's frame.
+
+    The camera looks along z, x is right and y down; the identity faces it. In 300W-LP's frame, y up and z near, the
+    same rotation is D R D with D = diag(1, -1, -1), and R = Rx(pitch) Ry(yaw) Rz(roll) there (pcl_lib.faces.camera).
+    """
+    flip = np.diag([1.0, -1.0, -1.0])
+    r = flip @ rotation @ flip
+    yaw = np.arctan2(-r[0, 2], np.hypot(r[0, 0], r[0, 1]))
+    return tuple(np.degrees([yaw, np.arctan2(r[1, 2], r[2, 2]), np.arctan2(r[0, 1], r[0, 0])]))
+
+
+def head_box(camera: Camera, centre: np.ndarray) -> tuple[float, float, float, float]:
+    """left, top, right, bottom in the colour image about the head's centre (mm, depth camera); no distortion."""
+    x, y, z = camera.rotation @ centre + camera.translation
+    if z <= 0:
+        raise BadInput("its head lies behind the camera")
+    fx, fy, cx, cy = camera.matrix[[0, 1, 0, 1], [0, 1, 2, 2]]
+    u, v = fx * x / z + cx, fy * y / z + cy
+    half_w, half_h = fx * HALF_SIDE / z, fy * HALF_SIDE / z
+    return u - half_w, v - half_h, u + half_w, v + half_h
+
+
+def read_frames(root: Path, left: LeftOut) -> pd.DataFrame:
+    """file, identity (the sequence), angles and box of every colour frame with a pose and a calibration."""
+    rows, cameras = [], {}
+    for file in official.images(root, left):
+        if not file.endswith(SUFFIX) or "/" not in file:
+            continue
+        folder = file.rsplit("/", 1)[0]
+        try:
+            if folder not in cameras:
+                cameras[folder] = read_camera(inside(root, f"{folder}/rgb.cal"))
+            rotation, centre = read_pose(inside(root, file.removesuffix(SUFFIX) + "_pose.txt"))
+            angles = euler(cameras[folder].rotation @ rotation)
+            rows.append((file, folder.rsplit("/", 1)[-1], *angles, *head_box(cameras[folder], centre)))
+        except BadInput as error:
+            left.add(file, str(error))
+    return pd.DataFrame(rows, columns=["file", "identity", *ANGLE_NAMES, *BOX_COLUMNS])
+
+
+def read(root: Path, options: argparse.Namespace) -> Listing:
+    """Every frame with its pose; sequences are split by a hash, or all test."""
+    left = LeftOut()
+    table = read_frames(root, left)
+    if options.all_test:
+        table["split"] = "test"
+    return Listing(
+        name="BIWI",
+        source="BIWI Kinect Head Pose Database, colour frames",
+        licence=BIWI.licence,
+        root=root,
+        table=table,
+        left_out=left.frame(),
+        recipe=Recipe("box"),
+        notes=[
+            f"cropped to {2 * HALF_SIDE:.0f} mm about the head's centre, projected into the colour image",
+            "angles are relative to the colour camera: its calibration is applied to the poses",
+            "identity is the sequence: 4 of the 20 people were recorded twice",
+        ],
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What this script takes beside the common options."""
+    parser.add_argument("--all-test", action="store_true", help="put every frame in the test split")
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    official.run(BIWI, read, arguments, add_options)
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

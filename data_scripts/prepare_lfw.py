@@ -1,0 +1,123 @@
+"""LFW and its View-2 pairs -> a prepared folder. What it needs, and where to ask for it: --help."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from PIL import Image
+
+from data_scripts import official
+from data_scripts.catalogue import LFW
+from data_scripts.listing import LeftOut, Listing, Recipe
+from data_scripts.pairs import choose_split, locate_pairs, read_pairs, unlocated
+from data_scripts.prepare_folder import add_labels, read_csv
+from pcl_lib.errors import BadInput, exit_cleanly
+
+NAME = re.compile(r"(.+)_\d{4}")
+WHOLE = 250  # pixels a side of lfw and lfw-deepfunneled as published, where the face fills the middle
+TRIM = -0.2  # of it at every edge: leaves the middle 150 pixels, hair to chin
+
+
+def find_people(root: Path, left: LeftOut) -> pd.DataFrame:
+    """file and identity of every image that bears an LFW name."""
+    rows = []
+    for file in official.images(root, left):
+        found = NAME.fullmatch(file.rsplit("/", 1)[-1].rsplit(".", 1)[0])
+        if found:
+            rows.append((file, found[1]))
+        else:
+            left.add(file, "its name is not NAME_0001, as LFW's are")
+    return pd.DataFrame(rows, columns=["file", "identity"])
+
+
+def find_pairs_file(root: Path, given: Path | None, source: Path) -> Path | None:
+    """`given`, or pairs.txt in `root`, or beside `source` (the folder or archive given); None where there is none."""
+    if given is not None and not given.is_file():
+        raise BadInput(f"there is no file {given}; give LFW's pairs.txt")
+    candidates = [given] if given else [root / "pairs.txt", source.absolute().parent / "pairs.txt"]
+    return next((path for path in candidates if path.is_file()), None)
+
+
+def add_pairs(path: Path, files: pd.Series, left: LeftOut) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Pairs by position in `files`, and how many were announced, listed and found; absent images go to `left`."""
+    listed, announced = read_pairs(path)
+    pairs = locate_pairs(listed, files)
+    left.extend(unlocated(listed, files), f"{path.name} names it, but it is not there")
+    if pairs.empty:
+        raise BadInput(
+            f"{path}: none of its {len(listed)} pairs has both images; give LFW's images and pairs"
+        )
+    return pairs, {"announced": announced, "listed": len(listed)}
+
+
+def crop(root: Path, file: str) -> Recipe:
+    """LFW's whole images are cut to their middle; smaller ones have been cropped by somebody and stay."""
+    try:
+        with Image.open(root / file) as image:
+            whole = image.size == (WHOLE, WHOLE)
+    except OSError:
+        whole = False
+    return Recipe("as_is", margin=TRIM if whole else 0.0)
+
+
+def read(root: Path, options: argparse.Namespace) -> Listing:
+    """Every image with an LFW name; the people of the pairs are test, 15% of the others validation."""
+    left, notes, extra, pairs = LeftOut(), [], {}, None
+    table = find_people(root, left)
+    if table.empty:
+        raise BadInput(f"{root} has no image under an LFW name, such as Ann_Lee/Ann_Lee_0001.jpg")
+    pseudo: list[str] = []
+    if options.labels:
+        labels = read_csv(options.labels)
+        table, extra["labels"] = add_labels(table, labels, options.labels, left)
+        pseudo = [str(name) for name in labels if name != "file"]
+        notes.append(
+            f"{', '.join(pseudo)} come from {options.labels.name}: pseudo labels, estimated, not measured"
+        )
+    path = find_pairs_file(root, options.pairs, options.root)
+    if path is None:
+        notes.append("no pairs.txt: verification cannot be probed; fetch it from LFW's page (View 2)")
+    else:
+        pairs, extra["pairs"] = add_pairs(path, table["file"], left)
+    table["split"] = choose_split(
+        table.drop(columns="split", errors="ignore"), pairs, None, options.test_folds
+    )
+    return Listing(
+        name="LFW",
+        source="Labeled Faces in the Wild",
+        licence=LFW.licence,
+        root=root,
+        table=table,
+        pairs=pairs,
+        left_out=left.frame(),
+        recipe=crop(root, table["file"].iloc[0]),
+        pseudo=pseudo,
+        notes=notes,
+        extra=extra,
+    )
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """What this script takes beside the common options."""
+    parser.add_argument("--pairs", type=Path, help="pairs.txt of View 2, where it lies elsewhere")
+    parser.add_argument("--labels", type=Path, help="CSV with file and estimated labels; recorded as pseudo")
+    parser.add_argument(
+        "--test-folds",
+        type=int,
+        choices=range(1, 11),
+        metavar="1..10",
+        help="hold out the people of the first so many folds only (all)",
+    )
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point."""
+    official.run(LFW, read, arguments, add_options)
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
