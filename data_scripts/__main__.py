@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from data_scripts import official
-from data_scripts.catalogue import DATA_SETS, DataSet, find
+from data_scripts.catalogue import AFLW2000, DATA_SETS, LP, DataSet, find
 from data_scripts.prepare import standard_parser
 from pcl_lib.errors import BadInput, exit_cleanly
 
@@ -57,17 +57,23 @@ def outputs(found: Sequence[tuple[DataSet, Path]], out: Path) -> list[Path]:
     ]
 
 
-def prepare_one(entry: DataSet, place: Path, out: Path, options: argparse.Namespace) -> dict[str, Any]:
-    """A row of the summary: what came of one set."""
-    row: dict[str, Any] = {"set": entry.name, "from": str(place), "to": str(out)}
-    argv = [str(place), str(out), "--size", options.size, "--workers", options.workers]
+def joined(entry: DataSet, found: Sequence[tuple[DataSet, Path]]) -> list[str]:
+    """300W-LP takes AFLW2000 as its test split where that is there too: the paper's pose protocol in one folder."""
+    tests = [place for other, place in found if other is AFLW2000 and place.is_dir()]
+    return ["--aflw2000", str(tests[0])] if entry is LP and tests else []
+
+
+def prepare_one(entry: DataSet, place: Path, out: Path, argv: Sequence[str]) -> dict[str, Any]:
+    """A row of the summary: what came of one set. argv: options of its script."""
+    row: dict[str, Any] = {"set": entry.name, "from": place.name, "to": str(out)}
+    argv = [str(place), str(out), *argv]
     try:
         record = official.run(entry, entry.script.read, argv, getattr(entry.script, "add_options", None))
     except BadInput as error:
         print(f"{entry.name} failed: {error}")
         return row | {"state": "failed"}
-    counts = {name: record["counts"][name] for name in COUNTS if name in record["counts"]}
-    return row | counts | {"left out": record["skipped"], "state": "prepared"}
+    counts = {name: f"{record['counts'][name]:,}" for name in COUNTS if name in record["counts"]}
+    return row | {"state": "prepared"} | counts | {"left out": f"{record['skipped']:,}"}
 
 
 def tell_missing(found: Sequence[tuple[DataSet, Path]]) -> None:
@@ -96,13 +102,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = []
     for (entry, place), out in zip(found, places, strict=True):
         print(f"\n== {entry.name}")
-        rows.append(prepare_one(entry, place, out, options))
+        argv = ["--size", options.size, "--workers", options.workers, *joined(entry, found)]
+        rows.append(prepare_one(entry, place, out, argv))
     if not any(row["state"] == "prepared" for row in rows):
         raise BadInput(
             f"nothing below {options.root} could be prepared; see above for what is missing or wrong"
         )
-    summary = pd.DataFrame(rows).astype(object)
-    print("\n" + summary.where(summary.notna(), "-").to_string(index=False))
+    summary = pd.DataFrame(rows, columns=["set", "from", "to", "state", *COUNTS, "left out"], dtype=object)
+    print("\n" + summary.fillna("-").to_string(index=False))
 
 
 if __name__ == "__main__":

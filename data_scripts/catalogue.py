@@ -269,3 +269,11 @@ def as_table() -> pd.DataFrame:
             for entry in DATA_SETS.values()
         ]
     )
+
+
+def as_markdown() -> str:
+    """`as_table` as a table of Markdown, for the README."""
+    table = as_table()
+    table["command"] = "`" + table["command"] + "`"
+    rows: list[list[str]] = [list(table), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "".join("| " + " | ".join(row) + " |\n" for row in rows)

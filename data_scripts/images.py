@@ -46,9 +46,8 @@ def open_image(path: Path, side: Side, size: int) -> tuple[Image.Image, float]:
             width, height = _checked(image.size)
             swapped = image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) >= 5
             enough = side(height, width) if swapped else side(width, height)
-            exact = (
-                n for n in (8, 4, 2) if width % n == 0 == height % n
-            )  # no cut block would shift what follows
+            # a block that the edge cuts would shift everything where EXIF turns the image
+            exact = (n for n in (8, 4, 2) if width % n == 0 == height % n)
             fraction = next((n for n in exact if enough >= 2 * n * size), 1)
             if image.format == "JPEG" and fraction > 1:
                 image.draft(None, (width // fraction, height // fraction))

@@ -35,6 +35,7 @@ from pcl_lib.shards import INFO, FolderWriter, Part, read_parts, write_part
 
 SHARD_ROWS = (128, 1024)  # images of a shard: few enough that small sets keep several workers busy
 SHARD_BYTES = 64 << 20  # what a worker may hold at most, beside the image at hand
+PATIENCE = 20  # seconds for a scheduler to answer
 BACKENDS = ("threading", "loky")
 DETECT_MARGIN = 0.15  # OpenCV's boxes go from brows to chin
 
@@ -203,7 +204,7 @@ def _pool(workers: int, scheduler: str | None, backend: str) -> Iterator[joblib.
     from distributed import Client
 
     try:
-        client = Client(scheduler, timeout="20s")
+        client = Client(scheduler, timeout=PATIENCE)
     except (OSError, ValueError) as error:
         raise BadInput(
             f"no Dask scheduler answers at {scheduler} ({type(error).__name__}); start one with dask scheduler"

@@ -70,7 +70,9 @@ def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[list[str
         ]
     for file in found:
         if printable(file) != file:
-            left_out.add(file, "its name, or a folder's, is not UTF-8; rename it (convmv renames whole trees)")
+            left_out.add(
+                file, "its name, or a folder's, is not UTF-8; rename it (convmv renames whole trees)"
+            )
     return sorted(file for file in found if printable(file) == file), left_out
 
 
@@ -160,7 +162,8 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
     ) as error:
         if isinstance(error, BadInput):
             raise
-        raise BadInput(f"{archive} is damaged ({error}); download it again") from error
+        why = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
+        raise BadInput(f"{archive} is damaged ({why}); download it again") from error
     except OSError as error:
         if error.errno is None or "gzip" in str(error):  # the decompressors raise OSError without a number
             raise BadInput(f"{archive} is damaged ({error}); download it again") from error

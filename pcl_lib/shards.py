@@ -145,11 +145,13 @@ class FolderWriter:
             ) from None
         wanted = json.dumps(settings, sort_keys=True)
         marker.seek(0)
+        for path in self.folder.glob(".*.tmp"):  # what a killed writer was about to write
+            path.unlink()
         if settings is not None and marker.read() == wanted:
             if not self._in_parts:
                 self._find_finished()
             return marker
-        for pattern in ("part-*.json", "shard-*.npy", ".*.tmp"):  # parts first: each vouches for its shard
+        for pattern in ("part-*.json", "shard-*.npy"):  # parts first: each vouches for its shard
             for path in self.folder.glob(pattern):
                 path.unlink()
         marker.truncate(0)

@@ -686,6 +686,8 @@ def test_every_script_is_in_the_catalogue() -> None:
     assert scripts == {f"prepare_{key}" for key in catalogue.DATA_SETS}
     table = catalogue.as_table()
     assert len(table) == len(catalogue.DATA_SETS) and table.notna().all().all()
+    lines = catalogue.as_markdown().splitlines()
+    assert len(lines) == len(table) + 2 and {line.count("|") for line in lines} == {6}
 
 
 def test_one_command_for_all(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -716,6 +718,15 @@ def test_two_folders_of_one_set_do_not_meet(tmp_path: Path) -> None:
     all_sets.main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--size", "16", "--workers", "1"])
     assert len(PreparedFaces(tmp_path / "out/voxceleb-vox1")) == 4
     assert len(PreparedFaces(tmp_path / "out/voxceleb-vox2")) == 4
+
+
+def test_300wlp_and_aflw2000_are_joined_where_both_are_there(tmp_path: Path) -> None:
+    miniatures.wlp(tmp_path / "in/300W_LP")
+    miniatures.aflw2000(tmp_path / "in/AFLW2000")
+    all_sets.main([str(tmp_path / "in"), "--out", str(tmp_path / "out"), "--size", "16", "--workers", "1"])
+    assert len(PreparedFaces(tmp_path / "out/aflw2000")) == 5
+    joined = PreparedFaces(tmp_path / "out/300wlp")
+    assert [len(joined.split(split)) for split in ("train", "validation", "test")] == [6, 2, 5]
 
 
 def test_nothing_useful_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
