@@ -18,7 +18,7 @@ from torch import Tensor
 from pcl_lib import disentangle, linear, probes, sets, tables
 from pcl_lib.data import PreparedFaces, resize_images
 from pcl_lib.errors import BadInput
-from pcl_lib.labels import identity_codes
+from pcl_lib.labels import EXPRESSION_NAMES, identity_codes
 from pcl_lib.models import PCL
 from pcl_lib.probes import FEATURES, Features, expression_codes
 from pcl_lib.reproduce import Setup, trained
@@ -267,6 +267,24 @@ def read_expression(faces: PreparedFaces, x: Features) -> tuple[np.ndarray, np.n
     frozen = linear.Frozen(x.general, np.arange(len(faces)), len(faces))
     predicted, _ = linear.read_classes(frozen, split, y)
     return y[split.test], predicted
+
+
+def contact_sheet(faces: PreparedFaces, seed: int = 0, count: int = 8) -> tuple[np.ndarray, list[str]]:
+    """Rows of a set that show what is in it: [R, count], and a label for each of the R lines, or none.
+
+    A line an expression where there are any; else, where yaw is known, three lines of faces sorted by yaw; else two
+    lines drawn at random. Where there are too few, some are shown twice.
+    """
+    rng, table = np.random.default_rng(seed), faces.table
+    if "expression" in table and table["expression"].notna().any():
+        names = [name for name in EXPRESSION_NAMES if (table["expression"] == name).any()]
+        groups = [rng.permutation(np.flatnonzero(table["expression"] == name)) for name in names]
+        return np.stack([np.resize(rows, count) for rows in groups]), names
+    if "yaw" in table and table["yaw"].notna().any():
+        order = np.argsort(table["yaw"].to_numpy(float), kind="stable")[: table["yaw"].notna().sum()]
+        parts = np.array_split(np.repeat(order, count), count)  # parts of one size, however few there are
+        return np.stack([rng.choice(part, 3) for part in parts], axis=1), []
+    return np.resize(rng.permutation(len(faces)), (2, count)), []
 
 
 def rows_of_set(rows: pd.DataFrame, faces: PreparedFaces) -> pd.DataFrame:
