@@ -42,6 +42,7 @@ TABLES = ("probes.csv", "readability.csv", "swaps.csv", "pdd.csv", "training.csv
 WRITTEN = ("main", "disentanglement", "swap_table", "published", "paper")
 FIGURES = [
     "labels",
+    "sheet_rendered_faces",
     "training_curves",
     "probes",
     "confusion",
