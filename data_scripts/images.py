@@ -44,7 +44,8 @@ def open_image(path: Path, side: Side, size: int) -> tuple[Image.Image, float]:
     try:
         with Image.open(path) as image:
             width, height = _checked(image.size)
-            swapped = image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) >= 5
+            plain = image.format == "JPEG" and not image.info.keys() & {"exif", "xmp"}  # looking costs time
+            swapped = not plain and image.format == "JPEG" and image.getexif().get(ORIENTATION, 1) >= 5
             enough = side(height, width) if swapped else side(width, height)
             # a block that the edge cuts would shift everything where EXIF turns the image
             exact = (n for n in (8, 4, 2) if width % n == 0 == height % n)
@@ -52,7 +53,7 @@ def open_image(path: Path, side: Side, size: int) -> tuple[Image.Image, float]:
             if image.format == "JPEG" and fraction > 1:
                 image.draft(None, (width // fraction, height // fraction))
             scale = 1 / round(width / image.width)  # what draft chose, or 1
-            return as_rgb(ImageOps.exif_transpose(image)), scale
+            return as_rgb(image if plain else ImageOps.exif_transpose(image)), scale
     except UnidentifiedImageError:
         raise BadInput("not an image" if path.stat().st_size else "empty file") from None
     except BadInput:

@@ -38,13 +38,12 @@ def _real(folder: str) -> str:
 
 def inside(root: Path, file: str) -> Path:
     """The path of `file` below `root`. Raises BadInput where it, or what it links to, lies elsewhere."""
-    path = root / file
-    top = _real(str(root))
-    parent = _real(str(path.parent))
-    real = os.path.join(parent, path.name) if not path.is_symlink() else os.path.realpath(path)
-    if path.name == ".." or not (real + os.sep).startswith(top.rstrip(os.sep) + os.sep):
+    path = os.path.join(root, file)  # strings: this is done for every image
+    folder, name = os.path.split(path)
+    real = os.path.realpath(path) if os.path.islink(path) else os.path.join(_real(folder), name)
+    if name in ("", ".", "..") or not real.startswith(_real(str(root)).rstrip(os.sep) + os.sep):
         raise BadInput("leads out of the folder; refused")
-    return path
+    return Path(path)
 
 
 def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[list[str], LeftOut]:

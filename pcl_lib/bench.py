@@ -2,7 +2,7 @@
 
 Each part times the kit's way beside the straightforward one, which lives here and nowhere else: the tensor form of
 the mixed negatives, one PIL image after the other, plain float32 in the default memory format, and a probe that runs
-the encoder in every epoch.
+the encoder in every epoch; for data on the disk, in `pcl_lib.bench_data`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import torchvision.transforms.functional as TF  # type: ignore[import-untyped]
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from pcl_lib import augment, losses, methods, presets
+from pcl_lib import augment, bench_data, losses, methods, presets
 from pcl_lib.augment import Draw
 from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.faces import render, sample_factors
@@ -327,6 +327,8 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "losses": bench_losses,
     "step": bench_step,
     "probes": bench_probes,
+    "prepare": bench_data.bench_prepare,
+    "index": bench_data.bench_index,
 }
 
 

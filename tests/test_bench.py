@@ -6,13 +6,15 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import oracles
 import pandas as pd
 import pytest
 import torch
 import torchvision.transforms.functional as TF
 
-from pcl_lib import augment, bench, losses, methods
+from pcl_lib import augment, bench, bench_data, losses, methods
+from pcl_lib.data import PreparedFaces
 from pcl_lib.errors import exit_cleanly
 from pcl_lib.faces import render, sample_factors
 from pcl_lib.presets import PAPER_FACE_VIEW, PRESETS, SIMCLR_VIEW, ViewPreset
@@ -113,7 +115,10 @@ def test_command_writes_rows_and_page(tmp_path: Path, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["speed"], "unknown part 'speed': choose one of faces, augment, losses, step, probes or all"),
+        (
+            ["speed"],
+            "unknown part 'speed': choose one of faces, augment, losses, step, probes, prepare, index or all",
+        ),
         (["faces", "--repeats", "0"], "must be at least 1"),
         (["faces", "--device", "abacus"], "device 'abacus' is not here"),
     ],
@@ -135,3 +140,30 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_timed(
     with pytest.raises(SystemExit) as caught:
         run(monkeypatch, "faces", "--markdown", str(tmp_path / "file" / "page.md"))
     assert caught.value.code == 2 and "cannot write" in capsys.readouterr().err
+
+
+def test_an_epoch_by_a_loop_draws_from_the_same_rows() -> None:
+    """The straightforward form and the index draw one row of each person, in both cases by the same chances."""
+    table = pd.DataFrame({"identity": ["a", "b", "a", "c", "a"]})
+    rng = np.random.default_rng(0)
+    forms = (bench_data.rows_one_by_one, bench_data.by_index)
+    drawn = [np.sort([form(table, rng) for _ in range(3000)], axis=1) for form in forms]
+    for rows in drawn:
+        assert all(sorted(table["identity"][list(epoch)]) == ["a", "b", "c"] for epoch in rows[:50])
+    shares = [np.bincount(rows.ravel(), minlength=5) / 3000 for rows in drawn]
+    np.testing.assert_allclose(shares, [[1 / 3, 1, 1 / 3, 1, 1 / 3]] * 2, atol=0.04)
+
+
+def test_preparing_is_timed_on_what_is_really_prepared(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bench_data, "SIDE", 32)
+    monkeypatch.setattr(bench_data, "SIZE", 16)
+    (tmp_path / "in").mkdir()
+    names = bench_data.write_jpegs(tmp_path / "in", 70)
+    assert len(names) == 70 and bench_data.decode_alone(tmp_path / "in", names) == 70
+    made = []
+    monkeypatch.setattr(bench_data.shutil, "rmtree", made.append)
+    bench_data.prepare_them(tmp_path / "in", names, 2, "threading")
+    faces = PreparedFaces(made[0] / "out")
+    assert len(faces) == 70 and faces.image_size == 16 and faces.images(0).equal(faces.images(64))
