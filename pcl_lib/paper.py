@@ -121,6 +121,7 @@ def _gap(column: Column, notes: Mapping[str, Sequence[str]]) -> str:
         given = list(column.needs)
     start = PROBED[column.task]
     said = [sentence for name in given for sentence in notes[name] if sentence.startswith(start)]
+    said.sort(key=lambda sentence: column.metric.split()[-1] not in sentence)  # on this unit or angle, first
     return f"n/a: {said[0].removesuffix('.')}" if said else "n/a: no such result"
 
 
@@ -142,5 +143,5 @@ def _figure(column: Column, published: pd.DataFrame | None, method: str, source:
     value = own.loc[(own["dataset"] == data) & (own["metric"] == metric), ["value", "unit"]]
     if not len(value):
         return Cell(missing="–")
-    share = 0.01 if value["unit"].iloc[0] == "%" else 1.0
-    return Cell(float(value["value"].iloc[0]) * share)
+    whole = 100 if value["unit"].iloc[0] == "%" else 1
+    return Cell(float(value["value"].iloc[0]) / whole)

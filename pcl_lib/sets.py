@@ -14,7 +14,7 @@ import torch
 
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import ANGLE_NAMES, AU_NAMES, SPLITS
-from pcl_lib.tasks import PROBED, left_out, plans
+from pcl_lib.tasks import NO_LABELS, NO_PAIRS, PROBED, left_out, plans
 
 SEPARATOR = os.pathsep  # between the folders of one string: ":", on Windows ";"
 # The labels of each trained probe; a set needs some of them.
@@ -125,8 +125,12 @@ class Probed:
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     def sentences(self) -> list[str]:
-        """All notes."""
-        return [sentence for notes in self.notes.values() for sentence in notes]
+        """What to tell the user: all notes on the first set; on the others not which tasks they have no labels for."""
+        first, *others = self.notes.values()
+        expected = (NO_LABELS, NO_PAIRS)
+        return first + [
+            one for notes in others for one in notes if not any(words in one for words in expected)
+        ]
 
 
 def probed(sets: Sequence[Any]) -> Probed:
@@ -134,16 +138,16 @@ def probed(sets: Sequence[Any]) -> Probed:
     found = Probed()
     pairs = list(joined(sets))
     for faces in sets:
-        helped = [task for task, pair in pairs if faces.name in (pair.train.name, pair.test.name)]
-        apart = tuple(f"{PROBED[task]} was left out" for task in helped)
-        notes = [sentence for sentence in left_out(faces) if not sentence.startswith(apart or ("\0",))]
-        if _add(found, faces, notes) or helped:
-            continue
-        notes.append(f"{faces.name} is not probed: it has labels or pairs for no task.")
+        helped = [task for task, pair in pairs if faces in (pair.train, pair.test)]
+        notes = [
+            said for said in left_out(faces) if not any(said.startswith(PROBED[task]) for task in helped)
+        ]
+        if not _add(found, faces, notes) and not helped:
+            notes.append(f"{faces.name} is not probed: no task has what it needs.")
     for task, pair in pairs:
-        own = [sentence for sentence in left_out(pair) if sentence.startswith(PROBED[task])]
-        said = f"{PROBED[task]}: trained on {pair.train.name}, tested on {pair.test.name}, which have no other part."
-        _add(found, pair, [said, *own])
+        own = [said for said in left_out(pair) if said.startswith(PROBED[task])]
+        told = f"{PROBED[task]}: trained on {pair.train.name}, tested on {pair.test.name}, which have no other part."
+        _add(found, pair, [told, *own])
     return found
 
 

@@ -17,6 +17,7 @@ LARGEST_ANGLE = 99.0  # degrees; the paper's protocol leaves larger angles out
 CROSS_POSE = 25.0  # degrees of yaw between the two images of a cross-pose pair
 PROTOCOLS = ("validation", "best_on_test")
 FOLD_VALIDATION = 0.15  # of the people that are not in the test fold
+NO_LABELS, NO_PAIRS = "has no labels for", "has no list of pairs"
 # How the sentences of `left_out` begin, by task.
 PROBED = {
     "expression": "Expression",
@@ -124,7 +125,12 @@ def plans(faces: Any, protocol: str = "validation") -> list[Plan]:
 
 def left_out(faces: Any) -> list[str]:
     """Sentences on the tasks and rows this set cannot be probed for, and why; empty where there are none."""
-    return list(dict.fromkeys(sentence for made in plans(faces) for sentence in made.left_out))
+    told = [
+        sentence.replace(view.name, faces.name)
+        for view, made in zip(views(faces), plans(faces), strict=True)
+        for sentence in made.left_out
+    ]
+    return list(dict.fromkeys(told))
 
 
 def labelled(
@@ -133,7 +139,7 @@ def labelled(
     """Rows that have all of these labels, by split; None, with a note, where a split has none."""
     missing = [c for c in columns if c not in faces.table or faces.table[c].isna().all()]
     if missing:
-        notes.append(f"{what} was left out: {faces.name} has no labels for {', '.join(missing)}.")
+        notes.append(f"{what} was left out: {faces.name} {NO_LABELS} {', '.join(missing)}.")
         return None
     has = faces.table[list(columns)].notna().all(axis=1).to_numpy()
     parts = {name: faces.split(name) for name in Split._fields}
@@ -202,7 +208,7 @@ def _plan_pose(faces: Any, made: Plan, protocol: str) -> None:
 
 def _plan_pairs(faces: Any, made: Plan) -> None:
     if faces.pairs is None:
-        made.left_out.append(f"Face verification was left out: {faces.name} has no list of pairs.")
+        made.left_out.append(f"Face verification was left out: {faces.name} {NO_PAIRS}.")
         return
     unseen = np.zeros(len(faces.table), dtype=bool)
     unseen[faces.split("test")] = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -72,6 +73,12 @@ def test_gaps_say_whether_a_set_is_missing_or_cannot_be_probed(rows: pd.DataFram
     reason = "n/a: Expression was left out: RAF-DB has no labelled images in test"
     assert set(map(str, table["RAF-DB expression accuracy"])) == {reason}
     assert str(table.loc["pcl", "AFLW2000 roll MAE"]).startswith("n/a: Head pose: roll left out")
+    units = NOTES | {
+        "DISFA": [f"Action unit {unit} was left out: all of DISFA." for unit in ("au01", "au04")]
+    }
+    assert "Action unit au04 was" in str(
+        paper.paper_table(rows, units).set_index("method").loc["pcl", "DISFA F1 au04"]
+    )
     half = {name: said for name, said in NOTES.items() if "300W-LP" not in name}
     fewer = paper.paper_table(rows[~rows["data"].str.contains("300W-LP")], half)
     assert set(map(str, fewer["AFLW2000 yaw MAE"])) == {"n/a: 300W-LP not given"}
@@ -100,6 +107,14 @@ def test_published_figures_are_a_block_with_their_source(rows: pd.DataFrame, tmp
     assert "**0.700" in "".join(lines[:heading])
     assert latex.read_text().count("\\midrule") == 2 and "\\multicolumn{" in latex.read_text()
     assert "pseudo labels head pose" in markdown.read_text()
+
+
+def test_columns_use_the_names_that_the_data_scripts_write() -> None:
+    scripts = (Path(__file__).parent.parent / "data_scripts").glob("prepare_*.py")
+    written = {
+        name for script in scripts for name in re.findall(r'name="([^"]+)"', script.read_text("utf-8"))
+    }
+    assert {name for column in paper.COLUMNS for name in column.needs} <= written
 
 
 def test_rows_of_two_presets_make_no_table(rows: pd.DataFrame) -> None:

@@ -115,6 +115,21 @@ def test_sets_with_three_splits_are_never_joined(
     assert set(probes.baseline_rows(pair)["metric"]) == {"MAE yaw"}  # what both have
 
 
+def test_action_units_are_joined_too_and_other_sets_are_told_of_briefly(
+    tmp_path: Path, lp: data.PreparedFaces
+) -> None:
+    present = np.where(np.arange(60) % 2, 3.0, 0.0)
+    train = pd.DataFrame({"au01": present, "au02": present, "split": ["train"] * 40 + ["validation"] * 20})
+    test = pd.DataFrame({"au02": present, "au12": present, "split": "test"})
+    sides = prepared(tmp_path, "a", train), prepared(tmp_path, "b", test, 1)
+    found = sets.probed([lp, *sides])
+    assert [view.name for view in found.views] == ["train a, test b"]
+    assert set(probes.baseline_rows(found.views[0])["metric"]) == {"F1 au02", "F1 mean"}
+    others = found.sentences()[len(found.notes["300W-LP"]) :]
+    assert others == ["Action unit: trained on a, tested on b, which have no other part."]
+    assert any("a has no labels for yaw" in said for said in found.notes["a"])
+
+
 def test_a_set_of_pairs_alone_is_probed_for_verification(cplfw: data.PreparedFaces) -> None:
     found = sets.probed([cplfw])
     assert [view.name for view in found.views] == ["CPLFW"]
@@ -154,7 +169,9 @@ def test_each_fold_is_test_once_and_means_are_over_folds(tmp_path: Path) -> None
         table.loc[[f"F1 {u}" for u in PAPER_UNITS], "value"].mean()
     )
     assert table.loc["F1 au01", "low"] < table.loc["F1 au01", "value"] < table.loc["F1 au01", "high"]
-    assert any("au05 was left out" in sentence for sentence in tasks.left_out(faces))
+    assert (
+        sum("au05 was left out: a split of DISFA has" in sentence for sentence in tasks.left_out(faces)) == 1
+    )
 
 
 class SingleFold:
