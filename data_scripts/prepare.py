@@ -129,18 +129,11 @@ def prepare(
     rows = shard_rows(len(listing.table), size)
     with FolderWriter(out, pixels, in_parts=True) as writer:
         parts = {part.number: part for part in read_parts(out)}
-        jobs = [job for job in cut_jobs(listing, out, size, rows) if job.number not in parts]
-        _check_room(out, sum(len(job.files) for job in jobs) * 3 * size**2)
         if parts:
             print(f"Going on after {len(parts)} shards that are finished in {out}.")
-        done = sum(part.rows + len(part.note["failed"]) for part in parts.values())
-        bar = tqdm(
-            total=len(listing.table), initial=done, unit="image", desc=listing.name, disable=not progress
-        )
-        with bar, _pool(workers, scheduler, backend) as pool:
-            for part in pool(joblib.delayed(make_part)(job) for job in jobs):
-                parts[part.number] = part
-                bar.update(part.rows + len(part.note["failed"]))
+        jobs = [job for job in cut_jobs(listing, out, size, rows) if job.number not in parts]
+        with _pool(workers, scheduler, backend) as pool:
+            tried = _make(jobs, pool, parts, len(listing.table), listing.name, progress)
         whole = join(listing, parts, rows)
         skipped_csv(out, whole.left_out)
         writer.add_parts(parts.values())
@@ -148,8 +141,22 @@ def prepare(
         record = writer.finish(_stored(whole.table), info, whole.pairs)
     pairs_lost = 0 if listing.pairs is None else len(listing.pairs) - record["counts"]["pairs"]
     seconds = time.perf_counter() - started
-    report(out, record, whole.left_out, pairs_lost, len(listing.table) - done, seconds)
+    report(out, record, whole.left_out, pairs_lost, tried, seconds)
     return record
+
+
+def _make(
+    jobs: Sequence[Job], pool: joblib.Parallel, parts: dict[int, Part], images: int, name: str, progress: bool
+) -> int:
+    """Have `jobs` done, add what they make to `parts`, show how far of all `images`; returns how many were tried."""
+    here = sum(len(job.files) for job in jobs)
+    if jobs:
+        _check_room(jobs[0].folder, here * 3 * jobs[0].size ** 2)
+    with tqdm(total=images, initial=images - here, unit="image", desc=name, disable=not progress) as bar:
+        for part in pool(joblib.delayed(make_part)(job) for job in jobs):
+            parts[part.number] = part
+            bar.update(part.rows + len(part.note["failed"]))
+    return here
 
 
 def _digest(listing: Listing, columns: Sequence[str]) -> str:
