@@ -37,7 +37,7 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	$(BIN)/python -m pcl_lib.faces figures/
 	mkdir -p figures/tables
 	for name in main disentanglement swap_table training; do cp $(OUT)/tables/$$name.* figures/tables/; done
-	cp $(OUT)/figures/swaps.png $(OUT)/figures/readability.png $(OUT)/figures/training_curves.png figures/
+	for name in swaps swaps_plus readability training_curves embedding; do cp $(OUT)/figures/$$name.png figures/; done
 	rm -f figures/tables/*.tex
 
 test: env  ## lint, types, unit tests and every notebook at the smoke preset

@@ -275,5 +275,6 @@ def as_markdown() -> str:
     """`as_table` as a table of Markdown, for the README."""
     table = as_table()
     table["command"] = "`" + table["command"] + "`"
-    rows: list[list[str]] = [table.columns.astype(str).tolist(), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    head = [table.columns.astype(str).tolist(), ["---"] * len(table.columns)]
+    rows: list[list[str]] = [*head, *table.to_numpy().tolist()]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)

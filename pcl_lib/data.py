@@ -323,7 +323,8 @@ def prepare_rendered(
 
 def _renderer_hash() -> str:
     """What the renderer is, so that pictures of an older one are not taken for its own."""
-    sources = sorted(Path(__file__).with_name("faces").glob("*.py"))
+    # __main__ only draws figures
+    sources = sorted(p for p in Path(__file__).with_name("faces").glob("*.py") if p.stem != "__main__")
     return hashlib.sha256("".join(path.read_text(encoding="utf-8") for path in sources).encode()).hexdigest()[
         :12
     ]

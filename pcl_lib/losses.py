@@ -152,6 +152,21 @@ def pose_logits(
         return torch.cat([positives, dots], 1) / temperature
 
 
+def mirror_logits(z: Tensor, mirrored: Tensor, temperature: float = 0.07) -> Tensor:
+    """Cosine logits of pose contrastive learning with the whole batch and its mirror image as negatives.
+
+    z [2B, D], B >= 2: two photometric views of each image, stacked; mirrored [2B, D]: those of their flips.
+    Returns [2B, 4B-1]: the other view, then the views of the other images in index order, then all of `mirrored`.
+    Raises ValueError on shapes that do not fit or a temperature <= 0. Source: ours, for method pcl_plus.
+    """
+    _check(z, temperature)
+    if mirrored.shape != z.shape:
+        raise ValueError(f"mirrored {tuple(mirrored.shape)} and z {tuple(z.shape)} differ in shape")
+    with torch.autocast(z.device.type, enabled=False):
+        unit, flipped = (F.normalize(_wide(x), dim=1, eps=EPS) for x in (z, mirrored))
+        return torch.cat([plain_logits(unit, temperature), unit @ flipped.T / temperature], 1)
+
+
 def dynamic_weights(
     previous: dict[str, float], before_previous: dict[str, float], temperature: float = 2.0
 ) -> dict[str, float]:

@@ -1,14 +1,15 @@
 """What one training iteration does: a method is a few tasks, each with its own batch and loss.
 
-To add a method, write one small class with `tasks` (and `end_epoch` where weights change) and put it
-in `METHODS`; the loop of `pretrain.fit` does the rest.
+To add a method, write one small class with `tasks` (and `end_epoch` where weights change, `changes` where it differs
+from another only in settings) and put it in `METHODS`; the loop of `pretrain.fit` does the rest.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ from pcl_lib.augment import views
 from pcl_lib.errors import BadInput
 from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float
-from pcl_lib.presets import Preset
+from pcl_lib.presets import Preset, override
 
 TaskLoss = Callable[[PCL, Tensor, torch.Generator], dict[str, Tensor]]
 
@@ -37,12 +38,16 @@ class Task:
 
 
 class Method:
-    """Base of all methods; by itself it trains nothing (method "random")."""
+    """Base of all methods; by itself it trains nothing (method "random").
+
+    preset: the run's settings with the method's own `changes`; the model is built from it.
+    """
 
     features: tuple[str, ...] = ("general", "face", "pose")  # what it gives a meaning to
+    changes: Mapping[str, Any] = MappingProxyType({})  # settings in which it differs, by dotted key
 
     def __init__(self, preset: Preset) -> None:
-        self.preset = preset
+        self.preset = override(preset, self.changes)
         self.tasks: tuple[Task, ...] = ()
         self.weights: dict[str, float] = {}
 
@@ -55,7 +60,7 @@ class PCLMethod(Method):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
-        train, loss = preset.train, preset.loss
+        train, loss = self.preset.train, self.preset.loss
         self.tasks = (
             Task("pdd", train.pdd_batch, self.pdd),
             Task("face", train.face_batch, self.face),
@@ -69,11 +74,15 @@ class PCLMethod(Method):
         clean = as_float(images)
         clean = torch.cat([clean, clean.flip(3)])
         noise = torch.randn(clean.shape, device=clean.device, generator=generator)
-        _, face, pose = model.features(clean + preset.noise * noise)
+        _, face, pose = model.mirror_features(clean + preset.noise * noise)
         (face_s, face_f), (pose_s, pose_f) = face.chunk(2), pose.chunk(2)
-        output = model.decode(torch.cat([face, face_f, face_s]), torch.cat([pose, pose_s, pose_f]))
+        if (
+            not self.preset.model.parity
+        ):  # with parity both have one face: the swaps would be the same pictures
+            face, pose = torch.cat([face, face_f, face_s]), torch.cat([pose, pose_s, pose_f])
+            clean = torch.cat([clean, clean])
         # Each of the four is the mean over its batch; their sum is four times the mean over all.
-        reconstruction = 4 * losses.reconstruction(output, torch.cat([clean, clean]))
+        reconstruction = 4 * losses.reconstruction(model.decode(face, pose), clean)
         orthogonality = losses.orthogonality(face_s, pose_s) + losses.orthogonality(face_f, pose_f)
         return {
             "pdd": reconstruction + preset.orthogonality * orthogonality,
@@ -90,6 +99,11 @@ class PCLMethod(Method):
 
     def pose(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """InfoNCE of two photometric views against views of the flip, on the pose branch. Paper section 3.3."""
+        draw = self._batch_logits if self.preset.loss.negatives == "batch" else self._flip_logits
+        logits = draw(model, images, generator)
+        return {"pose": losses.info_nce(logits), "pose_accuracy": _accuracy(logits)}
+
+    def _flip_logits(self, model: PCL, images: Tensor, generator: torch.Generator) -> Tensor:
         preset, count = self.preset.loss, self.preset.train.pose_negatives
         view = self.preset.pose_view
         same = views(images, view, generator, 2)
@@ -101,11 +115,16 @@ class PCLMethod(Method):
         elif preset.negatives == "released_code":  # chunked as if ordered [sample][k]
             negatives = negatives.view(len(images), count, -1)
         else:
-            raise BadInput(f"unknown loss.negatives '{preset.negatives}': choose own_flip or released_code")
-        logits = losses.pose_logits(
-            z, negatives, preset.temperature, mixing=preset.mixing, generator=generator
-        )
-        return {"pose": losses.info_nce(logits), "pose_accuracy": _accuracy(logits)}
+            raise BadInput(
+                f"unknown loss.negatives '{preset.negatives}': choose own_flip, released_code or batch"
+            )
+        return losses.pose_logits(z, negatives, preset.temperature, mixing=preset.mixing, generator=generator)
+
+    def _batch_logits(self, model: PCL, images: Tensor, generator: torch.Generator) -> Tensor:
+        same = views(images, self.preset.pose_view, generator, 2)
+        pose = model.mirror_features(torch.cat([same, same.flip(3)])).pose
+        z, mirrored = model.pose_projector(pose).chunk(2)
+        return losses.mirror_logits(z, mirrored, self.preset.loss.temperature)
 
     def end_epoch(self, means: list[dict[str, float]]) -> None:
         """Dynamic weights from the third epoch on. Paper, dynamic weighting."""
@@ -120,6 +139,20 @@ class PCLMethod(Method):
         self.weights |= {"face": preset.face * dynamic["face"], "pose": preset.pose * dynamic["pose"]}
 
 
+class PCLPlus(PCLMethod):
+    """PCL whose two features are parted by construction: the even and the odd part under a flip.
+
+    The flip is all that PCL knows of pose. `pcl` asks for two features that part under it by losses, and a linear
+    reader still finds yaw in both (README). Here the face-aware feature is what a flip leaves and the pose-related
+    feature what it turns over (`PCL.mirror_features`). The four reconstructions become two, the orthogonality term is
+    zero over any batch that holds the flip of each image, and the flips of the pose contrast cost nothing, so that
+    the whole batch can be its negatives (`losses.mirror_logits`). What a flip does not change (pitch, how far a head
+    is turned) stays in the face-aware feature.
+    """
+
+    changes = MappingProxyType({"model.parity": True, "loss.negatives": "batch"})
+
+
 class SimCLR(Method):
     """SimCLR on the same trunk: the general feature through one projector (Chen et al. 2020).
 
@@ -130,15 +163,14 @@ class SimCLR(Method):
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
-        train = preset.train
-        self.view = preset.simclr_view
+        train = self.preset.train
         batch = train.pdd_batch + train.face_batch + train.pose_batch
         self.tasks = (Task("simclr", batch, self.contrast),)
         self.weights = {"simclr": 1.0}
 
     def contrast(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """InfoNCE of two random resized crops, all other views as negatives."""
-        z = model.face_projector(model.general_feature(views(images, self.view, generator, 2)))
+        z = model.face_projector(model.general_feature(views(images, self.preset.simclr_view, generator, 2)))
         logits = losses.plain_logits(z, self.preset.loss.temperature)
         return {"simclr": losses.info_nce(logits), "simclr_accuracy": _accuracy(logits)}
 
@@ -146,13 +178,12 @@ class SimCLR(Method):
 class SimCLRNoFlip(SimCLR):
     """SimCLR without flips in its views: the control for pose, which a flip teaches to ignore."""
 
-    def __init__(self, preset: Preset) -> None:
-        super().__init__(preset)
-        self.view = dataclasses.replace(preset.simclr_view, flip=0.0)
+    changes = MappingProxyType({"simclr_view.flip": 0.0})
 
 
 METHODS: dict[str, type[Method]] = {
     "pcl": PCLMethod,
+    "pcl_plus": PCLPlus,
     "simclr": SimCLR,
     "simclr_noflip": SimCLRNoFlip,
     "random": Method,

@@ -27,6 +27,7 @@ from pcl_lib.tables import CONSTANT
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 METHOD_COLOURS = {
     "pcl": COLOURS[0],
+    "pcl_plus": COLOURS[5],
     "simclr": COLOURS[1],
     "simclr_noflip": COLOURS[3],
     "random": COLOURS[2],

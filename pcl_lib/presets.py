@@ -35,6 +35,7 @@ class ModelPreset:
     projector_out: int = 512
     norm: str = "none"  # "none" as in the paper; "group" or "batch" after every encoder convolution
     pose_dim: int = 0  # 0: the whole branch as in the paper; else a linear bottleneck of that size
+    parity: bool = False  # split the branches' outputs into what a flip leaves (face) and turns over (pose)
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ class LossPreset:
     face: float = 1.0  # times the dynamic weight
     pose: float = 1.0  # times the dynamic weight
     dynamic: bool = True  # False: both contrastive weights stay 1
-    negatives: str = "own_flip"  # or "released_code" (METHOD.md 5)
+    negatives: str = "own_flip"  # or "released_code" (METHOD.md 5), or "batch" (`losses.mirror_logits`)
 
 
 @dataclass(frozen=True)
@@ -128,19 +129,18 @@ PRESETS: dict[str, Preset] = {
     ),
     "cpu": Preset(
         name="cpu",
-        faces=FacesPreset(size=48),
-        model=ModelPreset(width=0.25, image_size=48, projector_hidden=256, projector_out=128, norm="group"),
+        model=ModelPreset(width=0.25, projector_hidden=256, projector_out=128, norm="group"),
         face_view=FEW_IMAGES_FACE_VIEW,
         pose_view=FEW_IMAGES_POSE_VIEW,
         simclr_view=replace(SIMCLR_VIEW, crop_scale=(0.3, 1.0)),
         loss=LossPreset(temperature=0.1, noise=0.1),
         train=TrainPreset(
-            epochs=16,
-            frames_per_identity=10,
-            iterations_per_epoch=62,  # what the rendered faces give: other data take the same time
-            pdd_batch=32,
-            face_batch=64,
-            pose_batch=16,
+            epochs=12,
+            frames_per_identity=6,
+            iterations_per_epoch=50,  # what the rendered faces give: other data take the same time
+            pdd_batch=24,
+            face_batch=48,
+            pose_batch=24,
             pose_negatives=4,
             lr=5e-4,
             weight_decay=1e-6,

@@ -91,7 +91,7 @@ class _Trainer:
             "precision": self.precision,
             "processes": fabric.world_size,
         }
-        self.model = PCL(preset.model, seed)
+        self.model = PCL(self.method.preset.model, seed)
         self.model.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.parameters = list(self.model.parameters())
         train = preset.train

@@ -24,7 +24,8 @@ from pcl_lib.probes import FEATURES, Features, expression_codes
 from pcl_lib.reproduce import Setup, trained
 from pcl_lib.tasks import labelled, plan
 
-METHODS = ("random", "simclr", "simclr_noflip", "pcl")
+METHODS = ("random", "simclr", "simclr_noflip", "pcl", "pcl_plus")
+SWAPPED = ("pcl", "pcl_plus")  # those of them that can decode swaps
 PIXELS = "raw pixels"
 REFERENCE = Path(__file__).with_name("reference_results.csv")
 
@@ -147,16 +148,19 @@ def readability_rows(setup: Setup, encoded: Mapping[str, Encoded]) -> pd.DataFra
 
 
 def swap_rows(setup: Setup) -> pd.DataFrame:
-    """`disentangle.swap_report` of PCL; empty, and printed sentences, where no factor that swaps show is labelled."""
+    """`disentangle.swap_report` of `SWAPPED`; empty, and printed sentences, where no factor of swaps is labelled."""
     notes: list[str] = []
     known = [f for f in disentangle.SWAP_FACTORS if labelled(setup.faces, [f], f"Swaps by {f}", notes)]
     for sentence in notes:
         print(sentence)
     if not known:
         return pd.DataFrame()
-    run = trained(setup, "pcl")
-    rows = disentangle.swap_report(run.model, sized(setup), seed=setup.seed, factors=known)
-    return rows.assign(method="pcl", precision=run.precision)
+    parts = []
+    for method in SWAPPED:
+        run = trained(setup, method)
+        rows = disentangle.swap_report(run.model, sized(setup), seed=setup.seed, factors=known)
+        parts.append(rows.assign(method=method, precision=run.precision))
+    return pd.concat(parts, ignore_index=True)
 
 
 def donors(faces: PreparedFaces, count: tuple[int, int] = (5, 7)) -> tuple[np.ndarray, np.ndarray]:

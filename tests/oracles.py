@@ -51,6 +51,11 @@ def plain_logits(z: Tensor, temperature: float) -> Tensor:
     return torch.stack(rows)
 
 
+def mirror_logits(z: Tensor, mirrored: Tensor, temperature: float) -> Tensor:
+    flips = torch.stack([torch.stack([cosine(one, other) / temperature for other in mirrored]) for one in z])
+    return torch.cat([plain_logits(z, temperature), flips], 1)
+
+
 def mixed(negatives: Tensor, mix: Tensor, permutation: Tensor) -> Tensor:
     """negatives [K, D] -> [K, D]: each mixed with the one at its permuted place, before any normalisation."""
     return torch.stack(

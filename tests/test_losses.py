@@ -97,6 +97,17 @@ def test_plain_logits_equal_the_loop_and_are_the_unmixed_face_logits(batch: int)
     torch.testing.assert_close(losses.face_logits(z, 0.1, mixing=0), losses.plain_logits(z, 0.1))
 
 
+@pytest.mark.parametrize("batch", range(2, 5))
+def test_mirror_logits_equal_the_loop(batch: int) -> None:
+    z, mirrored = (
+        randn(2 * batch, 5, seed=batch).requires_grad_(),
+        randn(2 * batch, 5, seed=9).requires_grad_(),
+    )
+    ours = losses.mirror_logits(z, mirrored, 0.2)
+    assert ours.shape == (2 * batch, 4 * batch - 1)
+    assert_same_value_and_gradient(ours, oracles.mirror_logits(z, mirrored, 0.2), z, mirrored)
+
+
 def test_info_nce_is_cross_entropy_with_target_zero() -> None:
     logits = (4 * randn(6, 5)).requires_grad_()
     ours, oracle = losses.info_nce(logits), oracles.info_nce(logits)
@@ -198,6 +209,7 @@ def test_dynamic_weights_refuse_bad_losses(previous: dict[str, float], before: d
         (lambda z: losses.pose_logits(z, torch.zeros(4, 3, 5)), "do not fit"),
         (lambda z: losses.pose_logits(z, torch.zeros(3, 3, 4)), "do not fit"),
         (lambda z: losses.pose_logits(z, torch.zeros(4, 4)), "do not fit"),
+        (lambda z: losses.mirror_logits(z, z[:4]), "differ in shape"),
         (lambda z: losses.pose_logits(z, torch.zeros(4, 3, 4), mix=torch.ones(3, 4)), "are needed"),
     ],
 )
@@ -215,6 +227,7 @@ def test_under_autocast_losses_are_computed_in_float32() -> None:
             losses.face_logits(z, 0.07, mix, permutation),
             losses.pose_logits(z, negatives, 0.07, pose_mix, three),
             losses.plain_logits(z),
+            losses.mirror_logits(z, z.flip(0)),
             losses.orthogonality(z, z.flip(0)),
             losses.orthogonality(z[:2], z[2:4]),
             losses.info_nce(z),

@@ -50,6 +50,42 @@ def test_pdd_loss_equals_the_oracle(weight: float) -> None:
     assert ours["pdd"].item() == pytest.approx(wanted.item(), rel=1e-5)
 
 
+def test_pdd_loss_of_pcl_plus_is_the_four_reconstructions_of_its_features() -> None:
+    method = methods.build("pcl_plus", preset_of(**{"loss.noise": 0.0}))
+    model = PCL(method.preset.model).eval()
+    with torch.no_grad():
+        ours = method.tasks[0].loss(model, images(4), seeded())
+        s = images(4) / 255
+        (_, face_s, pose_s), (_, face_f, pose_f) = model.features(s), model.features(s.flip(3))
+        four = [
+            (face_s, pose_s, s),
+            (face_f, pose_f, s.flip(3)),
+            (face_f, pose_s, s),
+            (face_s, pose_f, s.flip(3)),
+        ]
+        wanted = sum((model.decode(face, pose) - target).abs().mean() for face, pose, target in four)
+        apart = oracles.orthogonality(face_s, pose_s) + oracles.orthogonality(face_f, pose_f)
+    assert ours["reconstruction"].item() == pytest.approx(float(wanted), rel=1e-5)
+    assert ours["orthogonality"].item() == pytest.approx(apart.item(), rel=1e-4)
+
+
+@pytest.mark.parametrize("parity", [False, True])
+def test_pose_loss_against_the_batch_equals_the_oracle_on_the_same_views(parity: bool) -> None:
+    preset = preset_of(**{"loss.negatives": "batch", "model.parity": parity})
+    model = PCL(preset.model).eval()
+    with torch.no_grad():
+        ours = PCLMethod(preset).pose(model, images(3), seeded(2))
+        same = augment.views(images(3), preset.pose_view, seeded(2), 2)
+        w = model.state_dict()
+        of_view, of_flip = (oracles.encode(w, x)[2] for x in (same, same.flip(3)))
+        if parity:
+            of_view, of_flip = (of_view - of_flip) / 2, (of_flip - of_view) / 2
+        z, mirrored = (oracles.project(w, "pose_projector", x) for x in (of_view, of_flip))
+        logits = oracles.mirror_logits(z, mirrored, 0.07)
+    assert ours["pose"].item() == pytest.approx(oracles.info_nce(logits).item(), rel=1e-4)
+    assert ours["pose_accuracy"].item() == pytest.approx((logits.argmax(1) == 0).double().mean().item())
+
+
 def test_face_loss_equals_the_oracle_on_the_same_views() -> None:
     preset = preset_of()
     model, batch, generator = PCL(preset.model).eval(), images(4), seeded(1)
@@ -152,13 +188,16 @@ def parts_with_gradient(model: PCL) -> set[str]:
         ("pcl", "pdd", {"encoder", "face_branch", "pose_branch", "decoder"}),
         ("pcl", "face", {"encoder", "face_branch", "face_projector"}),
         ("pcl", "pose", {"encoder", "pose_branch", "pose_projector"}),
+        ("pcl_plus", "pdd", {"encoder", "face_branch", "pose_branch", "decoder"}),
+        ("pcl_plus", "face", {"encoder", "face_branch", "face_projector"}),
+        ("pcl_plus", "pose", {"encoder", "pose_branch", "pose_projector"}),
         ("simclr", "simclr", {"encoder", "face_projector"}),
     ],
 )
 def test_gradients_reach_the_parts_of_the_task_and_no_other(method: str, task: str, parts: set[str]) -> None:
-    preset = preset_of()
-    model = PCL(preset.model).train()
-    (chosen,) = (t for t in methods.build(method, preset).tasks if t.name == task)
+    built = methods.build(method, preset_of())
+    model = PCL(built.preset.model).train()
+    (chosen,) = (t for t in built.tasks if t.name == task)
     chosen.loss(model, images(chosen.batch), seeded())[task].backward()
     assert parts_with_gradient(model) == parts
 
@@ -195,7 +234,8 @@ def test_simclr_sees_as_many_images_as_pcl_and_its_control_never_flips() -> None
         method = methods.build(name, preset)
         assert isinstance(method, methods.SimCLR)
         assert [task.batch for task in method.tasks] == [5 + 4 + 3]
-        assert method.view == replace(preset.simclr_view, flip=share)
+        assert method.preset.simclr_view == replace(preset.simclr_view, flip=share)
+        assert replace(method.preset, simclr_view=preset.simclr_view) == preset
 
 
 def epochs(*pairs: tuple[float, float]) -> list[dict[str, float]]:
@@ -235,7 +275,9 @@ def test_a_saturated_loss_does_not_end_the_run() -> None:
 
 def test_random_trains_nothing_and_unknown_names_are_refused() -> None:
     assert methods.build("random", preset_of()).tasks == ()
-    with pytest.raises(BadInput, match="unknown method 'byol': choose one of pcl, simclr"):
+    with pytest.raises(BadInput, match="unknown method 'byol': choose one of pcl, pcl_plus"):
         methods.build("byol", preset_of())
-    with pytest.raises(BadInput, match=r"unknown loss.negatives 'none': choose own_flip or released_code"):
+    with pytest.raises(
+        BadInput, match=r"unknown loss.negatives 'none': choose own_flip, released_code or batch"
+    ):
         PCLMethod(preset_of(**{"loss.negatives": "none"})).pose(PCL(preset_of().model), images(3), seeded())

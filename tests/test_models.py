@@ -145,6 +145,36 @@ def test_single_features_are_those_of_all() -> None:
             assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("pose_dim", [0, 5])
+def test_parity_parts_the_branches_into_what_a_flip_leaves_and_turns_over(pose_dim: int) -> None:
+    plain = lively(replace(TINY, pose_dim=pose_dim))
+    model = PCL(replace(TINY, pose_dim=pose_dim, parity=True)).eval()
+    model.load_state_dict(plain.state_dict())
+    x = images(3, 32)
+    with torch.no_grad():
+        of_image, of_flip = plain.features(x), plain.features(x.flip(3))
+        ours, flipped = model.features(x), model.features(x.flip(3))
+        stacked = model.mirror_features(torch.cat([x, x.flip(3)]))
+    torch.testing.assert_close(ours.general, of_image.general)
+    torch.testing.assert_close(ours.face, (of_image.face + of_flip.face) / 2)
+    torch.testing.assert_close(ours.pose, (of_image.pose - of_flip.pose) / 2)
+    torch.testing.assert_close(flipped.face, ours.face)
+    torch.testing.assert_close(flipped.pose, -ours.pose)
+    assert ours.pose.abs().mean() > 1e-3  # not the zero that a symmetric network would give
+    for both, one, other in zip(stacked, ours, flipped, strict=True):
+        torch.testing.assert_close(both, torch.cat([one, other]))
+    with torch.no_grad():
+        torch.testing.assert_close(model.face_feature(x), ours.face)
+        torch.testing.assert_close(model.pose_feature(x), ours.pose)
+
+
+def test_without_parity_mirrored_features_are_those_of_each_image() -> None:
+    model, x = lively(TINY), images(4, 32)
+    with torch.no_grad():
+        for one, two in zip(model.mirror_features(x), model.features(x), strict=True):
+            assert torch.equal(one, two)
+
+
 def test_bytes_and_floats_give_the_same_features() -> None:
     model, x = lively(TINY), torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():

@@ -38,7 +38,16 @@ WANTED = {
 ABSOLUTE = re.compile(
     r"""(?:["'(\s]|^)(?:/(?:home|work|tmp|root|Users|mnt|content)/|[A-Z]:\\)""", re.MULTILINE
 )
-TABLES = ("probes.csv", "readability.csv", "swaps.csv", "pdd.csv", "training.csv", "splits.md", "tour.csv")
+TABLES = (
+    "probes.csv",
+    "readability.csv",
+    "swaps.csv",
+    "pdd.csv",
+    "parity.csv",
+    "training.csv",
+    "splits.md",
+    "tour.csv",
+)
 WRITTEN = ("main", "disentanglement", "swap_table", "published", "paper")
 FIGURES = [
     "labels",
@@ -49,6 +58,7 @@ FIGURES = [
     "pose_error",
     "readability",
     "swaps",
+    "swaps_plus",
     "turn_the_head",
     "embedding",
 ]
@@ -146,7 +156,7 @@ def test_the_whole_run_leaves_what_design_says(whole_run: Path) -> None:
     for name in FIGURES:
         with Image.open(whole_run / "figures" / f"{name}.png") as picture:
             assert picture.width >= 600 and len(picture.convert("L").getcolors() or [0]) > 4, name
-    for method in ("pcl", "simclr"):
+    for method in ("pcl", "pcl_plus", "simclr"):
         assert (whole_run / "checkpoints" / f"{method}.safetensors").is_file()
         assert (whole_run / "logs" / f"{method}.csv").is_file()
 
@@ -166,7 +176,9 @@ def test_summary_has_headlines_and_times(whole_run: Path) -> None:
     assert summary["preset"] == "smoke" and summary["seed"] == 0 and not summary["absent"]
     assert set(summary["seconds_by_notebook"]) == set(NAMES)
     assert {"pcl", "simclr", "random", "raw pixels"} <= set(summary["headline"]["main"])
-    assert {"pcl, face", "pcl, pose"} <= set(summary["headline"]["disentanglement"])
+    assert {"pcl, face", "pcl, pose", "pcl_plus, face", "pcl_plus, pose"} <= set(
+        summary["headline"]["disentanglement"]
+    )
 
 
 def test_rows_say_where_they_come_from(whole_run: Path) -> None:

@@ -69,8 +69,7 @@ def main() -> None:
     if not folder.is_dir():
         raise BadInput(f"There is no folder {folder}: make it, or name another.")
     for name, draw in FIGURES.items():
-        sheet = draw()  # saved with 256 dithered colours, half the size
-        sheet.quantize(palette=sheet.quantize(256)).save(folder / name, optimize=True)
+        draw().save(folder / name, optimize=True)
         print(folder / name)
 
 

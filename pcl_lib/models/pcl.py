@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -53,12 +54,26 @@ class PCL(nn.Module):
         """images: uint8, or float in [0, 1], [B, 3, H, W] -> flat features.
 
         Any H, W of 16 or more work; branches feed the decoder and projectors only at the trained size.
-        Raises ValueError on another shape.
+        With `config.parity` the encoder sees each image's flip too (see `mirror_features`); the general feature
+        is that of the image alone. Raises ValueError on another shape.
         """
-        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 16:
-            raise ValueError(f"images {tuple(images.shape)} must be [B, 3, H, W] with H, W >= 16")
-        general, face, pose = self.encoder(self._prepared(images))
-        return Features(general.flatten(1), face.flatten(1), self._squeezed(pose))
+        if not self.config.parity:
+            return self._encoded(images)
+        return Features(*(x.chunk(2)[0] for x in self.mirror_features(torch.cat([images, images.flip(3)]))))
+
+    def mirror_features(self, both: Tensor) -> Features:
+        """Features of images and their flips, stacked: [2B, 3, H, W] -> [2B, D] each, in the same order.
+
+        With `config.parity` the face-aware feature is the even part of the face branch's output under the flip,
+        (h(s) + h(f)) / 2, and the pose-related feature the odd part of the pose branch's, (h(s) - h(f)) / 2: s and f
+        share the one and have opposite others, by construction. Without, what `features` gives for each.
+        """
+        x = self._encoded(both)
+        if not self.config.parity:
+            return x
+        (face_s, face_f), (pose_s, pose_f) = x.face.chunk(2), x.pose.chunk(2)
+        even, odd = (face_s + face_f) / 2, (pose_s - pose_f) / 2
+        return Features(x.general, even.repeat(2, 1), torch.cat([odd, -odd]))
 
     def general_feature(self, images: Tensor) -> Tensor:
         """The general feature alone, [B, D]; the branches are not run."""
@@ -66,19 +81,34 @@ class PCL(nn.Module):
 
     def face_feature(self, images: Tensor) -> Tensor:
         """The face-aware feature alone, [B, D]."""
-        return self.encoder.face_branch(self.encoder.trunk(self._prepared(images))).flatten(1)
+        return self._part(images, self._face, 1.0)
 
     def pose_feature(self, images: Tensor) -> Tensor:
         """The pose-related feature alone, [B, D or pose_dim]."""
-        return self._squeezed(self.encoder.pose_branch(self.encoder.trunk(self._prepared(images))))
+        return self._part(images, self._pose, -1.0)
 
     def decode(self, face: Tensor, pose: Tensor) -> Tensor:
         """Image [N, 3, S, S] of the trained size from face-aware and pose-related features, [N, D] each."""
         y: Tensor = self.decoder(face + self.pose_expand(pose))
         return y
 
-    def _squeezed(self, pose: Tensor) -> Tensor:
-        y: Tensor = self.pose_squeeze(pose.flatten(1))
+    def _encoded(self, images: Tensor) -> Features:
+        if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 16:
+            raise ValueError(f"images {tuple(images.shape)} must be [B, 3, H, W] with H, W >= 16")
+        general = self.encoder.trunk(self._prepared(images))
+        return Features(general.flatten(1), self._face(general), self._pose(general))
+
+    def _part(self, images: Tensor, branch: Callable[[Tensor], Tensor], sign: float) -> Tensor:
+        if not self.config.parity:
+            return branch(self.encoder.trunk(self._prepared(images)))
+        x, flipped = branch(self.encoder.trunk(self._prepared(torch.cat([images, images.flip(3)])))).chunk(2)
+        return (x + sign * flipped) / 2
+
+    def _face(self, general: Tensor) -> Tensor:
+        return self.encoder.face_branch(general).flatten(1)
+
+    def _pose(self, general: Tensor) -> Tensor:
+        y: Tensor = self.pose_squeeze(self.encoder.pose_branch(general).flatten(1))
         return y
 
     def _prepared(self, images: Tensor) -> Tensor:
