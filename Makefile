@@ -30,7 +30,7 @@ lock: env  ## pin again what pyproject.toml asks for
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --no-header \
 	  --no-emit-index-url pyproject.toml -o requirements.lock
 
-reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA= OUT=runs/cpu SEED=0)
+reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA="train_on probe_too" OUT=runs/cpu SEED=0)
 	$(BIN)/python -m pcl_lib.reproduce --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out $(OUT) --seed $(SEED)
 
 figures: env  ## draw the rendered faces and copy tables and figures of the run in OUT to figures/

@@ -23,7 +23,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
     left = LeftOut()
     table = mat_pose.read_poses(root, find(root, left), left)
     return Listing(
-        name="AFLW2000-3D",
+        name="AFLW2000",
         source="AFLW2000-3D",
         licence=AFLW2000.licence,
         root=root,

@@ -16,9 +16,8 @@ from data_scripts.catalogue import DISFA
 from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.sources import VIDEO_SUFFIXES, find_files, inside
 from pcl_lib.errors import BadInput, exit_cleanly
-from pcl_lib.labels import AU_NAMES, hashed_split
+from pcl_lib.labels import AU_NAMES, PAPER_UNITS, hashed_split
 
-PAPER_UNITS = ("au01", "au02", "au04", "au06", "au09", "au12", "au25", "au26")
 # Subject-exclusive thirds as the literature on 8 AUs uses them (first in JAA-Net), so that figures can be compared.
 FOLDS = (
     ("SN001", "SN002", "SN009", "SN010", "SN016", "SN026", "SN027", "SN030", "SN032"),

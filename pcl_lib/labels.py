@@ -12,6 +12,7 @@ from pcl_lib.errors import BadInput
 
 EXPRESSION_NAMES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
 AU_NAMES = tuple(f"au{unit:02d}" for unit in (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26))  # BP4D, DISFA, ours
+PAPER_UNITS = ("au01", "au02", "au04", "au06", "au09", "au12", "au25", "au26")  # those usual on DISFA
 ANGLE_NAMES = ("yaw", "pitch", "roll")
 SPLITS = ("train", "validation", "test")
 ATTRIBUTE = "attr_"  # begins the name of a yes/no label, such as CelebA's attr_smiling: 1, 0 or not given

@@ -54,6 +54,11 @@ def save(figure: Figure, path: Path | str, dpi: int = DPI) -> Figure:
     return figure
 
 
+def file_stem(name: str) -> str:
+    """The name of a set as a part of a file's name: letters and digits, "_" for the rest."""
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
 def _picture(width: float, height: float, title: str = "") -> Picture:
     """An empty figure; width and height in inches of 100 pixels."""
     figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
@@ -116,6 +121,33 @@ def face_grid(
             axes.set_title(columns[c], fontsize=11)
         if rows and c == 0:
             axes.set_ylabel(rows[r], fontsize=11, rotation=0, ha="right", va="center")
+    return figure
+
+
+def points_over(images: Sequence[Any], points: Sequence[np.ndarray | None], titles: Sequence[str]) -> Figure:
+    """Pictures of any sizes side by side, with numbered points.
+
+    images: whatever imshow takes, such as PIL images; points: [n, 2] pixels each (x right, y down, 0 at the corner), or
+    None; titles: one each. Raises BadInput where the numbers differ.
+    """
+    if not len(images) == len(points) == len(titles):
+        raise BadInput(
+            f"{len(images)} pictures, {len(points)} lists of points and {len(titles)} titles do not match"
+        )
+    figure = _picture(10, 10 / len(images) + 0.5)
+    for axes, image, places, title in zip(
+        _panels(figure, 1, len(images)), images, points, titles, strict=True
+    ):
+        axes.imshow(image, interpolation="nearest")
+        for number, (x, y) in enumerate(
+            () if places is None else places - 0.5, 1
+        ):  # imshow's 0 is a pixel's middle
+            axes.plot(x, y, "o", ms=5, color=COLOURS[number % 8], mec="white")
+            axes.annotate(
+                str(number), (x, y), xytext=(4, 4), textcoords="offset points", color="white", fontsize=9
+            )
+        axes.set(xticks=[], yticks=[])
+        axes.set_title("\n".join(textwrap.wrap(title, 110 // len(images))), fontsize=11)
     return figure
 
 

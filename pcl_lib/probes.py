@@ -20,9 +20,9 @@ from tqdm.auto import tqdm
 
 from pcl_lib import linear
 from pcl_lib.errors import BadInput
-from pcl_lib.labels import ANGLE_NAMES, EXPRESSION_NAMES, identity_codes
+from pcl_lib.labels import ANGLE_NAMES, EXPRESSION_NAMES, PAPER_UNITS, identity_codes
 from pcl_lib.results import result_rows, summarise
-from pcl_lib.tasks import PRESENT, Plan, Split, left_out, plan
+from pcl_lib.tasks import PRESENT, Plan, Split, left_out, plans
 
 __all__ = [
     "FEATURES",
@@ -138,11 +138,11 @@ def evaluating(model: Any) -> Iterator[None]:
 
 
 class _Rows:
-    """Result rows of one set: a value with its 95% interval over resampled test identities."""
+    """Scores of one set, or of one fold of it: values of all test images and over resampled test identities."""
 
-    def __init__(self, faces: Any, seed: int, protocol: str) -> None:
+    def __init__(self, faces: Any, seed: int | list[int]) -> None:
         self.codes = identity_codes(faces.table)
-        self.seed, self.protocol = seed, protocol
+        self.seed = seed
         self.rows: list[dict[str, Any]] = []
 
     def weights(self, *ends: np.ndarray) -> np.ndarray:
@@ -165,15 +165,30 @@ class _Rows:
 
     def add(self, feature: str, task: str, metric: str, values: np.ndarray, n: int, chosen: str = "") -> None:
         """values: [1 + REPLICATES], as a weighted score gives them for `weights`."""
-        known = values[1:][np.isfinite(values[1:])]
-        low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
         self.rows.append(
-            {"feature": feature, "task": task, "metric": metric, "value": values[0], "low": low, "high": high}
-            | {"n": n, "chosen": chosen, "protocol": self.protocol}
+            {"feature": feature, "task": task, "metric": metric, "values": values, "n": n, "chosen": chosen}
         )
 
-    def table(self) -> pd.DataFrame:
-        return pd.DataFrame(self.rows)
+
+def _scorers(faces: Any, seed: int, folds: int) -> list[_Rows]:
+    """One for each fold, whose people are drawn independently."""
+    return [_Rows(faces, seed if folds == 1 else [seed, fold]) for fold in range(folds)]
+
+
+def _table(scores: list[_Rows], protocol: str) -> pd.DataFrame:
+    """Result rows: value and 95% interval of the mean over folds; a set without folds has one."""
+    rows = []
+    for of_folds in zip(*(score.rows for score in scores), strict=True):
+        short = min(len(row["values"]) for row in of_folds)
+        values = np.mean([row["values"][:short] for row in of_folds], axis=0)
+        known = values[1:][np.isfinite(values[1:])]
+        low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+        rows.append(
+            {name: of_folds[0][name] for name in ("feature", "task", "metric")}
+            | {"value": values[0], "low": low, "high": high, "n": sum(row["n"] for row in of_folds)}
+            | {"chosen": "; ".join(dict.fromkeys(row["chosen"] for row in of_folds)), "protocol": protocol}
+        )
+    return pd.DataFrame(rows)
 
 
 def evaluate(
@@ -190,25 +205,28 @@ def evaluate(
 
     model: see `extract`; or the `Features` of all images of the set, in the order of its table, to run the encoder
     only once for several reports. features: those to probe; ones the model does not have give no rows. seed: of the
-    intervals; the probes themselves are convex and need none. protocol: see `tasks.plan`.
+    intervals; the probes themselves are convex and need none. protocol: see `tasks.plan`. A set with folds of people
+    (column fold) is probed once a fold, with that fold for test: values are means over the folds.
     Returns a row a feature, task and metric: value (accuracy, F1, AUC in 0..1; MAE in degrees), low and high (95%
     bootstrap over test identities), n (test images or pairs), chosen (penalties and thresholds), protocol.
     Raises BadInput where nothing can be probed and where a feature is NaN or infinite.
     Source: paper, section 4; METHOD.md 7.
     """
-    made = plan(faces, protocol)
-    rows = made.rows()
+    made = plans(faces, protocol)
+    rows = np.unique(np.concatenate([each.rows() for each in made]))
     if len(rows) == 0:
-        raise BadInput(f"{faces.name} cannot be probed. " + " ".join(made.left_out))
+        raise BadInput(f"{faces.name} cannot be probed. " + " ".join(left_out(faces)))
     held, at = hold(model, faces, rows, batch_size, precision)
-    result = _Rows(faces, seed, protocol)
+    scores = _scorers(faces, seed, len(made))
     for name in features:
         if name not in FEATURES:
             raise BadInput(f"unknown feature {name!r}; use some of {', '.join(FEATURES)}")
         x = getattr(held, name)
         if x is not None:
-            _probe(name, linear.Frozen(x, at, len(faces)), made, faces.table, result)
-    return result.table()
+            frozen = linear.Frozen(x, at, len(faces))
+            for each, score in zip(made, scores, strict=True):
+                _probe(name, frozen, each, faces.table, score)
+    return _table(scores, protocol)
 
 
 def hold(
@@ -272,8 +290,16 @@ def _probe_units(
         auc.append(linear.weighted_auc(test[:, i], truth, weights))
         result.add(name, "action units", f"F1 {unit}", f1[-1], len(truth), chosen)
         result.add(name, "action units", f"AUC {unit}", auc[-1], len(truth), f"L2 {penalties[i]:.2g}")
-    result.add(name, "action units", "F1 mean", np.mean(f1, axis=0), len(split.test))
+    _mean_f1(name, units, f1, len(split.test), result)
     result.add(name, "action units", "AUC mean", np.mean(auc, axis=0), len(split.test))
+
+
+def _mean_f1(name: str, units: tuple[str, ...], f1: list[np.ndarray], n: int, result: _Rows) -> None:
+    """The mean over all units, and over those of the paper where they are not all."""
+    result.add(name, "action units", "F1 mean", np.mean(f1, axis=0), n)
+    paper = [score for unit, score in zip(units, f1, strict=True) if unit in PAPER_UNITS]
+    if len(paper) == len(PAPER_UNITS):
+        result.add(name, "action units", f"F1 mean of {len(paper)}", np.mean(paper, axis=0), n)
 
 
 def _probe_pose(
@@ -321,7 +347,14 @@ def baseline_rows(faces: Any, *, seed: int = 0, protocol: str = "validation") ->
     feature is "majority class" (the commonest training expression; the commoner answer of the pairs), "all positive"
     (every action unit present in every image) or "mean predictor" (the mean training angle).
     """
-    made, result, table = plan(faces, protocol), _Rows(faces, seed, protocol), faces.table
+    made, table = plans(faces, protocol), faces.table
+    scores = _scorers(faces, seed, len(made))
+    for each, score in zip(made, scores, strict=True):
+        _score_constants(each, table, score)
+    return _table(scores, protocol)
+
+
+def _score_constants(made: Plan, table: pd.DataFrame, result: _Rows) -> None:
     if made.expression:
         y, test = expression_codes(table["expression"]), made.expression.test
         right = y[test] == np.bincount(y[made.expression.train]).argmax()
@@ -334,7 +367,7 @@ def baseline_rows(faces: Any, *, seed: int = 0, protocol: str = "validation") ->
             present = table[unit].to_numpy(float)[test] >= PRESENT
             f1.append(linear.weighted_f1(np.ones_like(present), present, weights))
             result.add("all positive", "action units", f"F1 {unit}", f1[-1], len(test))
-        result.add("all positive", "action units", "F1 mean", np.mean(f1, axis=0), len(test))
+        _mean_f1("all positive", made.units, f1, len(test), result)
     if made.pose:
         y = table[list(made.angles)].to_numpy(float)
         error = np.abs(y[made.pose.test] - y[made.pose.train].mean(0))
@@ -345,4 +378,3 @@ def baseline_rows(faces: Any, *, seed: int = 0, protocol: str = "validation") ->
             weights = result.weights(pairs["first"].to_numpy(), pairs["second"].to_numpy())
             right_mean = linear.weighted_mean(same == (same.mean() >= 0.5), weights)
             result.add("majority class", task, "accuracy", right_mean, len(same))
-    return result.table()

@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from pcl_lib import disentangle, linear, probes, tables
+from pcl_lib import disentangle, linear, probes, sets, tables
 from pcl_lib.data import PreparedFaces, resize_images
 from pcl_lib.errors import BadInput
-from pcl_lib.labels import identity_codes
+from pcl_lib.labels import EXPRESSION_NAMES, identity_codes
 from pcl_lib.models import PCL
 from pcl_lib.probes import FEATURES, Features, expression_codes
 from pcl_lib.reproduce import Setup, trained
@@ -60,18 +60,24 @@ class SizedFaces:
         return resize_images(self._faces.images(rows), self.image_size)
 
 
-def sized(setup: Setup) -> Any:
-    """The run's faces at the size its models are trained at."""
-    size = setup.preset.model.image_size
-    return setup.faces if setup.faces.image_size == size else SizedFaces(setup.faces, size)
+def sized(setup: Setup, faces: PreparedFaces | None = None) -> Any:
+    """The run's faces, or another set, at the size its models are trained at."""
+    faces, size = faces or setup.faces, setup.preset.model.image_size
+    return faces if faces.image_size == size else SizedFaces(faces, size)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """Features of every image of a set (those the method gives a meaning to), and the precision it trained in."""
+    """Features of every image of the run's faces (those the method gives a meaning to), the precision, the model."""
 
     features: Features
     precision: str
+    model: Any = None
+
+    @property
+    def meant(self) -> list[str]:
+        """The features that the method gives a meaning to."""
+        return [name for name in FEATURES if getattr(self.features, name) is not None]
 
 
 def encode(setup: Setup, methods: Sequence[str] = METHODS) -> dict[str, Encoded]:
@@ -79,29 +85,41 @@ def encode(setup: Setup, methods: Sequence[str] = METHODS) -> dict[str, Encoded]
 
     Raises as `reproduce.trained` and `probes.extract`.
     """
-    faces = sized(setup)
-    encoded = {PIXELS: Encoded(probes.extract(probes.RawPixels(), faces), "32-true")}
+    faces, pixels = sized(setup), probes.RawPixels()
+    encoded = {PIXELS: Encoded(probes.extract(pixels, faces), "32-true", pixels)}
     for method in methods:
         run = trained(setup, method)
         found = probes.extract(run.model, faces)
         meant = {name: getattr(found, name) for name in run.method.features}
-        encoded[method] = Encoded(Features(**meant), run.precision)
+        encoded[method] = Encoded(Features(**meant), run.precision, run.model)
     return encoded
 
 
-def probe_rows(setup: Setup, encoded: Mapping[str, Encoded]) -> pd.DataFrame:
-    """`probes.evaluate` of each method after `probes.baseline_rows` (method `tables.CONSTANT`).
+def probed(setup: Setup) -> sets.Probed:
+    """What the sets of a run are probed for, at the size its models are trained at."""
+    return sets.probed([sized(setup, faces) for faces in setup.sets])
 
-    An empty table, and a printed sentence, where the set has no labels to probe for.
+
+def probe_rows(setup: Setup, encoded: Mapping[str, Encoded]) -> pd.DataFrame:
+    """`probes.evaluate` of each method after `probes.baseline_rows` (method `tables.CONSTANT`), set by set.
+
+    The columns data and labels (`sets.mark_labels`) tell the sets apart. An empty table where there is nothing to probe
+    for in any of them; what is left out is printed.
     """
-    for sentence in probes.left_out(setup.faces):
+    found = probed(setup)
+    for sentence in found.sentences():
         print(sentence)
-    if not len(plan(setup.faces).rows()):
-        return pd.DataFrame()
-    baselines = probes.baseline_rows(setup.faces, seed=setup.seed)
+    parts = [sets.mark_labels(_rows_of_view(setup, view, encoded), view) for view in found.views]
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _rows_of_view(setup: Setup, view: Any, encoded: Mapping[str, Encoded]) -> pd.DataFrame:
+    """Rows of one set, or of two joined. The run's own faces have their features already."""
+    baselines = probes.baseline_rows(view, seed=setup.seed)
     parts = [baselines.assign(method=tables.CONSTANT, precision="32-true")]
     for method, own in encoded.items():
-        rows = probes.evaluate(own.features, setup.faces, seed=setup.seed)
+        source = own.features if view.name == setup.faces.name else own.model
+        rows = probes.evaluate(source, view, features=own.meant, seed=setup.seed)
         parts.append(rows.assign(method=method, precision=own.precision))
     return pd.concat(parts, ignore_index=True)
 
@@ -197,8 +215,11 @@ def rows_of(setup: Setup, name: str) -> pd.DataFrame:
     path = setup.out / "tables" / f"{name}.csv"
     if path.is_file():
         saved = pd.read_csv(path)
-        own = {"preset": setup.preset.name, "seed": setup.seed, "data": setup.faces.name}
-        if all((saved[column] == value).all() for column, value in own.items()):
+        own = {"preset": setup.preset.name, "seed": setup.seed}
+        data = {view.name for view in probed(setup).views} if name == "probes" else {setup.faces.name}
+        if set(saved["data"]) == data and all(
+            (saved[column] == value).all() for column, value in own.items()
+        ):
             print(f"{name}: {len(saved)} rows read from {path}.")
             return saved
     print(f"{name}: there are no rows of this run yet, so they are made now.")
@@ -208,7 +229,8 @@ def rows_of(setup: Setup, name: str) -> pd.DataFrame:
 def save(setup: Setup, name: str, found: pd.DataFrame) -> pd.DataFrame:
     """`tables.save_rows`, passing an empty table over (and saying so)."""
     if found.empty:
-        print(f"{name}: nothing to save, {setup.faces.name} lacks the labels.")
+        names = " and ".join(faces.name for faces in setup.sets) if name == "probes" else setup.faces.name
+        print(f"{name}: nothing to save, {names} lacks the labels.")
         return found
     return tables.save_rows(found, setup, name)
 
@@ -249,6 +271,29 @@ def read_expression(faces: PreparedFaces, x: Features) -> tuple[np.ndarray, np.n
     frozen = linear.Frozen(x.general, np.arange(len(faces)), len(faces))
     predicted, _ = linear.read_classes(frozen, split, y)
     return y[split.test], predicted
+
+
+def contact_sheet(faces: PreparedFaces, seed: int = 0, count: int = 8) -> tuple[np.ndarray, list[str]]:
+    """Rows of a set that show what is in it: [R, count], and a label for each of the R lines, or none.
+
+    A line an expression where there are any; else, where yaw is known, three lines of faces sorted by yaw; else two
+    lines drawn at random. Where there are too few, some are shown twice.
+    """
+    rng, table = np.random.default_rng(seed), faces.table
+    if "expression" in table and table["expression"].notna().any():
+        names = [name for name in EXPRESSION_NAMES if (table["expression"] == name).any()]
+        groups = [rng.permutation(np.flatnonzero(table["expression"] == name)) for name in names]
+        return np.stack([np.resize(rows, count) for rows in groups]), names
+    if "yaw" in table and table["yaw"].notna().any():
+        order = np.argsort(table["yaw"].to_numpy(float), kind="stable")[: table["yaw"].notna().sum()]
+        parts = np.array_split(np.repeat(order, count), count)  # parts of one size, however few there are
+        return np.stack([rng.choice(part, 3) for part in parts], axis=1), []
+    return np.resize(rng.permutation(len(faces)), (2, count)), []
+
+
+def rows_of_set(rows: pd.DataFrame, faces: PreparedFaces) -> pd.DataFrame:
+    """Those of the probe rows that are of this set; empty where it could not be probed."""
+    return rows[rows["data"] == faces.name].reset_index(drop=True) if len(rows) else rows
 
 
 def reference_results() -> pd.DataFrame:

@@ -6,7 +6,7 @@ A table's cell knows its value and how sure it is; the CSV holds plain numbers, 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,8 +33,10 @@ MAIN_COLUMNS = {
     "pitch MAE": ("head pose", "MAE pitch", "lower"),
     "roll MAE": ("head pose", "MAE roll", "lower"),
 }
+ALIKE = ("preset", "data", "protocol")  # what the rows of one table may not mix
 FEATURE_ORDER = ("general", "face", "pose")
 CONSTANT = "constant answer"
+HERE = "this run"  # in a column source: measured, not cited
 HEADLINES = ("main", "disentanglement")  # the tables whose numbers go into summary.json
 
 
@@ -111,16 +113,16 @@ def main_table(rows: pd.DataFrame) -> pd.DataFrame:
     "n/a: not run". attrs["context"] says preset, data, protocol, seeds and more.
     Raises BadInput where rows of several data sets, presets or protocols are mixed, or a seed stands twice.
     """
-    _need(rows, "feature", "task", "metric", "value")
+    need_columns(rows, "feature", "task", "metric", "value")
     rows = rows[~rows["feature"].isin(("face", "pose"))]
-    context = _context(rows)
+    context = context_of(rows)
     methods = list(rows["method"].unique())
     columns: dict[str, Any] = {"method": methods}
     for column, (task, metric, better) in MAIN_COLUMNS.items():
         part = rows[(rows["task"] == task) & (rows["metric"] == metric)]
         gap = "n/a: not run" if len(part) else f"n/a: no {'pairs' if 'verification' in task else 'labels'}"
         digits = 2 if "MAE" in metric else 3
-        columns[column] = [_cell(part[part["method"] == m], gap, better, digits) for m in methods]
+        columns[column] = [cell_of(part[part["method"] == m], gap, better, digits) for m in methods]
     table = pd.DataFrame(columns)
     table.attrs["context"] = context
     return table
@@ -133,8 +135,8 @@ def disentanglement_table(rows: pd.DataFrame) -> pd.DataFrame:
     answer gets. No value is the best of its column: yaw should be readable from the pose feature and not from the face
     feature. Raises as `main_table`.
     """
-    _need(rows, "feature", "factor", "metric", "value", "chance")
-    context = _context(rows)
+    need_columns(rows, "feature", "factor", "metric", "value", "chance")
+    context = context_of(rows)
     pairs = [
         (method, feature)
         for method in rows["method"].unique()
@@ -147,7 +149,7 @@ def disentanglement_table(rows: pd.DataFrame) -> pd.DataFrame:
     }
     for (factor, metric), part in rows.groupby(["factor", "metric"], sort=False):
         cells = [
-            _cell(part[(part["method"] == method) & (part["feature"] == feature)], "n/a: not run")
+            cell_of(part[(part["method"] == method) & (part["feature"] == feature)], "n/a: not run")
             for method, feature in pairs
         ]
         columns[f"{factor} {metric}"] = [*cells, Cell(float(part["chance"].mean()))]
@@ -156,7 +158,8 @@ def disentanglement_table(rows: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
-def _need(rows: pd.DataFrame, *columns: str) -> None:
+def need_columns(rows: pd.DataFrame, *columns: str) -> None:
+    """Raise BadInput where there are no result rows, or they lack one of `columns` or of `CONTEXT`."""
     if missing := [name for name in (*columns, *CONTEXT) if name not in rows]:
         raise BadInput(
             f"result rows without the column {missing[0]!r} make no table: write them with save_rows"
@@ -165,7 +168,7 @@ def _need(rows: pd.DataFrame, *columns: str) -> None:
         raise BadInput("there are no result rows to make a table of: run notebook 05 first")
 
 
-def _cell(group: pd.DataFrame, gap: str, better: str = "", digits: int = 3) -> Cell:
+def cell_of(group: pd.DataFrame, gap: str, better: str = "", digits: int = 3) -> Cell:
     """The cell of rows that differ in the seed alone."""
     if not len(group):
         return Cell(missing=gap)
@@ -183,9 +186,9 @@ def _cell(group: pd.DataFrame, gap: str, better: str = "", digits: int = 3) -> C
     )
 
 
-def _context(rows: pd.DataFrame) -> dict[str, str]:
-    """What holds for the whole table, in words."""
-    for name in ("preset", "data", "protocol"):
+def context_of(rows: pd.DataFrame, alike: Sequence[str] = ALIKE) -> dict[str, str]:
+    """What holds for the whole table, in words. Raises BadInput where rows differ in a column of `alike`."""
+    for name in alike:
         if rows[name].nunique() > 1:
             found = ", ".join(map(str, rows[name].unique()))
             raise BadInput(f"the rows of one table differ in {name} ({found}): make a table of each")
@@ -195,6 +198,8 @@ def _context(rows: pd.DataFrame) -> dict[str, str]:
     if "n" in rows:
         counts = rows.groupby(what, sort=False)["n"].unique()
         said["n"] = ", ".join(f"{task} {' / '.join(map(str, n))}" for task, n in counts.items())
+    if "labels" in rows and (pseudo := rows["labels"] == "pseudo").any():
+        said["pseudo labels"] = ", ".join(map(str, rows.loc[pseudo, what].unique()))
     return said | {"seeds": " ".join(map(str, sorted(rows["seed"].unique())))}
 
 
@@ -204,7 +209,7 @@ def write_table(frame: pd.DataFrame, out_stem: Path | str, caption: str) -> list
     frame: of `main_table` or `disentanglement_table`, or any table of strings and numbers; its index is written
     where it is more than row numbers. A `Cell` column gets columns "... low", "... high" and "... std" beside it in
     the CSV, where there are such; gaps are empty there and named in the column "missing". What attrs["context"]
-    says stands in the CSV's last columns and under the caption.
+    says stands in the CSV's last columns and under the caption; attrs["blocks"] sets a heading before some row numbers.
     """
     if not isinstance(frame.index, pd.RangeIndex):
         attrs, frame = frame.attrs, frame.reset_index()
@@ -255,17 +260,22 @@ def _plain(frame: pd.DataFrame, context: Mapping[str, str]) -> pd.DataFrame:
             if any(map(math.isfinite, values)):
                 columns[f"{name} {more}"] = values
         for gap, cell in zip(gaps, cells, strict=True):
-            gap += [f"{name} {cell.missing}"] if cell.missing else []
+            gap += [f"{name} {cell.missing}"] if cell.missing.startswith("n/a") else []
     if any(gaps):
         columns["missing"] = ["; ".join(gap) for gap in gaps]
     return pd.DataFrame(columns | {name: [text] * len(frame) for name, text in context.items()})
 
 
 def headline(path: Path) -> dict[str, dict[str, float]]:
-    """The values of a CSV of `write_table`, by row ("pcl", "pcl, pose") and column; empty where there is no file."""
+    """The values of a CSV of `write_table`, by row ("pcl", "pcl, pose") and column; empty where there is no file.
+
+    Rows of another source than `HERE` (published figures) are passed over.
+    """
     if not path.is_file():
         return {}
     table = pd.read_csv(path)
+    if "source" in table:
+        table = table[table["source"] == HERE]
     names = [name for name in ("method", "feature") if name in table]
     beside = (*CONTEXT, "n", "seeds")
     numbers = [str(name) for name in table.select_dtypes("number") if name not in beside]
@@ -281,16 +291,24 @@ def headline(path: Path) -> dict[str, dict[str, float]]:
 def to_markdown(frame: pd.DataFrame, caption: str) -> str:
     """The table as GitHub's Markdown, best values bold."""
     lines = [[_escape_markdown(str(name)) for name in frame], ["---"] * frame.shape[1]]
-    lines += _body(frame, _escape_markdown, "**{}**".format)
+    headings = frame.attrs.get("blocks", {})
+    for row, line in enumerate(_body(frame, _escape_markdown, "**{}**".format)):
+        if row in headings:
+            lines.append([f"*{_escape_markdown(headings[row])}*", *[""] * (frame.shape[1] - 1)])
+        lines.append(line)
     return f"{caption}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
 def to_latex(frame: pd.DataFrame, caption: str) -> str:
     """The table as LaTeX for the booktabs package, best values bold."""
     head = " & ".join(_escape_latex(str(name)) for name in frame)
-    body = "".join(
-        f"{' & '.join(line)} \\\\\n" for line in _body(frame, _escape_latex, "\\textbf{{{}}}".format)
-    )
+    headings = frame.attrs.get("blocks", {})
+    body = ""
+    for row, line in enumerate(_body(frame, _escape_latex, "\\textbf{{{}}}".format)):
+        if row in headings:
+            heading = f"\\multicolumn{{{frame.shape[1]}}}{{l}}{{\\emph{{{_escape_latex(headings[row])}}}}}"
+            body += ("\\midrule\n" if row else "") + f"{heading} \\\\\n"
+        body += f"{' & '.join(line)} \\\\\n"
     # The text columns to the left, numbers centred.
     columns = "".join("l" if all(isinstance(x, str) for x in frame[name]) else "c" for name in frame)
     return (

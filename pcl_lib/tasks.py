@@ -10,12 +10,22 @@ import numpy as np
 import pandas as pd
 
 from pcl_lib.errors import BadInput
-from pcl_lib.labels import ANGLE_NAMES, AU_NAMES
+from pcl_lib.labels import ANGLE_NAMES, AU_NAMES, hashed_split, identity_codes
 
 PRESENT = 2.0  # an action unit is present from this intensity on (DISFA's usual rule)
 LARGEST_ANGLE = 99.0  # degrees; the paper's protocol leaves larger angles out
 CROSS_POSE = 25.0  # degrees of yaw between the two images of a cross-pose pair
 PROTOCOLS = ("validation", "best_on_test")
+FOLD_VALIDATION = 0.15  # of the people that are not in the test fold
+NO_LABELS, NO_PAIRS = "has no labels for", "has no list of pairs"
+# How the sentences of `left_out` begin, by task.
+PROBED = {
+    "expression": "Expression",
+    "action units": "Action unit",
+    "head pose": "Head pose",
+    "verification": "Face verification",
+    "cross-pose verification": "Cross-pose verification",
+}
 
 
 class Split(NamedTuple):
@@ -63,9 +73,64 @@ def plan(faces: Any, protocol: str = "validation") -> Plan:
     return made
 
 
+class FoldFaces:
+    """A set with one of its folds as test; `FOLD_VALIDATION` of the other people are validation, the rest train."""
+
+    def __init__(self, faces: Any, fold: int) -> None:
+        self._faces, self.name = faces, f"{faces.name}, fold {fold}"
+        held = (faces.table["fold"] == fold).to_numpy()
+        self._split = np.full(len(held), "test", dtype=object)
+        self._split[~held] = hashed_split(faces.table[~held], (FOLD_VALIDATION, 0.0))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._faces, name)
+
+    def split(self, name: str) -> np.ndarray:
+        """As `PreparedFaces.split`."""
+        return np.flatnonzero(self._split == name)
+
+
+def views(faces: Any) -> list[Any]:
+    """The set itself; where its table has folds of people (column fold, as DISFA's), a view a fold, each test once.
+
+    Raises BadInput where a row has no fold, there is one alone, or a person is in two.
+    """
+    if "fold" not in faces.table:
+        return [faces]
+    folds = faces.table["fold"]
+    if folds.isna().any() or folds.nunique() < 2:
+        raise BadInput(
+            f"{faces.name}: column fold must number two folds or more and leave no row out; mend the labels"
+        )
+    of_person = folds.groupby(identity_codes(faces.table)).nunique()
+    if (of_person > 1).any():
+        raise BadInput(
+            f"{faces.name}: column fold puts {(of_person > 1).sum()} people into two folds; mend the labels"
+        )
+    return [FoldFaces(faces, int(fold)) for fold in sorted(folds.unique())]
+
+
+def plans(faces: Any, protocol: str = "validation") -> list[Plan]:
+    """`plan` of each of `views`; what cannot be probed in every fold is left out of all."""
+    made = [plan(view, protocol) for view in views(faces)]
+    units = tuple(unit for unit in made[0].units if all(unit in each.units for each in made))
+    for each in made:
+        each.units = units
+    for task in ("expression", "action_units", "pose", "pairs", "cross_pose"):
+        if any(getattr(each, task) is None for each in made) or (task == "action_units" and not units):
+            for each in made:
+                setattr(each, task, None)
+    return made
+
+
 def left_out(faces: Any) -> list[str]:
     """Sentences on the tasks and rows this set cannot be probed for, and why; empty where there are none."""
-    return plan(faces).left_out
+    told = [
+        sentence.replace(view.name, faces.name)
+        for view, made in zip(views(faces), plans(faces), strict=True)
+        for sentence in made.left_out
+    ]
+    return list(dict.fromkeys(told))
 
 
 def labelled(
@@ -74,7 +139,7 @@ def labelled(
     """Rows that have all of these labels, by split; None, with a note, where a split has none."""
     missing = [c for c in columns if c not in faces.table or faces.table[c].isna().all()]
     if missing:
-        notes.append(f"{what} was left out: {faces.name} has no labels for {', '.join(missing)}.")
+        notes.append(f"{what} was left out: {faces.name} {NO_LABELS} {', '.join(missing)}.")
         return None
     has = faces.table[list(columns)].notna().all(axis=1).to_numpy()
     parts = {name: faces.split(name) for name in Split._fields}
@@ -96,7 +161,7 @@ def _plan_expression(faces: Any, made: Plan, protocol: str) -> None:
     if made.expression is None:
         return
     if faces.table["expression"].iloc[made.expression.train].nunique() < 2:
-        made.left_out.append("Expression was left out: its training split has a single class.")
+        made.left_out.append(f"Expression was left out: {faces.name} trains on a single class.")
         made.expression = None
 
 
@@ -111,7 +176,9 @@ def _plan_units(faces: Any, made: Plan, protocol: str) -> None:
         if all(present[rows].any() and not present[rows].all() for rows in made.action_units):
             usable.append(unit)
         else:
-            made.left_out.append(f"Action unit {unit} was left out: a split has only present or only absent.")
+            made.left_out.append(
+                f"Action unit {unit} was left out: a split of {faces.name} has only present or only absent."
+            )
     made.units = tuple(usable)
     made.action_units = made.action_units if usable else None
 
@@ -129,7 +196,9 @@ def _plan_pose(faces: Any, made: Plan, protocol: str) -> None:
         )
     split = Split(*(rows[inside[rows]] for rows in split))
     if not all(len(rows) for rows in split):
-        made.left_out.append("Head pose was left out: a split has no images within that range.")
+        made.left_out.append(
+            f"Head pose was left out: a split of {faces.name} has no images within that range."
+        )
         return
     made.pose, made.angles = split, tuple(angles)
     absent = [c for c in ANGLE_NAMES if c not in angles]
@@ -139,7 +208,7 @@ def _plan_pose(faces: Any, made: Plan, protocol: str) -> None:
 
 def _plan_pairs(faces: Any, made: Plan) -> None:
     if faces.pairs is None:
-        made.left_out.append(f"Face verification was left out: {faces.name} has no list of pairs.")
+        made.left_out.append(f"Face verification was left out: {faces.name} {NO_PAIRS}.")
         return
     unseen = np.zeros(len(faces.table), dtype=bool)
     unseen[faces.split("test")] = True

@@ -18,8 +18,10 @@ import pytest
 from conftest import blob_images
 from PIL import Image
 
-from pcl_lib import data
-from pcl_lib.reproduce import PARAMETERS
+from pcl_lib import data, paper
+from pcl_lib.labels import PAPER_UNITS
+from pcl_lib.notebooks import PARAMETERS
+from pcl_lib.tables import HERE
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -46,9 +48,10 @@ TABLES = (
     "splits.md",
     "tour.csv",
 )
-WRITTEN = ("main", "disentanglement", "swap_table", "published")
+WRITTEN = ("main", "disentanglement", "swap_table", "published", "paper")
 FIGURES = [
     "labels",
+    "sheet_rendered_faces",
     "training_curves",
     "probes",
     "confusion",
@@ -203,14 +206,77 @@ def test_one_notebook_runs_alone_in_an_empty_folder(whole_run: Path) -> None:
     assert (out / "figures" / "swaps.png").is_file() and (out / "checkpoints" / "pcl.safetensors").is_file()
 
 
-def test_a_set_that_knows_only_identities_is_told_what_is_left_out(tmp_path: Path) -> None:
-    people = pd.DataFrame({"identity": [f"person {i}" for i in np.arange(160) // 4]})
-    data.write_prepared(
-        tmp_path / "set", blob_images(160, 32), people, name="people", source="drawn by the tests"
-    )
-    done = reproduce(tmp_path / "run", "--data", str(tmp_path / "set"), "--only", "01,05,07")
-    assert "There is no tables/main.csv" in done.stdout
-    leaks = pd.read_csv(tmp_path / "run" / "tables" / "readability.csv")
-    assert set(leaks["factor"]) == {"identity"}
-    copy = json.dumps(read(tmp_path / "run" / "notebooks" / "05_downstream_probes.ipynb"))
+def small_sets(folder: Path) -> list[str]:
+    """Folders of a set to train on that knows only identities, and of four of the paper's sets in miniature."""
+    people = np.arange(160) // 4
+    train_only, test_only = np.repeat(["train", "validation"], [60, 20]), np.repeat("test", 24)
+    first = np.arange(0, 40, 2)
+    same = pd.DataFrame({"first": first, "second": first + 1, "same": True, "fold": np.arange(20) % 4})
+    pairs = pd.concat([same, same.assign(second=np.roll(first, 1), same=False)], ignore_index=True)
+    frame = np.arange(108)
+    units = dict.fromkeys(PAPER_UNITS, np.where(frame % 2, 3.0, 0.0))
+    yaw = np.linspace(-60, 60, 80)
+    rows = {
+        "people": {"identity": [f"person {i}" for i in people]},
+        "LFW": {"identity": np.arange(40) // 2, "split": np.repeat("test", 40)},
+        "300W-LP": {"yaw": yaw, "pitch": yaw[::-1] / 2, "roll": yaw / 3, "split": train_only},
+        "AFLW2000": {"yaw": yaw[:24], "pitch": yaw[:24], "roll": yaw[:24], "split": test_only},
+        "DISFA": {"identity": frame // 4, "fold": frame // 4 % 3, **units},
+    }
+    for seed, (name, labels) in enumerate(rows.items()):
+        table, size = pd.DataFrame(labels), 32 if name == "people" else 24
+        own = pairs if name == "LFW" else None
+        source = "drawn by the tests"
+        images = blob_images(len(table), size, seed)
+        data.write_prepared(folder / name, images, table, pairs=own, name=name, source=source)
+    return [str(folder / name) for name in rows]
+
+
+@pytest.fixture(scope="module")
+def several_sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A run folder of notebooks 01, 05 and 07 on `small_sets`, and what was printed."""
+    folder = tmp_path_factory.mktemp("several")
+    done = reproduce(folder / "run", "--data", *small_sets(folder), "--only", "01,05,07")
+    return folder / "run", done.stdout
+
+
+def test_a_set_that_knows_only_identities_is_told_what_is_left_out(several_sets: tuple[Path, str]) -> None:
+    out, said = several_sets
+    assert "There is no tables/main.csv" in said
+    leaks = pd.read_csv(out / "tables" / "readability.csv")
+    assert set(leaks["factor"]) == {"identity"} and set(leaks["data"]) == {"people"}
+    copy = json.dumps(read(out / "notebooks" / "05_downstream_probes.ipynb"))
     assert "people has no labels for expression" in copy and "people has no list of pairs" in copy
+    assert "people is not probed" in copy
+
+
+def test_several_sets_fill_the_columns_they_allow(several_sets: tuple[Path, str]) -> None:
+    out, said = several_sets
+    rows = pd.read_csv(out / "tables" / "probes.csv")
+    assert set(rows["data"]) == {"LFW", "train 300W-LP, test AFLW2000", "DISFA"}
+    assert {"pcl", "simclr", "random", "raw pixels"} <= set(rows["method"])
+    table = pd.read_csv(out / "tables" / "paper.csv")
+    here = table[table["source"] == HERE].set_index("method")
+    filled = [
+        "LFW verification accuracy",
+        "AFLW2000 yaw MAE",
+        "AFLW2000 mean MAE",
+        "DISFA F1 au26",
+        "DISFA F1 mean of 8",
+    ]
+    assert here[filled].notna().all(axis=None)
+    assert here.loc["pcl", "missing"].count("n/a: not given") == 3  # RAF-DB, FER-2013, CPLFW
+    own = rows[(rows["method"] == "pcl") & (rows["feature"] == "general")].set_index(["data", "metric"])[
+        "value"
+    ]
+    assert here.loc["pcl", "DISFA F1 au26"] == pytest.approx(own["DISFA", "F1 au26"])
+    cited = table[table["source"] != HERE].set_index("method")
+    assert cited.loc["LBP", "LFW verification accuracy"] == pytest.approx(0.569)
+    assert "| LFW verification accuracy |" in said and paper.PUBLISHED in said
+    summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
+    assert summary["headline"]["paper"]["pcl"]["LFW verification accuracy"] == pytest.approx(
+        own["LFW", "accuracy"]
+    )
+    assert sorted(path.name for path in (out / "figures").glob("probes_*.png")) == [
+        "probes_DISFA.png", "probes_LFW.png", "probes_train_300W_LP__test_AFLW2000.png"
+    ]  # fmt: skip

@@ -53,6 +53,20 @@ def test_a_swap_grid_frames_swaps_with_their_donors() -> None:
         plots.swap_grid(faces, poses, torch.zeros(3, 2, 3, 4, 4))
 
 
+def test_points_lie_on_the_pixels_they_name() -> None:
+    picture = Image.new("RGB", (20, 10))
+    figure = plots.points_over([picture, picture], [np.array([[4.5, 2.5], [0.5, 9.5]]), None], ["a", "b"])
+    first, second = figure.axes
+    assert [line.get_xydata().tolist() for line in first.lines] == [
+        [[4.0, 2.0]],
+        [[0.0, 9.0]],
+    ]  # imshow's pixels
+    assert [text.get_text() for text in first.texts] == ["1", "2"] and not second.lines
+    with pytest.raises(BadInput, match="2 pictures, 1 lists of points"):
+        plots.points_over([picture, picture], [None], ["a", "b"])
+    assert plots.file_stem("train 300W-LP, test AFLW2000") == "train_300W_LP__test_AFLW2000"
+
+
 def test_training_curves_draw_what_changes() -> None:
     pcl = pd.DataFrame(
         {"epoch": [1, 2], "seconds": [1.0, 2.0], "lr": [2, 1.0], "face": [3.0, 2.0], "pdd_weight": 1.0}

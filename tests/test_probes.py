@@ -364,7 +364,7 @@ def test_intervals_resample_identities_not_images():
     """With all images of an identity alike, the spread is that of identities: about sqrt(p(1-p)/identities)."""
     identity = np.repeat(np.arange(50), 20)
     table = pd.DataFrame({"identity": identity, "split": "test"})
-    rows = probes._Rows(FakeFaces(table), seed=0, protocol="validation")
+    rows = probes._Rows(FakeFaces(table), seed=0)
     right = identity % 2 == 0
     spread = linear.weighted_mean(right, rows.weights(np.arange(1000)))[1:].std()
     assert spread == pytest.approx(np.sqrt(0.25 / 50), rel=0.15)

@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
+from conftest import blob_images
 
-from pcl_lib import presets, reproduce, tables
+from pcl_lib import data, notebooks, presets, reproduce, sets, tables
 from pcl_lib.errors import BadInput, exit_cleanly
 
 PARAMETERS = 'preset = "smoke"\ndata = ""\nout = "../runs/smoke"\nseed = 0'
@@ -59,13 +61,58 @@ def test_open_run_makes_the_folder_and_names_what_differs(blobs, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("preset", "data", "seed", "said"),
+    ("preset", "folder", "seed", "said"),
     [("smoky", "", 0, "unknown preset"), ("smoke", "nowhere", 0, "no folder"), ("smoke", "", -1, "seed -1")],
 )
-def test_open_run_refuses_bad_settings(preset, data, seed, said, tmp_path):
+def test_open_run_refuses_bad_settings(preset, folder, seed, said, tmp_path):
     with pytest.raises(BadInput, match=said):
-        reproduce.open_run(preset, data and tmp_path / data, tmp_path / "out", seed)
+        reproduce.open_run(preset, folder and tmp_path / folder, tmp_path / "out", seed)
     assert not (tmp_path / "out").exists()
+
+
+def labelled(folder: Path, name: str, seed: int) -> data.PreparedFaces:
+    table = pd.DataFrame(
+        {"yaw": np.linspace(-40, 40, 20), "split": ["train"] * 12 + ["validation"] * 4 + ["test"] * 4}
+    )
+    data.write_prepared(folder, blob_images(20, 16, seed), table, name=name, source="drawn by the tests")
+    return data.PreparedFaces(folder)
+
+
+def test_a_run_of_several_sets_holds_them_all(blobs, tmp_path):
+    other, same_name = labelled(tmp_path / "b", "other", 1), labelled(tmp_path / "c", "other", 2)
+    out, both = tmp_path / "run", sets.join_folders([blobs.folder, other.folder])
+    setup = reproduce.open_run("smoke", both, out, 0)
+    assert [faces.name for faces in setup.sets] == ["blobs", "other"] and setup.faces.name == "blobs"
+    config = json.loads((out / "config.json").read_text())
+    assert config["probed too"] == {"other": other.content_hash}
+    assert [d["name"] for d in reproduce.summarise_run(setup)["probed_too"]] == ["other"]
+    reproduce.open_run("smoke", both, out, 0)
+    third = labelled(tmp_path / "d", "third", 3)
+    for wrong in (
+        [blobs.folder],
+        [blobs.folder, same_name.folder],
+        [blobs.folder, other.folder, third.folder],
+    ):
+        with pytest.raises(BadInput, match=r"other settings \(probed too.* was .*choose another --out"):
+            reproduce.open_run("smoke", sets.join_folders(wrong), out, 0)
+    for wrong, said in (
+        ([other, other], "give each set once"),
+        ([blobs, other, same_name], "both called 'other'"),
+    ):
+        with pytest.raises(BadInput, match=said):
+            reproduce.open_run("smoke", sets.join_folders([faces.folder for faces in wrong]), out, 0)
+
+
+@pytest.mark.usefixtures("still")
+def test_notebooks_get_all_folders_in_one_string(blobs, tmp_path):
+    other = labelled(tmp_path / "b", "other", 1)
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    write_notebook(folder, "00_a", "NAME = 'a.json'", RECORD)
+    summary = reproduce.reproduce("smoke", [blobs.folder, other.folder], out, 0, folder=folder)
+    given = json.loads((out / "tables" / "a.json").read_text())["values"][1]
+    assert sets.split_folders(given) == [str(blobs.folder.resolve()), str(other.folder.resolve())]
+    assert [d["name"] for d in (summary["data"], *summary["probed_too"])] == ["blobs", "other"]
+    assert "tables/paper.csv" in summary["absent"]
 
 
 def test_trained_says_whether_it_trains_or_loads(blobs, tmp_path, capsys):
@@ -86,7 +133,7 @@ def test_trained_says_whether_it_trains_or_loads(blobs, tmp_path, capsys):
 @pytest.fixture
 def still(monkeypatch):
     """The library does not change while a test runs, whoever works on it."""
-    monkeypatch.setattr(reproduce, "library_hash", lambda: "same")
+    monkeypatch.setattr(notebooks, "library_hash", lambda: "same")
 
 
 @pytest.mark.usefixtures("still")
@@ -96,7 +143,7 @@ def test_runs_resumes_and_names_the_cell_that_fails(blobs, tmp_path, capsys):
         write_notebook(folder, name, f"NAME = '{name}.json'", RECORD)
 
     def run() -> list[int]:
-        reproduce.reproduce("smoke", blobs.folder, out, 7, notebooks=folder)
+        reproduce.reproduce("smoke", blobs.folder, out, 7, folder=folder)
         return runs()
 
     def runs() -> list[int]:
@@ -110,7 +157,7 @@ def test_runs_resumes_and_names_the_cell_that_fails(blobs, tmp_path, capsys):
     assert run() == [1, 1]
     assert capsys.readouterr().out.count("finished before") == 2
     with pytest.raises(BadInput, match="seed was 7, now 8"):
-        reproduce.reproduce("smoke", blobs.folder, out, 8, notebooks=folder)
+        reproduce.reproduce("smoke", blobs.folder, out, 8, folder=folder)
 
     failing = ["raise ValueError('first line\\nthe reason')", "never = 1"]
     write_notebook(folder, "05_b", "NAME = '05_b.json'", RECORD, *failing)
@@ -124,8 +171,8 @@ def test_runs_resumes_and_names_the_cell_that_fails(blobs, tmp_path, capsys):
     )
     copy = (out / "notebooks" / "05_b.ipynb").read_text()
     assert "first line" in copy and "never = 1" in copy and runs() == [1, 2]
-    assert not reproduce.read_stamp(out / "notebooks" / "05_b.ipynb")
-    assert reproduce.read_stamp(out / "notebooks" / "00_a.ipynb")["seconds"] > 0
+    assert not notebooks.read_stamp(out / "notebooks" / "05_b.ipynb")
+    assert notebooks.read_stamp(out / "notebooks" / "00_a.ipynb")["seconds"] > 0
 
 
 @pytest.mark.usefixtures("still")
@@ -133,22 +180,22 @@ def test_an_earlier_notebook_that_ran_again_takes_the_later_ones_along(blobs, tm
     folder, out, ran = tmp_path / "notebooks", tmp_path / "out", []
     paths = [write_notebook(folder, name) for name in ("00_a", "02_b", "05_c")]
 
-    def fake(path: Path, setup: reproduce.Setup, *_: object) -> float:
+    def fake(path: Path, run_folder: Path, *_: object) -> float:
         ran.append(path.stem[:2])
-        (setup.out / "notebooks" / path.name).write_bytes(path.read_bytes())
+        (run_folder / "notebooks" / path.name).write_bytes(path.read_bytes())
         return 1.0
 
     def run(only: str | None = None) -> list[str]:
         ran.clear()
-        reproduce.reproduce("smoke", blobs.folder, out, 0, only=only, notebooks=folder)
+        reproduce.reproduce("smoke", blobs.folder, out, 0, only=only, folder=folder)
         return list(ran)
 
-    monkeypatch.setattr(reproduce, "run_notebook", fake)
+    monkeypatch.setattr(notebooks, "run_notebook", fake)
     assert run() == ["00", "02", "05"]
     assert run() == []
     write_notebook(folder, paths[1].stem, "changed = 1")
     assert run("00") == [] and run("02") == ["02"] and run() == ["05"] and run() == []
-    monkeypatch.setattr(reproduce, "library_hash", lambda: "newer")
+    monkeypatch.setattr(notebooks, "library_hash", lambda: "newer")
     assert run("05") == ["05"] and run() == ["00", "02", "05"]
 
 
@@ -171,9 +218,9 @@ def test_a_cell_that_takes_too_long_is_named(blobs, tmp_path):
     folder = tmp_path / "notebooks"
     write_notebook(folder, "00_slow", "import time", "time.sleep(600)")
     with pytest.raises(BadInput, match=r"00_slow\.ipynb, cell 4: took longer than the 4 s for a cell"):
-        reproduce.reproduce("smoke", blobs.folder, tmp_path / "out", 0, notebooks=folder, limits=(4, 500))
+        reproduce.reproduce("smoke", blobs.folder, tmp_path / "out", 0, folder=folder, limits=(4, 500))
     assert "time.sleep" in (tmp_path / "out" / "notebooks" / "00_slow.ipynb").read_text()
-    clock = reproduce._Clock((5.0, 0.0))
+    clock = notebooks.Clock((5.0, 0.0))
     assert clock(nbformat.v4.new_code_cell("")) == 1.0 and clock.limit == "0 s for a notebook"
 
 
@@ -190,7 +237,7 @@ def test_a_cell_that_takes_too_long_is_named(blobs, tmp_path):
 def test_parameters_are_strict(parameters, said, tmp_path):
     write_notebook(tmp_path / "n", "00_a", parameters=parameters)
     with pytest.raises(BadInput, match=f"00_a.ipynb.*{said}"):
-        reproduce.reproduce("smoke", "", tmp_path / "out", 0, notebooks=tmp_path / "n")
+        reproduce.reproduce("smoke", "", tmp_path / "out", 0, folder=tmp_path / "n")
     assert not (tmp_path / "out").exists()  # nothing ran
 
 
@@ -198,30 +245,32 @@ def test_parameters_cell_must_be_there_and_the_file_a_notebook(tmp_path):
     path = write_notebook(tmp_path, "00_a")
     path.write_text(path.read_text().replace("parameters", "other"))
     with pytest.raises(BadInput, match="0 cells tagged 'parameters'"):
-        reproduce.check_parameters(path)
+        notebooks.check_parameters(path)
     path.write_text("{}")
     with pytest.raises(BadInput, match="not a readable notebook"):
-        reproduce.check_parameters(path)
+        notebooks.check_parameters(path)
 
 
 def test_only_picks_by_number(tmp_path):
     for name in ("02_b", "00_a", "05_c"):
         write_notebook(tmp_path, name)
-    found, wanted = reproduce.find_notebooks(tmp_path, "05, 00")
+    found, wanted = notebooks.find_notebooks(tmp_path, "05, 00")
     assert [p.stem for p in found] == ["00_a", "02_b", "05_c"] and [p.stem for p in wanted] == [
         "00_a",
         "05_c",
     ]
     with pytest.raises(BadInput, match="no notebook '5', there are 00, 02, 05"):
-        reproduce.find_notebooks(tmp_path, "02,5")
+        notebooks.find_notebooks(tmp_path, "02,5")
     with pytest.raises(BadInput, match="no notebooks in"):
-        reproduce.find_notebooks(tmp_path / "empty")
+        notebooks.find_notebooks(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        (["--data", "a", "b"], "2 folders after --data"),
+        (["--data", "a:b"], "rename that folder"),
+        (["--data", "a", ""], "set to probe is empty"),
+        (["--data", "nowhere"], "no folder"),
         (["--only", "99"], "no notebook"),
         (["--preset", "x"], "unknown preset 'x'"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ import pytest
 import torch
 from conftest import blob_images
 
-from pcl_lib import data, probes, reproduce, studies, tables
+from pcl_lib import data, probes, reproduce, sets, studies, tables
 from pcl_lib.models import PCL
 from pcl_lib.presets import PRESETS, ModelPreset, override
 
@@ -97,6 +98,48 @@ def test_encode_probe_and_read(yawed: data.PreparedFaces, tmp_path: Path) -> Non
     own = rows[(rows["method"] == "random") & (rows["feature"] == "general") & (rows["metric"] == "MAE yaw")]
     assert own["value"].item() == pytest.approx(error)
     assert studies.read_expression(yawed, encoded["random"].features) is None
+
+
+def test_further_sets_are_probed_with_the_same_models(
+    yawed: data.PreparedFaces, bare: data.PreparedFaces, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expression = np.random.default_rng(1).choice(["happy", "sad"], 120)
+    faces = prepared(tmp_path, "smiles", size=24, expression=expression)
+    folders = sets.join_folders([yawed.folder, bare.folder, faces.folder])
+    setup = reproduce.open_run(PRESET, folders, tmp_path / "run", 0)
+    encoded = studies.encode(setup, ("random",))
+    rows = studies.save(setup, "probes", studies.probe_rows(setup, encoded))
+    assert "bare is not probed" in capsys.readouterr().out
+    assert list(rows["data"].unique()) == ["yawed", "smiles"]
+    own = studies.rows_of_set(rows, yawed)
+    alone = studies.probe_rows(reproduce.open_run(PRESET, yawed.folder, tmp_path / "alone", 0), encoded)
+    assert own["value"].tolist() == alone["value"].tolist()
+    small = studies.SizedFaces(faces, 16)  # resized to the model's size
+    by_hand = probes.evaluate(encoded["random"].model, small)
+    found = rows[(rows["data"] == "smiles") & (rows["method"] == "random")]
+    assert found["value"].tolist() == by_hand["value"].tolist()
+    studies.rows_of(setup, "probes")
+    assert "rows read from" in capsys.readouterr().out
+    path = setup.out / "tables" / "probes.csv"
+    kept = pd.read_csv(path)
+    kept[kept["data"] == "yawed"].to_csv(path, index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(studies.MAKERS, "probes", lambda _: rows)
+        studies.rows_of(setup, "probes")
+    assert "made now" in capsys.readouterr().out  # rows that lack a set are not taken
+
+
+def test_contact_sheets_show_what_there_is(yawed: data.PreparedFaces, bare: data.PreparedFaces) -> None:
+    rows, labels = studies.contact_sheet(yawed)
+    yaw = yawed.table["yaw"].to_numpy()[rows]
+    assert rows.shape == (3, 8) and labels == [] and (np.diff(yaw.mean(0)) > 0).all()
+    rows, labels = studies.contact_sheet(bare)
+    assert rows.shape == (2, 8) and len(np.unique(rows)) == 16 and labels == []
+    few = SimpleNamespace(table=pd.DataFrame({"expression": ["sad", None, "happy"]}))
+    rows, labels = studies.contact_sheet(few, count=4)
+    assert labels == ["happy", "sad"] and rows.tolist() == [[2] * 4, [0] * 4]
+    single = SimpleNamespace(table=pd.DataFrame({"yaw": [np.nan, 3.0]}))
+    assert (studies.contact_sheet(single)[0] == 1).all()
 
 
 def test_sets_without_labels_give_empty_rows_and_a_sentence(
