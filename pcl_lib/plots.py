@@ -32,6 +32,8 @@ METHOD_COLOURS = {
     "simclr_noflip": COLOURS[3],
     "random": COLOURS[2],
     "raw pixels": COLOURS[4],
+    "HoG": COLOURS[6],
+    "LBP": COLOURS[7],
 }
 MARKERS = "osD^vP*X"
 DPI = 100

@@ -18,6 +18,7 @@ from torch import Tensor
 from pcl_lib import disentangle, linear, probes, sets, tables
 from pcl_lib.data import PreparedFaces, resize_images
 from pcl_lib.errors import BadInput
+from pcl_lib.handcrafted import LBP, HoG
 from pcl_lib.labels import EXPRESSION_NAMES, identity_codes
 from pcl_lib.models import PCL
 from pcl_lib.probes import FEATURES, Features, expression_codes
@@ -26,7 +27,8 @@ from pcl_lib.tasks import labelled, plan
 
 METHODS = ("random", "simclr", "simclr_noflip", "pcl", "pcl_plus")
 SWAPPED = ("pcl", "pcl_plus")  # those of them that can decode swaps
-PIXELS = "raw pixels"
+# What needs no training: the controls of every table, and the hand-crafted rows of the paper's.
+CONTROLS: dict[str, Callable[[], Any]] = {"raw pixels": probes.RawPixels, "HoG": HoG, "LBP": LBP}
 REFERENCE = Path(__file__).with_name("reference_results.csv")
 
 
@@ -81,12 +83,15 @@ class Encoded:
 
 
 def encode(setup: Setup, methods: Sequence[str] = METHODS) -> dict[str, Encoded]:
-    """The features of all images by each method, trained or loaded first; raw pixels come before them as a control.
+    """The features of all images by each method, trained or loaded first; `CONTROLS` come before them.
 
     Raises as `reproduce.trained` and `probes.extract`.
     """
-    faces, pixels = sized(setup), probes.RawPixels()
-    encoded = {PIXELS: Encoded(probes.extract(pixels, faces), "32-true", pixels)}
+    faces = sized(setup)
+    controls = {name: make() for name, make in CONTROLS.items()}
+    encoded = {
+        name: Encoded(probes.extract(model, faces), "32-true", model) for name, model in controls.items()
+    }
     for method in methods:
         run = trained(setup, method)
         found = probes.extract(run.model, faces)
@@ -138,8 +143,8 @@ def readability(model: Any, faces: Any, seed: int, features: Sequence[str] = FEA
 
 
 def readability_rows(setup: Setup, encoded: Mapping[str, Encoded]) -> pd.DataFrame:
-    """`readability` of each method but raw pixels."""
-    learnt = {method: own for method, own in encoded.items() if method != PIXELS}
+    """`readability` of each method but `CONTROLS`."""
+    learnt = {method: own for method, own in encoded.items() if method not in CONTROLS}
     parts = [
         readability(own.features, setup.faces, setup.seed).assign(method=method, precision=own.precision)
         for method, own in learnt.items()
