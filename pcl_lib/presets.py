@@ -135,7 +135,7 @@ PRESETS: dict[str, Preset] = {
         simclr_view=replace(SIMCLR_VIEW, crop_scale=(0.3, 1.0)),
         loss=LossPreset(temperature=0.1, noise=0.1),
         train=TrainPreset(
-            epochs=12,
+            epochs=10,
             frames_per_identity=6,
             iterations_per_epoch=50,  # what the rendered faces give: other data take the same time
             pdd_batch=24,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,11 @@ from pcl_lib.tasks import labelled, plan
 METHODS = ("random", "simclr", "simclr_noflip", "pcl", "pcl_plus")
 SWAPPED = ("pcl", "pcl_plus")  # those of them that can decode swaps
 # What needs no training: the controls of every table, and the hand-crafted rows of the paper's.
-CONTROLS: dict[str, Callable[[], Any]] = {"raw pixels": probes.RawPixels, "HoG": HoG, "LBP": LBP}
+CONTROLS: dict[str, Callable[[], Any]] = {
+    "raw pixels": probes.RawPixels,
+    "HoG": partial(HoG, 48, 8),  # 900 numbers
+    "LBP": partial(LBP, 48, 4),  # 944 numbers
+}
 REFERENCE = Path(__file__).with_name("reference_results.csv")
 
 
@@ -82,17 +87,17 @@ class Encoded:
         return [name for name in FEATURES if getattr(self.features, name) is not None]
 
 
-def encode(setup: Setup, methods: Sequence[str] = METHODS) -> dict[str, Encoded]:
-    """The features of all images by each method, trained or loaded first; `CONTROLS` come before them.
+def encode(setup: Setup, methods: Sequence[str] = (*CONTROLS, *METHODS)) -> dict[str, Encoded]:
+    """The features of all images by each of `CONTROLS` and methods asked for, the latter trained or loaded first.
 
     Raises as `reproduce.trained` and `probes.extract`.
     """
-    faces = sized(setup)
-    controls = {name: make() for name, make in CONTROLS.items()}
-    encoded = {
-        name: Encoded(probes.extract(model, faces), "32-true", model) for name, model in controls.items()
-    }
+    faces, encoded = sized(setup), {}
     for method in methods:
+        if method in CONTROLS:
+            model = CONTROLS[method]()
+            encoded[method] = Encoded(probes.extract(model, faces), "32-true", model)
+            continue
         run = trained(setup, method)
         found = probes.extract(run.model, faces)
         meant = {name: getattr(found, name) for name in run.method.features}

@@ -87,11 +87,11 @@ def test_rows_are_made_once_and_then_read(
 
 def test_encode_probe_and_read(yawed: data.PreparedFaces, tmp_path: Path) -> None:
     setup = reproduce.open_run(PRESET, yawed.folder, tmp_path / "run", 0)
-    encoded = studies.encode(setup, ("random", "simclr"))
-    assert list(encoded) == [*studies.CONTROLS, "random", "simclr"]
+    encoded = studies.encode(setup, ("raw pixels", "HoG", "random", "simclr"))
+    assert list(encoded) == ["raw pixels", "HoG", "random", "simclr"]
     assert encoded["random"].features.face is not None and encoded["simclr"].features.face is None
     rows = tables.save_rows(studies.probe_rows(setup, encoded), setup, "probes")
-    assert list(rows["method"].unique()) == [tables.CONSTANT, *studies.CONTROLS, "random", "simclr"]
+    assert list(rows["method"].unique()) == [tables.CONSTANT, "raw pixels", "HoG", "random", "simclr"]
     found = studies.read_pose(yawed, encoded["random"].features)
     assert found is not None
     error = np.abs(found[0] - found[1])[:, 0].mean()
