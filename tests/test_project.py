@@ -14,6 +14,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
+from data_scripts import catalogue
+
 ROOT = Path(__file__).resolve().parent.parent
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
@@ -114,3 +116,22 @@ def test_no_runs_no_data_and_no_photos_in_git() -> None:
     pictures = [name for name in files if name.endswith((".png", ".gif", ".webp", ".svg"))]
     assert not [name for name in pictures if not name.startswith("figures/")]
     assert not [name for name in files if (ROOT / name).stat().st_size > 5_000_000]
+
+
+def table_lines(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.startswith("|")]
+
+
+@pytest.mark.parametrize("name", ["main", "disentanglement", "swap_table"])
+def test_readme_shows_the_committed_tables(name: str) -> None:
+    shown = table_lines((ROOT / "README.md").read_text(encoding="utf-8"))
+    lines = table_lines((ROOT / "figures" / "tables" / f"{name}.md").read_text(encoding="utf-8"))
+    assert len(lines) > 3
+    start = shown.index(lines[0])
+    assert shown[start : start + len(lines)] == lines
+
+
+def test_readme_lists_the_data_sets_of_the_catalogue() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    between = text.split("<!-- data sets -->")[1].split("<!-- /data sets -->")[0]
+    assert between.strip() == catalogue.as_markdown().strip()
