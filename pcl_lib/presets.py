@@ -118,6 +118,7 @@ PRESETS: dict[str, Preset] = {
         train=TrainPreset(
             epochs=4,
             frames_per_identity=4,
+            iterations_per_epoch=3,  # what the rendered faces give: other data take the same time
             pdd_batch=16,
             face_batch=16,
             pose_batch=4,
