@@ -145,7 +145,6 @@ PRESETS: dict[str, Preset] = {
             pose_negatives=4,
             lr=5e-4,
             weight_decay=1e-6,
-            precision="32-true",  # bf16 is faster here (figures/benchmarks.md), its results untried
             checkpoint_every=1,
         ),
     ),
