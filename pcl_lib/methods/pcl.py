@@ -1,15 +1,8 @@
-"""What one training iteration does: a method is a few tasks, each with its own batch and loss.
-
-To add a method, write one small class with `tasks` (and `end_epoch` where weights change, `changes` where it differs
-from another only in settings) and put it in `METHODS`; the loop of `pretrain.fit` does the rest.
-"""
+"""PCL, and PCL with features that are parted by construction."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,42 +10,10 @@ from torch import Tensor
 from pcl_lib import losses
 from pcl_lib.augment import views
 from pcl_lib.errors import BadInput
+from pcl_lib.methods.base import Method, Task, accuracy
 from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float
-from pcl_lib.presets import Preset, override
-
-TaskLoss = Callable[[PCL, Tensor, torch.Generator], dict[str, Tensor]]
-
-
-@dataclass(frozen=True)
-class Task:
-    """One optimiser step of an iteration.
-
-    batch: images it takes; loss: (model, uint8 images [batch, 3, S, S], generator) -> scalars by name;
-    the one under the task's own name is minimised, the others are only logged.
-    """
-
-    name: str
-    batch: int
-    loss: TaskLoss
-
-
-class Method:
-    """Base of all methods; by itself it trains nothing (method "random").
-
-    preset: the run's settings with the method's own `changes`; the model is built from it.
-    """
-
-    features: tuple[str, ...] = ("general", "face", "pose")  # what it gives a meaning to
-    changes: Mapping[str, Any] = MappingProxyType({})  # settings in which it differs, by dotted key
-
-    def __init__(self, preset: Preset) -> None:
-        self.preset = override(preset, self.changes)
-        self.tasks: tuple[Task, ...] = ()
-        self.weights: dict[str, float] = {}
-
-    def end_epoch(self, means: list[dict[str, float]]) -> None:
-        """Told the mean losses of all epochs so far, by name, before the next one begins."""
+from pcl_lib.presets import Preset
 
 
 class PCLMethod(Method):
@@ -95,13 +56,13 @@ class PCLMethod(Method):
         preset = self.preset.loss
         z = model.face_projector(model.face_feature(views(images, self.preset.face_view, generator, 2)))
         logits = losses.face_logits(z, preset.temperature, mixing=preset.mixing, generator=generator)
-        return {"face": losses.info_nce(logits), "face_accuracy": _accuracy(logits)}
+        return {"face": losses.info_nce(logits), "face_accuracy": accuracy(logits)}
 
     def pose(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """InfoNCE of two photometric views against views of the flip, on the pose branch. Paper section 3.3."""
         draw = self._batch_logits if self.preset.loss.negatives == "batch" else self._flip_logits
         logits = draw(model, images, generator)
-        return {"pose": losses.info_nce(logits), "pose_accuracy": _accuracy(logits)}
+        return {"pose": losses.info_nce(logits), "pose_accuracy": accuracy(logits)}
 
     def _flip_logits(self, model: PCL, images: Tensor, generator: torch.Generator) -> Tensor:
         preset, count = self.preset.loss, self.preset.train.pose_negatives
@@ -151,52 +112,3 @@ class PCLPlus(PCLMethod):
     """
 
     changes = MappingProxyType({"model.parity": True, "loss.negatives": "batch"})
-
-
-class SimCLR(Method):
-    """SimCLR on the same trunk: the general feature through one projector (Chen et al. 2020).
-
-    Its batch is the sum of PCL's three, so that both see the same number of images in an iteration.
-    """
-
-    features = ("general",)
-
-    def __init__(self, preset: Preset) -> None:
-        super().__init__(preset)
-        train = self.preset.train
-        batch = train.pdd_batch + train.face_batch + train.pose_batch
-        self.tasks = (Task("simclr", batch, self.contrast),)
-        self.weights = {"simclr": 1.0}
-
-    def contrast(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """InfoNCE of two random resized crops, all other views as negatives."""
-        z = model.face_projector(model.general_feature(views(images, self.preset.simclr_view, generator, 2)))
-        logits = losses.plain_logits(z, self.preset.loss.temperature)
-        return {"simclr": losses.info_nce(logits), "simclr_accuracy": _accuracy(logits)}
-
-
-class SimCLRNoFlip(SimCLR):
-    """SimCLR without flips in its views: the control for pose, which a flip teaches to ignore."""
-
-    changes = MappingProxyType({"simclr_view.flip": 0.0})
-
-
-METHODS: dict[str, type[Method]] = {
-    "pcl": PCLMethod,
-    "pcl_plus": PCLPlus,
-    "simclr": SimCLR,
-    "simclr_noflip": SimCLRNoFlip,
-    "random": Method,
-}
-
-
-def build(name: str, preset: Preset) -> Method:
-    """The method of that name. Raises BadInput naming those there are."""
-    if name not in METHODS:
-        raise BadInput(f"unknown method '{name}': choose one of {', '.join(METHODS)}")
-    return METHODS[name](preset)
-
-
-def _accuracy(logits: Tensor) -> Tensor:
-    """Share of rows whose positive has the largest logit."""
-    return (logits.detach().argmax(1) == 0).float().mean()
