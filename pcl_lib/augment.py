@@ -45,6 +45,10 @@ class Draw:
     sigma: Tensor
     gradient: Tensor
 
+    def rows(self, index: Tensor) -> Draw:
+        """The draw of some of the views; index: LongTensor."""
+        return Draw(**{field.name: getattr(self, field.name)[index] for field in dataclasses.fields(self)})
+
 
 def draw(n: int, image_size: int, view: ViewPreset, generator: torch.Generator) -> Draw:
     """Draw the parameters of n views of square images, on the generator's device."""
@@ -126,19 +130,29 @@ def _apply(images: Tensor, view: Draw, out_size: int) -> Tensor:
     return x.clamp_(0, 1)  # weights of crop and blur may sum to a little more than 1
 
 
-def views(images: Tensor, preset: ViewPreset, generator: torch.Generator, copies: int = 1) -> Tensor:
+def views(
+    images: Tensor,
+    preset: ViewPreset,
+    generator: torch.Generator,
+    copies: int = 1,
+    block: tuple[int, int] = (0, 1),
+) -> Tensor:
     """`copies` random views of uint8 or float images [B, 3, S, S], stacked: [copies * B, 3, S, S].
 
     With quadrant crops, copies 1 and 2 of an image (3 and 4, ...) lie in different quadrants.
+    block (i, n): the images are the i-th of n equal blocks of a batch; they get the views they would get in the whole.
     """
     images = images.float() / 255 if images.dtype == torch.uint8 else images
-    images = images.repeat(copies, 1, 1, 1)
     if preset.crop == "quadrant" and copies % 2:
         raise BadInput(f"quadrant crops come in pairs: {copies} copies were asked for")
-    parts = [
-        draw(len(part), images.shape[-1], preset, generator) for part in images.chunk(max(1, copies // 2))
-    ]
-    return apply_views(images, join(parts))
+    size, (place, blocks) = len(images), block
+    parts = []
+    for pair in range(0, copies, 2):
+        many = min(2, copies - pair)
+        drawn = draw(many * size * blocks, images.shape[-1], preset, generator)
+        own = torch.arange(many * size * blocks, device=generator.device)
+        parts.append(drawn if blocks == 1 else drawn.rows(own.view(many, blocks, size)[:, place].flatten()))
+    return apply_views(images.repeat(copies, 1, 1, 1), join(parts))
 
 
 def join(parts: list[Draw]) -> Draw:

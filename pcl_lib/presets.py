@@ -92,6 +92,7 @@ class TrainPreset:
     pose_negatives: int = 100  # K
     lr: float = 1e-4
     weight_decay: float = 1e-3
+    update: str = "sequential"  # an optimiser step for each task; or "joint", one for the sum of their losses
     precision: str = "auto"  # bf16-mixed where the processor has it, else 32-true
     checkpoint_every: int = 10  # epochs
 

@@ -1,7 +1,8 @@
 """One pre-training loop for all methods, on Lightning Fabric; also `python -m pcl_lib.pretrain`.
 
-Random numbers of an epoch come from (seed, epoch, rank), so a run that is resumed at an epoch's end goes on
-bit for bit as the uninterrupted one on the same machine. Every file is replaced atomically.
+Random numbers of an epoch come from (seed, epoch), so a run that is resumed at an epoch's end goes on bit for bit as
+the uninterrupted one on the same machine, and any number of processes draws the same (`pcl_lib.ranks`). Every file is
+replaced atomically.
 """
 
 from __future__ import annotations
@@ -10,11 +11,12 @@ import argparse
 import ast
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,11 +24,13 @@ import torch
 from lightning_fabric import Fabric
 from tqdm.auto import tqdm
 
-from pcl_lib import data, methods, presets
+from pcl_lib import data, methods, presets, ranks
 from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.files import check_writable, replace_atomically
 from pcl_lib.models import PCL, save_checkpoint
 from pcl_lib.presets import Preset
+
+UPDATES = ("sequential", "joint")
 
 
 @dataclass
@@ -54,9 +58,9 @@ def fit(
     """Pre-train on the training split of `faces`; resumes where `out` holds a checkpoint of the same settings.
 
     Writes out/checkpoints/<method>.safetensors and .state, and out/logs/<method>.csv.
-    devices: processes or GPUs; the global batches are split among them (negatives stay within a process).
-    Raises BadInput on bad settings or data, on a checkpoint of other settings, and on NaN or inf losses
-    (the last checkpoint stays).
+    devices: processes or GPUs that share the batches of the preset, with the results of one (`pcl_lib.ranks`); where
+    torchrun started this process, its numbers hold. Raises BadInput on bad settings or data, on a checkpoint of other
+    settings, on NaN or inf losses and where memory runs out (the last checkpoint stays).
     """
     preset = presets.get(preset) if isinstance(preset, str) else preset
     fabric = start_fabric(preset, devices)
@@ -89,12 +93,15 @@ class _Trainer:
             "preset": presets.to_dict(preset),
             "data": faces.content_hash,
             "precision": self.precision,
-            "processes": fabric.world_size,
         }
         self.model = PCL(self.method.preset.model, seed)
         self.model.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if ranks.world() > 1:
+            ranks.share_batch_norms(self.model)
         self.parameters = list(self.model.parameters())
         train = preset.train
+        if train.update not in UPDATES:
+            raise BadInput(f"unknown train.update '{train.update}': choose {' or '.join(UPDATES)}")
         self.optimizer = torch.optim.Adam(self.parameters, lr=train.lr, weight_decay=train.weight_decay)
         self.epochs = train.epochs if self.method.tasks else 0
         self.epoch, self.seconds = 0, 0.0
@@ -106,6 +113,11 @@ class _Trainer:
         rows = faces.split("train")
         train = self.preset.train  # the same number of iterations for every method
         batch = max(train.pdd_batch, train.face_batch, train.pose_batch)
+        if uneven := [task for task in self.method.tasks if task.batch % ranks.world()]:
+            raise BadInput(
+                f"the batch of {uneven[0].batch} of task '{uneven[0].name}' cannot be shared evenly by {ranks.world()} "
+                f"processes: set train.{uneven[0].name}_batch to a multiple, or use another number of processes"
+            )
         self.index = data.identity_index(faces.table, rows)
         self.steps = len(self._epoch_rows(np.random.default_rng(0))) // batch
         if train.iterations_per_epoch:
@@ -128,37 +140,57 @@ class _Trainer:
         while len(rows) < self.steps * task.batch:
             rows = np.concatenate([rows, self._epoch_rows(rng)])
         for step in range(self.steps):
-            batch = rows[step * task.batch : (step + 1) * task.batch]
-            yield self.source.take(batch[self.fabric.global_rank :: self.fabric.world_size])
+            size = task.batch // ranks.world()
+            start = step * task.batch + ranks.rank() * size
+            yield self.source.take(rows[start : start + size])
 
     def run_epoch(self) -> dict[str, float]:
         """Train one epoch, log it, save where it is due; returns its mean losses."""
         start = time.perf_counter()
         generator = torch.Generator(self.fabric.device)
-        generator.manual_seed((self.seed * 1_000_003 + self.epoch) * 1009 + self.fabric.global_rank)
+        generator.manual_seed((self.seed * 1_000_003 + self.epoch) * 1009)
         self.model.train()
         batches = [self._batches(task, number) for number, task in enumerate(self.method.tasks)]
         logged = []
         for step in range(self.steps):
             self._set_lr((self.epoch * self.steps + step) / (self.epochs * self.steps))
-            values: dict[str, torch.Tensor] = {}
-            for task, images in zip(self.method.tasks, batches, strict=True):
-                with self.fabric.autocast():
-                    parts = task.loss(self.model, next(images), generator)
-                self.optimizer.zero_grad(set_to_none=True)
-                self.fabric.backward(self.method.weights[task.name] * parts[task.name])
-                average_gradients(self.fabric, self.parameters)
-                self.optimizer.step()
-                values |= {name: value.detach() for name, value in parts.items()}
+            values = self._iteration([next(images) for images in batches], generator)
             logged.append(torch.stack([value.float() for value in values.values()]))
         means = self._close_epoch(list(values), torch.stack(logged), time.perf_counter() - start)
         if self.epoch % self.preset.train.checkpoint_every == 0 or self.epoch == self.epochs:
             self.save()
         return means
 
+    def _iteration(self, batches: list[torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """One optimiser step for each task, or one for the sum of their weighted losses; the losses by name."""
+        joint = self.preset.train.update == "joint"
+        values: dict[str, torch.Tensor] = {}
+        for task, images in zip(self.method.tasks, batches, strict=True):
+            if not (joint and values):
+                self.optimizer.zero_grad(set_to_none=True)
+            parts = self._backward(task, images, generator)
+            if not joint:
+                self._update()
+            values |= {name: value.detach() for name, value in parts.items()}
+        if joint:
+            self._update()
+        return values
+
+    def _backward(
+        self, task: methods.Task, images: torch.Tensor, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        with self.fabric.autocast():
+            parts = task.loss(self.model, images, generator)
+        self.fabric.backward(self.method.weights[task.name] * parts[task.name])
+        return parts
+
+    def _update(self) -> None:
+        ranks.average_gradients(self.parameters)
+        self.optimizer.step()
+
     def _close_epoch(self, names: list[str], logged: torch.Tensor, seconds: float) -> dict[str, float]:
         """Read the losses back (the epoch's only wait for the device), refuse NaN, move the weights."""
-        losses = _mean_over_processes(self.fabric, logged.double()).cpu().numpy()
+        losses = ranks.mean(logged.double()).cpu().numpy()
         if not np.isfinite(losses).all():
             step, column = np.argwhere(~np.isfinite(losses))[0]
             kept = (
@@ -238,29 +270,20 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
         yield f"{key} was {old}, now {new}"
 
 
-def average_gradients(fabric: Fabric, parameters: list[torch.nn.Parameter]) -> None:
-    """Mean of the gradients over all processes, in one message; parameters without one stay without."""
-    if fabric.world_size == 1:
-        return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    flat = _mean_over_processes(fabric, torch.cat([g.flatten() for g in gradients]))
-    for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
-
-
-def _mean_over_processes(fabric: Fabric, x: torch.Tensor) -> torch.Tensor:
-    return cast(torch.Tensor, fabric.all_reduce(x, reduce_op="mean"))
-
-
 def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
     """A Fabric on the best device there is, with the preset's precision. Says what it chose."""
     precision = preset.train.precision
     if precision == "auto":
         precision = "bf16-mixed" if has_fast_bf16() else "32-true"
+    nodes = 1
+    if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun, which knows how many
+        devices = int(os.environ["LOCAL_WORLD_SIZE"])
+        nodes = int(os.environ["WORLD_SIZE"]) // devices
     fabric = Fabric(
         accelerator="auto",
         devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
+        num_nodes=nodes,
+        strategy="ddp" if devices * nodes > 1 else "auto",
         precision=precision,  # type: ignore[arg-type]
     )
     fabric.launch()

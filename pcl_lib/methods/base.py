@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pcl_lib import augment, ranks
 from pcl_lib.models import PCL
-from pcl_lib.presets import Preset, override
+from pcl_lib.presets import Preset, ViewPreset, override
 
 TaskLoss = Callable[[PCL, Tensor, torch.Generator], dict[str, Tensor]]
 
@@ -45,6 +46,11 @@ class Method:
 
     def end_epoch(self, means: list[dict[str, float]]) -> None:
         """Told the mean losses of all epochs so far, by name, before the next one begins."""
+
+
+def views(images: Tensor, preset: ViewPreset, generator: torch.Generator, copies: int) -> Tensor:
+    """`augment.views` of this rank's block of the batch, drawn for the whole batch on every rank."""
+    return augment.views(images, preset, generator, copies, (ranks.rank(), ranks.world()))
 
 
 def accuracy(logits: Tensor) -> Tensor:

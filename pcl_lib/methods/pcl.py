@@ -7,10 +7,9 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from pcl_lib import losses
-from pcl_lib.augment import views
+from pcl_lib import losses, ranks
 from pcl_lib.errors import BadInput
-from pcl_lib.methods.base import Method, Task, accuracy
+from pcl_lib.methods.base import Method, Task, accuracy, views
 from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float
 from pcl_lib.presets import Preset
@@ -34,8 +33,9 @@ class PCLMethod(Method):
         preset = self.preset.loss
         clean = as_float(images)
         clean = torch.cat([clean, clean.flip(3)])
-        noise = torch.randn(clean.shape, device=clean.device, generator=generator)
-        _, face, pose = model.mirror_features(clean + preset.noise * noise)
+        shape = (len(clean) * ranks.world(), *clean.shape[1:])
+        noise = torch.randn(shape, device=clean.device, generator=generator)
+        _, face, pose = model.mirror_features(clean + preset.noise * ranks.own(noise, 2))
         (face_s, face_f), (pose_s, pose_f) = face.chunk(2), pose.chunk(2)
         if (
             not self.preset.model.parity
@@ -44,6 +44,7 @@ class PCLMethod(Method):
             clean = torch.cat([clean, clean])
         # Each of the four is the mean over its batch; their sum is four times the mean over all.
         reconstruction = 4 * losses.reconstruction(model.decode(face, pose), clean)
+        face_s, pose_s, face_f, pose_f = map(ranks.gather, (face_s, pose_s, face_f, pose_f))
         orthogonality = losses.orthogonality(face_s, pose_s) + losses.orthogonality(face_f, pose_f)
         return {
             "pdd": reconstruction + preset.orthogonality * orthogonality,
@@ -55,6 +56,7 @@ class PCLMethod(Method):
         """InfoNCE of two crops with mixed negatives, on the face branch. Paper section 3.3."""
         preset = self.preset.loss
         z = model.face_projector(model.face_feature(views(images, self.preset.face_view, generator, 2)))
+        z = ranks.gather(z, 2)
         logits = losses.face_logits(z, preset.temperature, mixing=preset.mixing, generator=generator)
         return {"face": losses.info_nce(logits), "face_accuracy": accuracy(logits)}
 
@@ -70,11 +72,11 @@ class PCLMethod(Method):
         same = views(images, view, generator, 2)
         changed = views(images.flip(3), view, generator, count)  # ordered [k][sample]
         z = model.pose_projector(model.pose_feature(torch.cat([same, changed])))
-        z, negatives = z[: len(same)], z[len(same) :]
+        z, negatives = ranks.gather(z[: len(same)], 2), ranks.gather(z[len(same) :], count)
         if preset.negatives == "own_flip":
-            negatives = negatives.view(count, len(images), -1).transpose(0, 1)
+            negatives = negatives.unflatten(0, (count, -1)).transpose(0, 1)
         elif preset.negatives == "released_code":  # chunked as if ordered [sample][k]
-            negatives = negatives.view(len(images), count, -1)
+            negatives = negatives.unflatten(0, (-1, count))
         else:
             raise BadInput(
                 f"unknown loss.negatives '{preset.negatives}': choose own_flip, released_code or batch"
@@ -84,7 +86,7 @@ class PCLMethod(Method):
     def _batch_logits(self, model: PCL, images: Tensor, generator: torch.Generator) -> Tensor:
         same = views(images, self.preset.pose_view, generator, 2)
         pose = model.mirror_features(torch.cat([same, same.flip(3)])).pose
-        z, mirrored = model.pose_projector(pose).chunk(2)
+        z, mirrored = (ranks.gather(part, 2) for part in model.pose_projector(pose).chunk(2))
         return losses.mirror_logits(z, mirrored, self.preset.loss.temperature)
 
     def end_epoch(self, means: list[dict[str, float]]) -> None:

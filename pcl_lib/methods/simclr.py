@@ -7,9 +7,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from pcl_lib import losses
-from pcl_lib.augment import views
-from pcl_lib.methods.base import Method, Task, accuracy
+from pcl_lib import losses, ranks
+from pcl_lib.methods.base import Method, Task, accuracy, views
 from pcl_lib.models import PCL
 from pcl_lib.presets import Preset
 
@@ -32,7 +31,7 @@ class SimCLR(Method):
     def contrast(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """InfoNCE of two random resized crops, all other views as negatives."""
         z = model.face_projector(model.general_feature(views(images, self.preset.simclr_view, generator, 2)))
-        logits = losses.plain_logits(z, self.preset.loss.temperature)
+        logits = losses.plain_logits(ranks.gather(z, 2), self.preset.loss.temperature)
         return {"simclr": losses.info_nce(logits), "simclr_accuracy": accuracy(logits)}
 
 

@@ -1,0 +1,222 @@
+"""pcl_lib.ranks: two and three gloo processes against one, and a process that is killed under torchrun."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from test_pretrain import FORK, SETTINGS, fit, forks, tiny
+from torch import Tensor, nn
+
+from pcl_lib import data, pretrain, ranks
+from pcl_lib.errors import BadInput
+from pcl_lib.models import PCL
+
+METHODS = ("pcl", "pcl_plus", "simclr")
+SHARED: dict[str, Any] = {  # batches that two and three processes can share; batch norm in the encoder too
+    "train__pdd_batch": 12,
+    "train__face_batch": 12,
+    "train__pose_batch": 6,
+    "train__epochs": 2,
+    "train__lr": 1e-5,  # at 2e-3 rounding grows by orders of magnitude within three iterations
+    "model__norm": "batch",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def settings(method: str, **changes: Any) -> dict[str, Any]:
+    negatives = {"loss__negatives": "released_code"} if method == "pcl" else {}
+    return SHARED | negatives | changes
+
+
+def processes(count: int, work: Callable[..., None], *arguments: Any) -> None:
+    """Run `work(rank, ...)` in so many processes, told their place by the environment as a cluster would."""
+    port = free_port()
+
+    def start(rank: int) -> None:
+        os.environ |= {"LOCAL_RANK": str(rank), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        work(rank, count, *arguments)
+
+    members = [FORK.Process(target=start, args=(rank,)) for rank in range(count)]
+    for process in members:
+        process.start()
+    for process in members:
+        process.join(120)
+        process.kill()
+    assert [process.exitcode for process in members] == [0] * count
+
+
+def norm_over_ranks(folder: Path) -> None:
+    """A batch norm of this rank's rows of a batch of six; what came out of it is kept."""
+    torch.manual_seed(0)
+    whole, wanted = torch.randn(2, 6, 3, 4, 4)
+    norm = nn.Sequential(nn.BatchNorm2d(3))
+    norm[0].weight.data.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    ranks.share_batch_norms(norm)
+    x = ranks.own(whole).clone().requires_grad_()
+    y = ranks.gather(norm(x))
+    (y * wanted).sum().backward()
+    ranks.average_gradients(norm.parameters())
+    found = {"y": y.detach(), "x": x.grad, **{f"grad {k}": p.grad for k, p in norm.named_parameters()}}
+    torch.save(found | norm.state_dict(), folder / f"norm{ranks.rank()}.pt")
+
+
+def train(rank: int, count: int, faces: data.PreparedFaces, folder: Path) -> None:
+    for method in METHODS:
+        preset = tiny(**settings(method))
+        run = pretrain.fit(
+            method, preset=preset, faces=faces, out=folder, seed=3, devices=count, progress=False
+        )
+        torch.save(run.model.state_dict(), folder / f"{method}{rank}.pt")
+    norm_over_ranks(folder)
+
+
+def apart(one: dict[str, Tensor], other: dict[str, Tensor], start: dict[str, Tensor]) -> float:
+    """Length of the difference of two sets of weights, of the way that the first went from the start."""
+    names = [name for name, value in one.items() if value.is_floating_point()]
+    flat = [torch.cat([weights[name].flatten() for name in names]) for weights in (one, other, start)]
+    return float((flat[0] - flat[1]).norm() / (flat[0] - flat[2]).norm())
+
+
+@forks
+@pytest.mark.parametrize("count", [2, 3])
+def test_processes_train_as_one(count: int, blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    processes(count, train, blobs, tmp_path)
+    for method in METHODS:
+        alone = fit(blobs, tmp_path / "alone", method, **settings(method))
+        log = pd.read_csv(tmp_path / "logs" / f"{method}.csv").drop(columns="seconds")
+        pd.testing.assert_frame_equal(log, alone.history.drop(columns="seconds"), rtol=1e-4, atol=1e-6)
+        first, *others = (torch.load(tmp_path / f"{method}{rank}.pt") for rank in range(count))
+        for other in others:
+            assert all(torch.equal(value, other[name]) for name, value in first.items())
+        start = PCL(alone.method.preset.model, 3).state_dict()
+        # Adam turns rounding in gradients near zero into whole steps, so equal weights are not to be had.
+        assert apart(alone.model.state_dict(), first, start) < 0.02
+    check_norm(count, tmp_path)
+
+
+def check_norm(count: int, folder: Path) -> None:
+    """Outputs, gradients and running statistics are those of one batch norm over the whole batch."""
+    torch.manual_seed(0)
+    whole, wanted = torch.randn(2, 6, 3, 4, 4)
+    norm = nn.Sequential(nn.BatchNorm2d(3))
+    norm[0].weight.data.copy_(torch.tensor([0.5, 1.0, 2.0]))
+    x = whole.clone().requires_grad_()
+    y = norm(x)
+    (y * wanted).sum().backward()
+    assert x.grad is not None
+    for rank in range(count):
+        found = torch.load(folder / f"norm{rank}.pt")
+        torch.testing.assert_close(found["y"], y.detach())
+        own = x.grad[rank * 6 // count : (rank + 1) * 6 // count]
+        torch.testing.assert_close(found["x"], count * own)  # the gradient of the sum over ranks
+        for name, parameter in norm.named_parameters():
+            torch.testing.assert_close(found[f"grad {name}"], parameter.grad)
+        for name, value in norm.state_dict().items():
+            torch.testing.assert_close(found[name], value)
+
+
+def test_a_run_goes_on_with_another_number_of_processes(blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    whole = fit(blobs, tmp_path / "whole", **settings("pcl", train__epochs=3))
+    short = settings("pcl", train__epochs=3)
+    part, out = fit_until(blobs, tmp_path / "part", 1, short), tmp_path / "part"
+    assert part == 1
+    processes(2, go_on, blobs, out, short)
+    resumed = torch.load(out / "0.pt")
+    start = PCL(whole.method.preset.model, 3).state_dict()
+    assert apart(whole.model.state_dict(), resumed, start) < 0.02
+    assert pd.read_csv(out / "logs" / "pcl.csv")["epoch"].tolist() == [1, 2, 3]
+
+
+def fit_until(faces: data.PreparedFaces, out: Path, epochs: int, changes: dict[str, Any]) -> int:
+    """Stop a run after so many epochs, as a kill would; returns the epoch of its checkpoint."""
+    run_epoch = pretrain._Trainer.run_epoch
+
+    def stopping(self: Any) -> dict[str, float]:
+        if self.epoch == epochs:
+            raise KeyboardInterrupt
+        return run_epoch(self)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(pretrain._Trainer, "run_epoch", stopping)
+        fit(faces, out, **changes)
+    return int(torch.load(out / "checkpoints" / "pcl.state")["epoch"])
+
+
+def go_on(rank: int, count: int, faces: data.PreparedFaces, out: Path, changes: dict[str, Any]) -> None:
+    run = pretrain.fit(preset=tiny(**changes), faces=faces, out=out, seed=3, devices=count, progress=False)
+    torch.save(run.model.state_dict(), out / f"{rank}.pt")
+
+
+def refuse(rank: int, count: int, faces: data.PreparedFaces, out: Path) -> None:
+    with pytest.raises(BadInput, match=r"batch of 16 of task 'pdd' cannot be shared evenly by 3 processes"):
+        pretrain.fit(preset=tiny(), faces=faces, out=out / str(rank), devices=count, progress=False)
+
+
+@forks
+def test_batches_that_cannot_be_shared_are_refused(blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    processes(3, refuse, blobs, tmp_path)
+
+
+def members(parent: int) -> list[int]:
+    """Process numbers of the ranks below a torchrun."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            above = int((folder / "stat").read_text().rsplit(")", 1)[1].split()[1])
+            names = (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if above == parent and b"LOCAL_RANK=" in names:
+            found.append(int(folder.name))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").is_file(), reason="finds the ranks in /proc")
+def test_a_killed_rank_starts_again_from_the_checkpoint(blobs: data.PreparedFaces, tmp_path: Path) -> None:
+    """torchrun --max-restarts: kill -9 one of two ranks in mid-run; the end is that of an undisturbed run."""
+    changes = settings("pcl", train__epochs=6)
+    out, log = tmp_path / "run", tmp_path / "log"
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1"]
+    command += [f"--master-port={free_port()}", "-m", "pcl_lib.pretrain", "--preset", "smoke", "--seed", "3"]
+    command += ["--data", str(blobs.folder), "--out", str(out), *flags(changes)]
+    with log.open("w") as text, subprocess.Popen(command, stdout=text, stderr=text) as agent:
+        deadline = time.monotonic() + 120
+        while not (out / "checkpoints" / "pcl.state").is_file() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        ranks_of = members(agent.pid)
+        os.kill(ranks_of[-1], signal.SIGKILL)
+        assert agent.wait(120) == 0, log.read_text()
+    assert len(ranks_of) == 2
+    whole = fit(blobs, tmp_path / "whole", **changes)
+    resumed = torch.load(out / "checkpoints" / "pcl.state")
+    assert resumed["epoch"] == 6
+    start = PCL(whole.method.preset.model, 3).state_dict()
+    assert apart(whole.model.state_dict(), resumed["model"], start) < 0.02
+
+
+def flags(changes: dict[str, Any]) -> list[str]:
+    values = SETTINGS | {name.replace("__", "."): value for name, value in changes.items()}
+    return [item for key, value in values.items() for item in ("--set", f"{key}={value}")]
+
+
+def test_one_process_gathers_and_owns_everything() -> None:
+    x = torch.from_numpy(np.arange(6.0)).view(3, 2)
+    assert ranks.world() == 1 and ranks.rank() == 0
+    assert ranks.gather(x) is x and ranks.own(x, 3) is x and ranks.mean(x) is x
