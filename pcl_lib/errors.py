@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 
@@ -11,9 +12,13 @@ class BadInput(ValueError):
 
 
 def exit_cleanly(main: Callable[[], None]) -> None:
-    """Run a command line's `main`; BadInput becomes one sentence on stderr and exit code 2."""
+    """Run a command line's `main`; BadInput becomes one sentence on stderr and exit code 2.
+
+    Among several processes the sentence says whose it is: the launcher ends the others.
+    """
     try:
         main()
     except BadInput as error:
-        print(f"error: {error}", file=sys.stderr)
+        rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK"))
+        print("error:", *([f"rank {rank}:"] if rank else []), error, file=sys.stderr)
         raise SystemExit(2) from None

@@ -67,10 +67,14 @@ def fit(
     trainer = _Trainer(method, preset, faces, Path(out), seed, fabric)
     trainer.resume()
     with tqdm(
-        total=trainer.epochs, initial=trainer.epoch, desc=method, unit="epoch", disable=not progress
+        total=trainer.epochs,
+        initial=trainer.epoch,
+        desc=method,
+        unit="epoch",
+        disable=not progress or ranks.rank() > 0,
     ) as bar:
         while trainer.epoch < trainer.epochs:
-            bar.set_postfix({k: f"{v:.3f}" for k, v in trainer.run_epoch().items()})
+            bar.set_postfix({k: f"{v:.3f}" for k, v in trainer.next_epoch().items()})
             bar.update()
     if not trainer.epochs:
         trainer.save()
@@ -144,6 +148,15 @@ class _Trainer:
             start = step * task.batch + ranks.rank() * size
             yield self.source.take(rows[start : start + size])
 
+    def next_epoch(self) -> dict[str, float]:
+        """`run_epoch`, with a plain sentence where another process has gone."""
+        try:
+            return self.run_epoch()
+        except RuntimeError as error:
+            if not ranks.has_lost_another(error):
+                raise
+        raise BadInput(f"another process ended: its own message says why; kept: {self._kept}")
+
     def run_epoch(self) -> dict[str, float]:
         """Train one epoch, log it, save where it is due; returns its mean losses."""
         start = time.perf_counter()
@@ -179,10 +192,58 @@ class _Trainer:
     def _backward(
         self, task: methods.Task, images: torch.Tensor, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
-        with self.fabric.autocast():
-            parts = task.loss(self.model, images, generator)
-        self.fabric.backward(self.method.weights[task.name] * parts[task.name])
-        return parts
+        try:
+            with self.fabric.autocast():
+                parts = task.loss(self.model, images, generator)
+            self.fabric.backward(self.method.weights[task.name] * parts[task.name])
+            return parts
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+        raise BadInput(
+            self._too_large(task, images)
+        )  # out here nothing holds the tensors of the failed attempt
+
+    def _too_large(self, task: methods.Task, images: torch.Tensor) -> str:
+        """The sentence for a batch that does not fit, with one that was tried and does."""
+        fits = self._fitting(task, images) * ranks.world()
+        if ranks.world() > 1:
+            advice = "lower the batches or use more processes"
+        elif fits:
+            small = [name for name, preset in presets.PRESETS.items() if _within(preset, self.preset, fits)]
+            advice = f"a batch of {fits} fits: lower train.*_batch so far" + (
+                f", or take preset {' or '.join(small)}" if small else ""
+            )
+        else:
+            advice = "not even a batch of 2 fits: lower model.width"
+        return (
+            f"out of memory in task '{task.name}' with a batch of {task.batch} on {self.fabric.device}, epoch "
+            f"{self.epoch + 1}: {advice}; kept: {self._kept}"
+        )
+
+    def _fitting(self, task: methods.Task, images: torch.Tensor) -> int:
+        """The largest of a half, a quarter, ... of the batch that can be computed; 0 if two images are too many."""
+        size = len(images) // 2 if ranks.world() == 1 else 0  # the other processes would not join in
+        while size >= 2:
+            self.optimizer.zero_grad(set_to_none=True)
+            if images.is_cuda:
+                torch.cuda.empty_cache()
+            try:
+                with self.fabric.autocast():
+                    parts = task.loss(self.model, images[:size], torch.Generator(images.device))
+                parts[task.name].backward()
+                return size
+            except RuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+            size //= 2
+        return 0
+
+    @property
+    def _kept(self) -> str:
+        return (
+            f"the checkpoint of an earlier epoch is in {self._state}" if self._state.is_file() else "nothing"
+        )
 
     def _update(self) -> None:
         ranks.average_gradients(self.parameters)
@@ -193,14 +254,9 @@ class _Trainer:
         losses = ranks.mean(logged.double()).cpu().numpy()
         if not np.isfinite(losses).all():
             step, column = np.argwhere(~np.isfinite(losses))[0]
-            kept = (
-                f"the checkpoint of an earlier epoch is in {self._state}"
-                if self._state.is_file()
-                else "nothing"
-            )
             raise BadInput(
                 f"loss '{names[column]}' of {self.name} became {losses[step, column]} in epoch {self.epoch + 1}, "
-                f"iteration {step + 1}: lower train.lr or set train.precision to 32-true; kept: {kept}"
+                f"iteration {step + 1}: lower train.lr or set train.precision to 32-true; kept: {self._kept}"
             )
         means = dict(zip(names, losses.mean(0).tolist(), strict=True))
         weights = {f"{name}_weight": value for name, value in self.method.weights.items()}
@@ -268,6 +324,18 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
             yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
     elif json.dumps(old) != json.dumps(new):
         yield f"{key} was {old}, now {new}"
+
+
+def out_of_memory(error: RuntimeError) -> bool:
+    """Whether an error of PyTorch means that a GPU or the main memory is full."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _within(preset: Preset, other: Preset, batch: int) -> bool:
+    """Whether no network is wider and no image larger than another preset's, and no batch larger than `batch`."""
+    train, model = preset.train, preset.model
+    largest = max(train.pdd_batch, train.face_batch, train.pose_batch)
+    return largest <= batch and (model.width, model.image_size) <= (other.model.width, other.model.image_size)
 
 
 def start_fabric(preset: Preset, devices: int = 1) -> Fabric:

@@ -133,3 +133,8 @@ def mean(x: Tensor) -> Tensor:
         dist.all_reduce(x)
         x /= world()
     return x
+
+
+def has_lost_another(error: RuntimeError) -> bool:
+    """Whether an error means that another process ended in the midst of the common work."""
+    return isinstance(error, dist.DistBackendError) or "Connection closed by peer" in str(error)

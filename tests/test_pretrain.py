@@ -425,3 +425,40 @@ def test_a_joint_update_is_one_adam_step_along_the_sum_of_the_gradients(
 def test_an_unknown_update_is_refused(blobs: data.PreparedFaces, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"unknown train.update 'both': choose sequential or joint"):
         fit(blobs, tmp_path, train__update="both")
+
+
+@pytest.mark.parametrize(
+    ("fits", "advice"),
+    [(7, "a batch of 4 fits: lower train.*_batch so far; kept: nothing"), (1, "not even a batch of 2 fits")],
+)
+def test_memory_that_runs_out_names_task_batch_and_one_that_fits(
+    blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int, advice: str
+) -> None:
+    face = methods.PCLMethod.face
+
+    def hungry(self: methods.PCLMethod, model: PCL, images: Tensor, *rest: Any) -> dict[str, Tensor]:
+        if len(images) > fits:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return face(self, model, images, *rest)
+
+    monkeypatch.setattr(methods.PCLMethod, "face", hungry)
+    with pytest.raises(
+        BadInput, match=r"out of memory in task 'face' with a batch of 16 on cpu, epoch 1"
+    ) as caught:
+        fit(blobs, tmp_path)
+    assert advice in str(caught.value)
+
+
+def test_a_full_main_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert pretrain.out_of_memory(caught.value)
+    with pytest.raises(RuntimeError) as caught:
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+    assert not pretrain.out_of_memory(caught.value)
+
+
+def test_presets_are_offered_only_where_network_and_batches_are_no_larger() -> None:
+    paper, cpu = PRESETS["paper"], PRESETS["cpu"]
+    assert pretrain._within(cpu, paper, 48) and not pretrain._within(cpu, paper, 47)
+    assert not pretrain._within(paper, cpu, 1000)

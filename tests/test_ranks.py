@@ -193,9 +193,7 @@ def test_a_killed_rank_starts_again_from_the_checkpoint(blobs: data.PreparedFace
     """torchrun --max-restarts: kill -9 one of two ranks in mid-run; the end is that of an undisturbed run."""
     changes = settings("pcl", train__epochs=6)
     out, log = tmp_path / "run", tmp_path / "log"
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--max-restarts=1"]
-    command += [f"--master-port={free_port()}", "-m", "pcl_lib.pretrain", "--preset", "smoke", "--seed", "3"]
-    command += ["--data", str(blobs.folder), "--out", str(out), *flags(changes)]
+    command = torchrun(blobs, out, "-m", "pcl_lib.pretrain", restarts=1, train__epochs=6)
     with log.open("w") as text, subprocess.Popen(command, stdout=text, stderr=text) as agent:
         deadline = time.monotonic() + 120
         while not (out / "checkpoints" / "pcl.state").is_file() and time.monotonic() < deadline:
@@ -209,6 +207,48 @@ def test_a_killed_rank_starts_again_from_the_checkpoint(blobs: data.PreparedFace
     assert resumed["epoch"] == 6
     start = PCL(whole.method.preset.model, 3).state_dict()
     assert apart(whole.model.state_dict(), resumed["model"], start) < 0.02
+
+
+FAILING = """
+import os
+from pcl_lib import methods, pretrain
+from pcl_lib.errors import exit_cleanly
+import torch
+def hungry(self, *rest):
+    raise torch.OutOfMemoryError("full")
+if os.environ["RANK"] == "1":
+    methods.PCLMethod.face = hungry
+exit_cleanly(pretrain.main)
+"""
+
+
+def test_a_rank_that_fails_ends_the_others_with_its_own_message(
+    blobs: data.PreparedFaces, tmp_path: Path
+) -> None:
+    script = tmp_path / "failing.py"
+    script.write_text(FAILING)
+    command = torchrun(blobs, tmp_path / "run", str(script))
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert ended.returncode != 0
+    assert ended.stderr.count("error: rank 1: out of memory in task 'face' with a batch of 12") == 1, (
+        ended.stderr
+    )
+    assert ended.stderr.count("error: rank") <= 2 and "[rank" not in ended.stderr  # no traceback of any rank
+
+
+def torchrun(
+    faces: data.PreparedFaces, out: Path, *what: str, restarts: int = 0, **changes: Any
+) -> list[str]:
+    """The command that trains in two processes."""
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc-per-node=2",
+        f"--max-restarts={restarts}",
+    ]
+    command += [f"--master-port={free_port()}", *what, "--preset", "smoke", "--seed", "3"]
+    return [*command, "--data", str(faces.folder), "--out", str(out), *flags(settings("pcl", **changes))]
 
 
 def flags(changes: dict[str, Any]) -> list[str]:
