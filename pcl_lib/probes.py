@@ -2,7 +2,8 @@
 
 Probes are linear (paper, evaluation protocol), fitted on the training split to convergence for a grid of penalties.
 The penalty and every threshold are chosen on the validation split; the test split is scored once. Verification has
-no training: cosine similarity, threshold by cross-validation over the published folds (LFW, restricted).
+no training: cosine similarity, threshold by cross-validation over the published folds (LFW, restricted). The protocol
+"released_code" trains and chooses as the authors' code does instead (`pcl_lib.released_probes`): optimistic numbers.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from pcl_lib import linear
+from pcl_lib import linear, released_probes
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import ANGLE_NAMES, EXPRESSION_NAMES, PAPER_UNITS, identity_codes
 from pcl_lib.results import result_rows, summarise
@@ -225,7 +226,7 @@ def evaluate(
         if x is not None:
             frozen = linear.Frozen(x, at, len(faces))
             for each, score in zip(made, scores, strict=True):
-                _probe(name, frozen, each, faces.table, score)
+                _probe(name, frozen, each, faces.table, score, protocol == "released_code")
     return _table(scores, protocol)
 
 
@@ -244,13 +245,15 @@ def hold(
     return given, every
 
 
-def _probe(name: str, frozen: linear.Frozen, made: Plan, table: pd.DataFrame, result: _Rows) -> None:
+def _probe(
+    name: str, frozen: linear.Frozen, made: Plan, table: pd.DataFrame, result: _Rows, released: bool
+) -> None:
     if made.expression:
-        _probe_expression(name, frozen, made.expression, table, result)
+        _probe_expression(name, frozen, made.expression, table, result, released)
     if made.action_units:
-        _probe_units(name, frozen, made.action_units, made.units, table, result)
+        _probe_units(name, frozen, made.action_units, made.units, table, result, released)
     if made.pose:
-        _probe_pose(name, frozen, made.pose, made.angles, table, result)
+        _probe_pose(name, frozen, made.pose, made.angles, table, result, released)
     if made.pairs is not None:
         _probe_pairs(name, frozen, made.pairs, "verification", result)
     if made.cross_pose is not None:
@@ -263,12 +266,17 @@ def expression_codes(names: pd.Series) -> np.ndarray:
 
 
 def _probe_expression(
-    name: str, frozen: linear.Frozen, split: Split, table: pd.DataFrame, result: _Rows
+    name: str, frozen: linear.Frozen, split: Split, table: pd.DataFrame, result: _Rows, released: bool
 ) -> None:
     y = expression_codes(table["expression"])
-    predicted, penalty = linear.read_classes(frozen, split, y)
+    if released:
+        predicted, epoch = released_probes.read_classes(frozen, split, y)
+        chosen = released_probes.named(epoch)
+    else:
+        predicted, penalty = linear.read_classes(frozen, split, y)
+        chosen = f"L2 {penalty:.2g}"
     right = linear.weighted_mean(predicted == y[split.test], result.weights(split.test))
-    result.add(name, "expression", "accuracy", right, len(split.test), f"L2 {penalty:.2g}")
+    result.add(name, "expression", "accuracy", right, len(split.test), chosen)
 
 
 def _probe_units(
@@ -278,18 +286,27 @@ def _probe_units(
     units: tuple[str, ...],
     table: pd.DataFrame,
     result: _Rows,
+    released: bool,
 ) -> None:
     present = table[list(units)].to_numpy(float) >= PRESENT
-    validation, test, penalties = linear.read_presence(frozen, split, present)
+    if released:
+        test, epoch = released_probes.read_presence(frozen, split, present)
+        thresholds, fitted = np.zeros(len(units)), [released_probes.named(epoch)] * len(units)
+    else:
+        validation, test, penalties = linear.read_presence(frozen, split, present)
+        seen = present[split.validation]
+        thresholds = np.array(
+            [linear.best_threshold(*pair, "f1") for pair in zip(validation.T, seen.T, strict=True)]
+        )
+        fitted = [f"L2 {penalty:.2g}" for penalty in penalties]
     weights = result.weights(split.test)
     f1, auc = [], []
     for i, unit in enumerate(units):
-        threshold = linear.best_threshold(validation[:, i], present[split.validation, i], "f1")
-        truth, chosen = present[split.test, i], f"L2 {penalties[i]:.2g}, threshold {threshold:.3g}"
-        f1.append(linear.weighted_f1(test[:, i] >= threshold, truth, weights))
+        truth, chosen = present[split.test, i], f"{fitted[i]}, threshold {thresholds[i]:.3g}"
+        f1.append(linear.weighted_f1(test[:, i] >= thresholds[i], truth, weights))
         auc.append(linear.weighted_auc(test[:, i], truth, weights))
         result.add(name, "action units", f"F1 {unit}", f1[-1], len(truth), chosen)
-        result.add(name, "action units", f"AUC {unit}", auc[-1], len(truth), f"L2 {penalties[i]:.2g}")
+        result.add(name, "action units", f"AUC {unit}", auc[-1], len(truth), fitted[i])
     _mean_f1(name, units, f1, len(split.test), result)
     result.add(name, "action units", "AUC mean", np.mean(auc, axis=0), len(split.test))
 
@@ -309,10 +326,16 @@ def _probe_pose(
     angles: tuple[str, ...],
     table: pd.DataFrame,
     result: _Rows,
+    released: bool,
 ) -> None:
     y = table[list(angles)].to_numpy(float)
-    predicted, penalties = linear.read_values(frozen, split, y, robust=True)
-    _pose_rows(name, np.abs(predicted - y[split.test]), split, angles, result, penalties)
+    if released:
+        predicted, epoch = released_probes.read_values(frozen, split, y)
+        chosen = [released_probes.named(epoch)] * len(angles)
+    else:
+        predicted, penalties = linear.read_values(frozen, split, y, robust=True)
+        chosen = [f"L2 {penalty:.2g}" for penalty in penalties]
+    _pose_rows(name, np.abs(predicted - y[split.test]), split, angles, result, chosen)
 
 
 def _pose_rows(
@@ -321,14 +344,12 @@ def _pose_rows(
     split: Split,
     angles: tuple[str, ...],
     result: _Rows,
-    penalties: Sequence[float] = (),
+    chosen: Sequence[str] = (),
 ) -> None:
     weights = result.weights(split.test)
     for i, angle in enumerate(angles):
-        chosen = f"L2 {penalties[i]:.2g}" if penalties else ""
-        result.add(
-            name, "head pose", f"MAE {angle}", linear.weighted_mean(error[:, i], weights), len(error), chosen
-        )
+        mean = linear.weighted_mean(error[:, i], weights)
+        result.add(name, "head pose", f"MAE {angle}", mean, len(error), chosen[i] if chosen else "")
     if len(angles) == len(ANGLE_NAMES):
         result.add(name, "head pose", "MAE mean", linear.weighted_mean(error.mean(1), weights), len(error))
 

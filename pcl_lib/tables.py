@@ -194,6 +194,8 @@ def context_of(rows: pd.DataFrame, alike: Sequence[str] = ALIKE) -> dict[str, st
             raise BadInput(f"the rows of one table differ in {name} ({found}): make a table of each")
     names = [name for name in CONTEXT if name not in ("method", "seed")]
     said = {name: " / ".join(map(str, rows[name].unique())) for name in names}
+    if said["protocol"] == "released_code":
+        said["protocol"] += " (optimistic: the epoch is chosen on the test split)"
     what = "task" if "task" in rows else "factor"
     if "n" in rows:
         counts = rows.groupby(what, sort=False)["n"].unique()

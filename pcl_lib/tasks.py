@@ -15,7 +15,7 @@ from pcl_lib.labels import ANGLE_NAMES, AU_NAMES, hashed_split, identity_codes
 PRESENT = 2.0  # an action unit is present from this intensity on (DISFA's usual rule)
 LARGEST_ANGLE = 99.0  # degrees; the paper's protocol leaves larger angles out
 CROSS_POSE = 25.0  # degrees of yaw between the two images of a cross-pose pair
-PROTOCOLS = ("validation", "best_on_test")
+PROTOCOLS = ("validation", "released_code")
 FOLD_VALIDATION = 0.15  # of the people that are not in the test fold
 NO_LABELS, NO_PAIRS = "has no labels for", "has no list of pairs"
 # How the sentences of `left_out` begin, by task.
@@ -60,8 +60,8 @@ class Plan:
 def plan(faces: Any, protocol: str = "validation") -> Plan:
     """Find the tasks a prepared set has labels for.
 
-    protocol: "validation" chooses on the validation split; "best_on_test" chooses on the test split itself,
-    as the released code's probes do, and is there only to compare with numbers made that way.
+    protocol: "validation" chooses on the validation split; "released_code" on the test split itself, as the released
+    code's probes do (`pcl_lib.released_probes`), and is there only to compare with numbers made that way.
     """
     if protocol not in PROTOCOLS:
         raise BadInput(f"unknown protocol {protocol!r}; use one of {', '.join(PROTOCOLS)}")
@@ -144,7 +144,7 @@ def labelled(
     has = faces.table[list(columns)].notna().all(axis=1).to_numpy()
     parts = {name: faces.split(name) for name in Split._fields}
     split = Split(*(rows[has[rows]] for rows in parts.values()))
-    if protocol == "best_on_test":
+    if protocol == "released_code":
         split = split._replace(validation=split.test)
     empty = [name for name, rows in zip(Split._fields, split, strict=True) if len(rows) == 0]
     if empty:

@@ -159,12 +159,18 @@ def without(weights: State, key: str) -> State:
 
 
 CHANGES: list[tuple[Callable[[State], State], str]] = [
-    (lambda w: without(w, "exp_fc.3.running_var"), r"lacks 1 of 105 entries \(module.exp_fc.3.running_var\)"),
-    (lambda w: w | {"encoder.fc.weight": torch.zeros(2)}, r"has the unknown .*module.encoder.fc.weight"),
-    (lambda w: w | {"decoder.fc.weight": torch.zeros(512, 100)}, r"decoder.fc.weight has shape \(512, 100\)"),
+    (lambda w: without(w, "exp_fc.3.running_var"), r"lacks 1 entries \(module.exp_fc.3.running_var\)"),
+    (
+        lambda w: w | {"encoder.fc.weight": torch.zeros(2)},
+        r"has beside the known ones 1 entries \(module.encoder.fc.weight\)",
+    ),
+    (
+        lambda w: w | {"decoder.fc.weight": torch.zeros(512, 100)},
+        r"holds in another shape 1 entries \(module.decoder.fc.weight \(512, 100\) instead of \(512, 2048\)\)",
+    ),
     (
         lambda w: w | {"pose_fc.0.bias": torch.full((2048,), torch.nan)},
-        "pose_fc.0.bias holds NaN or infinite",
+        r"holds NaN or infinite values in 1 entries \(module.pose_fc.0.bias\)",
     ),
 ]
 

@@ -45,25 +45,28 @@ def load_released(path: Path | str) -> PCL:
     names = dict(_names())
     for what, keys in (
         ("lacks", names.keys() - weights.keys()),
-        ("has the unknown", weights.keys() - names.keys()),
+        ("has beside the known ones", weights.keys() - names.keys()),
     ):
-        if keys:
-            shown = ", ".join(sorted(keys)[:4]) + (", ..." if len(keys) > 4 else "")
-            raise BadInput(
-                f"{path} {what} {len(keys)} of {len(names)} entries ({shown}): it is of another network"
-            )
+        _refuse(path, what, sorted(keys))
     model = PCL(ModelPreset())
-    released = {ours: key for key, ours in names.items()}
-    for ours, value in model.state_dict().items():
-        if weights[released[ours]].shape != value.shape:
-            raise BadInput(
-                f"{path}: {released[ours]} has shape {tuple(weights[released[ours]].shape)}, the paper's network "
-                f"has {tuple(value.shape)}: it is of another size"
-            )
-        if not torch.isfinite(weights[released[ours]]).all():
-            raise BadInput(f"{path}: {released[ours]} holds NaN or infinite values: the training diverged")
+    own = model.state_dict()
+    other = [
+        f"{key} {tuple(weights[key].shape)} instead of {tuple(own[ours].shape)}"
+        for key, ours in names.items()
+        if weights[key].shape != own[ours].shape
+    ]
+    _refuse(path, "holds in another shape", other)
+    bad = [key for key in names if not torch.isfinite(weights[key]).all()]
+    _refuse(path, "holds NaN or infinite values in", bad)
     model.load_state_dict({ours: weights[key] for key, ours in names.items()})
     return model.eval()
+
+
+def _refuse(path: Path, what: str, entries: list[str]) -> None:
+    if entries:
+        raise BadInput(
+            f"{path} {what} {len(entries)} entries ({', '.join(entries)}): it is not of the paper's network"
+        )
 
 
 def save_released(model: PCL, path: Path | str, epoch: int = 0) -> None:
