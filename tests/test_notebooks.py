@@ -34,6 +34,7 @@ WANTED = {
     "05_downstream_probes",
     "06_pose_face_swap",
     "07_paper_tables",
+    "08_paper_and_released_code",
 }
 ABSOLUTE = re.compile(
     r"""(?:["'(\s]|^)(?:/(?:home|work|tmp|root|Users|mnt|content)/|[A-Z]:\\)""", re.MULTILINE

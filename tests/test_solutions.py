@@ -24,6 +24,7 @@ WITH_EXERCISES = {
     "02_pose_disentangled_decoder",
     "03_contrastive_pretraining",
     "05_downstream_probes",
+    "08_paper_and_released_code",
 }
 
 
@@ -92,6 +93,13 @@ MISTAKES: dict[str, dict[str, list[Any]]] = {
     "05_downstream_probes": {
         "f1": [lambda present, said: (present & said).mean(), lambda present, said: (present == said).mean()],
         "interval": [over_images, lambda _right, _people: (0.0, 1.0)],
+    },
+    "08_paper_and_released_code": {
+        "as_released": [
+            lambda n, k: [[sample] * k for sample in range(n)],
+            lambda n, k: [[view % n for view in range(k)]] * n,
+        ],
+        "optimism": [lambda _epochs, n, p: (p * (1 - p) / n) ** 0.5, lambda _epochs, _n, _p: 0.0],
     },
 }
 
