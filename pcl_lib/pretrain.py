@@ -93,7 +93,10 @@ class _Trainer:
         }
         self.model = PCL(self.method.preset.model, seed)
         self.model.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.parameters = list(self.model.parameters())
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.beside = self.method.attach(self.model, faces).to(fabric.device)
+        self.parameters = [*self.model.parameters(), *filter(_is_trained, self.beside.parameters())]
         train = preset.train
         self.optimizer = torch.optim.Adam(self.parameters, lr=train.lr, weight_decay=train.weight_decay)
         self.epochs = train.epochs if self.method.tasks else 0
@@ -121,7 +124,7 @@ class _Trainer:
         repeats = self.preset.train.frames_per_identity
         return np.concatenate([self.index.epoch_rows(rng) for _ in range(repeats)])
 
-    def _batches(self, task: methods.Task, number: int) -> Iterator[torch.Tensor]:
+    def _batches(self, task: methods.Task, number: int) -> Iterator[Any]:
         """This process's share of each of the epoch's batches of one task."""
         rng = np.random.default_rng([self.seed, self.epoch, number])
         rows = self._epoch_rows(rng)
@@ -129,7 +132,7 @@ class _Trainer:
             rows = np.concatenate([rows, self._epoch_rows(rng)])
         for step in range(self.steps):
             batch = rows[step * task.batch : (step + 1) * task.batch]
-            yield self.source.take(batch[self.fabric.global_rank :: self.fabric.world_size])
+            yield task.take(self.source, batch[self.fabric.global_rank :: self.fabric.world_size], rng)
 
     def run_epoch(self) -> dict[str, float]:
         """Train one epoch, log it, save where it is due; returns its mean losses."""
@@ -137,6 +140,7 @@ class _Trainer:
         generator = torch.Generator(self.fabric.device)
         generator.manual_seed((self.seed * 1_000_003 + self.epoch) * 1009 + self.fabric.global_rank)
         self.model.train()
+        self.beside.train()
         batches = [self._batches(task, number) for number, task in enumerate(self.method.tasks)]
         logged = []
         for step in range(self.steps):
@@ -149,6 +153,7 @@ class _Trainer:
                 self.fabric.backward(self.method.weights[task.name] * parts[task.name])
                 average_gradients(self.fabric, self.parameters)
                 self.optimizer.step()
+                self.method.after_step(self.model)
                 values |= {name: value.detach() for name, value in parts.items()}
             logged.append(torch.stack([value.float() for value in values.values()]))
         means = self._close_epoch(list(values), torch.stack(logged), time.perf_counter() - start)
@@ -198,6 +203,7 @@ class _Trainer:
             save_checkpoint(self.model, self._state.with_suffix(".safetensors"), notes)
             state = {name: getattr(self, name) for name in ("settings", "epoch", "seconds", "history")}
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+            state |= {"beside": self.beside.state_dict()}
             with replace_atomically(self._state) as path:
                 torch.save(state, path)
         self.fabric.barrier()
@@ -225,6 +231,7 @@ class _Trainer:
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.beside.load_state_dict(state.get("beside", {}))  # absent in states of older versions
         self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
         self.method.end_epoch(self.history)
 
@@ -236,6 +243,10 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
             yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
     elif json.dumps(old) != json.dumps(new):
         yield f"{key} was {old}, now {new}"
+
+
+def _is_trained(parameter: torch.nn.Parameter) -> bool:
+    return parameter.requires_grad
 
 
 def average_gradients(fabric: Fabric, parameters: list[torch.nn.Parameter]) -> None:
