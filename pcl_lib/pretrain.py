@@ -102,7 +102,10 @@ class _Trainer:
         self.model.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if ranks.world() > 1:
             ranks.share_batch_norms(self.model)
-        self.parameters = list(self.model.parameters())
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.beside = self.method.attach(self.model, faces).to(fabric.device)
+        self.parameters = [*self.model.parameters(), *filter(_is_trained, self.beside.parameters())]
         train = preset.train
         if train.update not in UPDATES:
             raise BadInput(f"unknown train.update '{train.update}': choose {' or '.join(UPDATES)}")
@@ -117,6 +120,10 @@ class _Trainer:
         rows = faces.split("train")
         train = self.preset.train  # the same number of iterations for every method
         batch = max(train.pdd_batch, train.face_batch, train.pose_batch)
+        if ranks.world() > 1 and not self.method.shares:
+            raise BadInput(
+                f"method '{self.name}' at these settings trains in one process: --devices 1, without torchrun"
+            )
         if uneven := [task for task in self.method.tasks if task.batch % ranks.world()]:
             raise BadInput(
                 f"the batch of {uneven[0].batch} of task '{uneven[0].name}' cannot be shared evenly by {ranks.world()} "
@@ -137,7 +144,7 @@ class _Trainer:
         repeats = self.preset.train.frames_per_identity
         return np.concatenate([self.index.epoch_rows(rng) for _ in range(repeats)])
 
-    def _batches(self, task: methods.Task, number: int) -> Iterator[torch.Tensor]:
+    def _batches(self, task: methods.Task, number: int) -> Iterator[Any]:
         """This process's share of each of the epoch's batches of one task."""
         rng = np.random.default_rng([self.seed, self.epoch, number])
         rows = self._epoch_rows(rng)
@@ -146,7 +153,7 @@ class _Trainer:
         for step in range(self.steps):
             size = task.batch // ranks.world()
             start = step * task.batch + ranks.rank() * size
-            yield self.source.take(rows[start : start + size])
+            yield task.take(self.source, rows[start : start + size], rng)
 
     def next_epoch(self) -> dict[str, float]:
         """`run_epoch`, with a plain sentence where another process has gone."""
@@ -163,6 +170,7 @@ class _Trainer:
         generator = torch.Generator(self.fabric.device)
         generator.manual_seed((self.seed * 1_000_003 + self.epoch) * 1009)
         self.model.train()
+        self.beside.train()
         batches = [self._batches(task, number) for number, task in enumerate(self.method.tasks)]
         logged = []
         for step in range(self.steps):
@@ -248,6 +256,7 @@ class _Trainer:
     def _update(self) -> None:
         ranks.average_gradients(self.parameters)
         self.optimizer.step()
+        self.method.after_step(self.model)
 
     def _close_epoch(self, names: list[str], logged: torch.Tensor, seconds: float) -> dict[str, float]:
         """Read the losses back (the epoch's only wait for the device), refuse NaN, move the weights."""
@@ -286,6 +295,7 @@ class _Trainer:
             save_checkpoint(self.model, self._state.with_suffix(".safetensors"), notes)
             state = {name: getattr(self, name) for name in ("settings", "epoch", "seconds", "history")}
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+            state |= {"beside": self.beside.state_dict()}
             with replace_atomically(self._state) as path:
                 torch.save(state, path)
         self.fabric.barrier()
@@ -313,6 +323,7 @@ class _Trainer:
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.beside.load_state_dict(state.get("beside", {}))  # absent in states of older versions
         self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
         self.method.end_epoch(self.history)
 
@@ -329,6 +340,10 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of PyTorch means that a GPU or the main memory is full."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def _is_trained(parameter: torch.nn.Parameter) -> bool:
+    return parameter.requires_grad
 
 
 def _within(preset: Preset, other: Preset, batch: int) -> bool:

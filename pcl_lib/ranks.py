@@ -137,4 +137,5 @@ def mean(x: Tensor) -> Tensor:
 
 def has_lost_another(error: RuntimeError) -> bool:
     """Whether an error means that another process ended in the midst of the common work."""
-    return isinstance(error, dist.DistBackendError) or "Connection closed by peer" in str(error)
+    told = ("Connection closed by peer", "Connection reset by peer")  # gloo's words
+    return isinstance(error, dist.DistBackendError) or any(words in str(error) for words in told)
