@@ -13,23 +13,23 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 import torchvision.transforms.functional as TF  # type: ignore[import-untyped]
-from PIL import Image, ImageFilter
 from torch import Tensor
 
-from pcl_lib import augment, bench_data, losses, methods, presets
-from pcl_lib.augment import Draw
-from pcl_lib.bench_timing import Bench, Row, machine, shown_rate, threads
+from pcl_lib import augment, bench_data, bench_scaling, bench_training, losses, methods, presets
+from pcl_lib.bench_plain import pil_view, tensor_face_logits
+from pcl_lib.bench_report import markdown, plot_sizes
+from pcl_lib.bench_timing import Bench, machine, threads
+from pcl_lib.bench_training import stepper
 from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.faces import render, sample_factors
 from pcl_lib.files import check_writable, replace_atomically
 from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float
-from pcl_lib.presets import PRESETS, Preset, ViewPreset
+from pcl_lib.presets import PRESETS, ViewPreset
 from pcl_lib.pretrain import has_fast_bf16
 
 # Parts ------------------------------------------------------------------------------------------------------
@@ -46,33 +46,6 @@ def bench_faces(bench: Bench) -> None:
     factors = sample_factors(512, seed=0)
     bench.time("linear in images, 64 px", "256 images", partial(render, factors.iloc[:256]), count=256)
     bench.time("linear in images, 64 px", "512 images", partial(render, factors), count=512)
-
-
-def pil_view(image: Image.Image, view: Draw, row: int, out_size: int, own_blur: bool = False) -> Tensor:
-    """One view as loaders make it: torchvision on PIL images, one by one, then a tensor [3, out_size, out_size].
-
-    own_blur: PIL's blur instead of torchvision's, which goes through a tensor.
-    """
-    box = [int(part[row]) for part in (view.top, view.left, view.height, view.width)]
-    image = TF.resized_crop(image, *box, [out_size, out_size])
-    if view.flip[row]:
-        image = TF.hflip(image)
-    if view.jitter[row]:
-        colour = (TF.adjust_brightness, TF.adjust_contrast, TF.adjust_saturation, TF.adjust_hue)
-        for kind in view.order[row].tolist():
-            image = colour[kind](image, float(view.factors[row, kind]))
-    if view.grey[row]:
-        image = TF.to_grayscale(image, 3)
-    if view.blur[row]:
-        sigma = float(view.sigma[row])
-        fast = ImageFilter.GaussianBlur(sigma)  # three box blurs that come near a Gaussian
-        image = image.filter(fast) if own_blur else TF.gaussian_blur(image, [7, 7], [sigma, sigma])
-    if view.gradient[row]:
-        padded = np.pad(np.asarray(image.convert("L"), dtype=np.float32), 1, mode="edge")
-        dx, dy = padded[1:-1, 2:] - padded[1:-1, :-2], padded[2:, 1:-1] - padded[:-2, 1:-1]
-        grey = Image.fromarray(np.hypot(dx, dy).clip(0, 255).astype(np.uint8))
-        image = Image.merge("RGB", (grey, grey, grey))
-    return TF.to_tensor(image)
 
 
 def bench_augment(bench: Bench) -> None:
@@ -98,20 +71,9 @@ def bench_augment(bench: Bench) -> None:
         bench.time(case, "batched", partial(batched, view), count=count, unit="views")
 
 
-def tensor_face_logits(z: Tensor, temperature: float, mix: Tensor, permutation: Tensor) -> Tensor:
-    """Mixed negatives as one [2B, 2B-2, D] tensor, as released code has it: what `losses.face_logits` saves."""
-    n = len(z)
-    negatives = z[losses.negative_index(n, z.device)]
-    mixed = mix[..., None] * negatives + (1 - mix[..., None]) * negatives[:, permutation]
-    unit = F.normalize(z, dim=1)
-    positives = (unit * unit.roll(n // 2, 0)).sum(1, keepdim=True)
-    dots = torch.einsum("nd,nkd->nk", unit, F.normalize(mixed, dim=2))
-    return torch.cat([positives, dots], 1) / temperature
-
-
 def bench_losses(bench: Bench) -> None:
     """InfoNCE with mixed negatives, forward and backward, D = 512: the tensor form against the Gram form."""
-    for batch in (64, 128, 256, 512, 1024):
+    for batch in (64, 128, 256, 512, 1024, 2048, 4096):
         n, generator = 2 * batch, torch.Generator(bench.device).manual_seed(0)
         z = torch.randn(n, 512, device=bench.device, generator=generator).requires_grad_()
         mix = losses.draw_mix((n, n - 2), 1.6, bench.device, generator)
@@ -121,41 +83,13 @@ def bench_losses(bench: Bench) -> None:
             call = partial(_forward_backward, tensor_face_logits, z, mix, permutation)
             bench.time(f"B = {batch}", "tensor", call, unit="calls", memory=True, repeats=3)
         call = partial(_forward_backward, losses.face_logits, z, mix, permutation)
-        bench.time(f"B = {batch}", "Gram", call, unit="calls", memory=True)
+        repeats = bench.repeats if batch <= 1024 else 1
+        bench.time(f"B = {batch}", "Gram", call, unit="calls", memory=True, repeats=repeats)
 
 
 def _forward_backward(form: Callable[..., Tensor], z: Tensor, mix: Tensor, permutation: Tensor) -> None:
     z.grad = None
     losses.info_nce(form(z, 0.07, mix, permutation)).backward()
-
-
-class PlainPCL(PCL):
-    """The network in the default memory format."""
-
-    def _prepared(self, images: Tensor) -> Tensor:
-        return as_float(images)
-
-
-def stepper(
-    preset: Preset, task: methods.Task, device: torch.device, plain: bool, dtype: torch.dtype
-) -> Callable[[], None]:
-    """One optimiser step of a task on random images, of a model of its own."""
-    model = (PlainPCL if plain else PCL)(preset.model).to(device).train()
-    if not plain:
-        model.to(memory_format=torch.channels_last)
-    optimizer = torch.optim.Adam(model.parameters(), lr=preset.train.lr)
-    generator = torch.Generator(device).manual_seed(0)
-    shape = (task.batch, 3, preset.model.image_size, preset.model.image_size)
-    images = torch.randint(256, shape, dtype=torch.uint8, device=device, generator=generator)
-
-    def step() -> None:
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            loss = task.loss(model, images, generator)[task.name]
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-
-    return step
 
 
 def bench_step(bench: Bench) -> None:
@@ -216,36 +150,15 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "losses": bench_losses,
     "step": bench_step,
     "probes": bench_probes,
+    "iteration": bench_training.bench_iteration,
+    "simclr": bench_training.bench_simclr,
+    "data": bench_training.bench_data,
+    "operators": bench_training.bench_operators,
+    "sizes": bench_training.bench_sizes,
+    "scaling": bench_scaling.bench_scaling,
     "prepare": bench_data.bench_prepare,
     "index": bench_data.bench_index,
 }
-
-
-# Report -----------------------------------------------------------------------------------------------------
-
-
-def markdown(rows: list[Row], about: dict[str, str]) -> str:
-    """The page figures/benchmarks.md of the measured rows."""
-    lines = [
-        "# Benchmarks",
-        "",
-        "Made by `python -m pcl_lib.bench all --markdown figures/benchmarks.md`; ratios are within one run, against",
-        "the first form of each case. ms: median (lowest to highest). Memory: tensors above what was there before.",
-        "",
-        *(f"- {name}: {value}" for name, value in about.items()),
-    ]
-    for part in dict.fromkeys(row.part for row in rows):
-        summary = (PARTS[part].__doc__ or "").strip().split("\n")[0]
-        lines += ["", f"## {part}", "", summary, ""]
-        lines += ["| case | form | threads | ms | per second | faster | MiB | repeats | note |"]
-        lines += ["|---|---|---|---|---|---|---|---|---|"]
-        for row in (row for row in rows if row.part == part):
-            memory = "" if row.peak_mib is None else f"{row.peak_mib:,.1f}"
-            lines.append(
-                f"| {row.case} | {row.form} | {row.threads} | {row.ms:,.1f} ({row.ms_low:,.1f} to {row.ms_high:,.1f})"
-                f" | {shown_rate(row)} {row.unit} | {row.ratio:,.1f}x | {memory} | {row.repeats} | {row.note} |"
-            )
-    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -276,7 +189,10 @@ def main() -> None:
             pd.DataFrame([asdict(row) | about for row in rows]).to_csv(path, index=False)
     if arguments.markdown:
         with replace_atomically(arguments.markdown) as path:
-            path.write_text(markdown(rows, about), encoding="utf-8")
+            summaries = {part: (bench.__doc__ or "").strip().split("\n")[0] for part, bench in PARTS.items()}
+            path.write_text(markdown(rows, about, summaries), encoding="utf-8")
+        if any(row.part == "sizes" for row in rows):
+            plot_sizes(rows, arguments.markdown.with_suffix(".png"))
 
 
 def _check(arguments: argparse.Namespace) -> None:

@@ -65,11 +65,27 @@ class Bench:
         call()
         spent = np.array([self._once(call) for _ in range(repeats or self.repeats)]) * calls * 1e3
         peak = peak_bytes(call, self.device) / 2**20 if memory else None
-        middle = float(np.median(spent))
+        self.keep(case, form, spent, count=count, unit=unit, peak=peak, note=note)
+
+    def keep(
+        self,
+        case: str,
+        form: str,
+        ms: np.ndarray,
+        *,
+        count: int = 1,
+        unit: str = "images",
+        peak: float | None = None,
+        note: str = "",
+        ratio: float | None = None,
+    ) -> None:
+        """Add a row of measured milliseconds, and print it. ratio: where it is not against the case's first form."""
+        middle = float(np.median(ms))
         first = next((row.ms for row in self.rows if row.case == case), middle)
         row = Row(
-            self.part, case, form, torch.get_num_threads(), len(spent), middle, float(spent.min()), float(spent.max()),
-            count, unit, 1e3 * count / middle, first / middle, peak, note,
+            self.part, case, form, torch.get_num_threads(), len(ms), middle, float(ms.min()), float(ms.max()),
+            count, unit, 1e3 * count / max(middle, 1e-3), first / max(middle, 1e-3) if ratio is None else ratio, peak,
+            note,
         )  # fmt: skip
         self.rows.append(row)
         print(_line(row), flush=True)

@@ -13,7 +13,19 @@ import pytest
 import torch
 import torchvision.transforms.functional as TF
 
-from pcl_lib import augment, bench, bench_data, bench_timing, losses, methods
+from pcl_lib import (
+    augment,
+    bench,
+    bench_data,
+    bench_plain,
+    bench_report,
+    bench_scaling,
+    bench_timing,
+    bench_training,
+    losses,
+    methods,
+    presets,
+)
 from pcl_lib.data import PreparedFaces
 from pcl_lib.errors import exit_cleanly
 from pcl_lib.faces import render, sample_factors
@@ -24,9 +36,64 @@ def test_tensor_form_is_the_oracle_and_the_gram_form() -> None:
     z = torch.randn(10, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     mix = losses.draw_mix((10, 8), 1.6, "cpu", torch.Generator().manual_seed(1)).double()
     permutation = torch.randperm(8, generator=torch.Generator().manual_seed(2))
-    naive = bench.tensor_face_logits(z, 0.07, mix, permutation)
+    naive = bench_plain.tensor_face_logits(z, 0.07, mix, permutation)
     torch.testing.assert_close(naive, oracles.face_logits(z, 0.07, mix, permutation))
     torch.testing.assert_close(naive, losses.face_logits(z, 0.07, mix, permutation))
+
+
+def test_plain_pose_logits_and_orthogonality_are_the_oracles() -> None:
+    g = torch.Generator().manual_seed(0)
+    z, negatives = torch.randn(6, 5, generator=g).double(), torch.randn(3, 4, 5, generator=g).double()
+    mix, permutation = torch.rand(3, 4, generator=g).double(), torch.randperm(4, generator=g)
+    ours = bench_plain.tensor_pose_logits(z, negatives, 0.1, mix, permutation)
+    torch.testing.assert_close(ours, oracles.pose_logits(z, negatives, 0.1, mix, permutation))
+    face, pose = torch.randn(2, 6, 5, generator=g).double()
+    torch.testing.assert_close(
+        bench_plain.tensor_orthogonality(face, pose), oracles.orthogonality(face, pose)
+    )
+
+
+def test_straightforward_decoder_task_is_that_of_the_method() -> None:
+    preset = presets.override(PRESETS["smoke"], {"loss.noise": 0.0})
+    plain = bench_training.Straightforward(preset, torch.device("cpu"))
+    plain.model.eval()  # with batch statistics, one decoder pass over all four is not four
+    images = bench_training.random_images(6, 32, torch.device("cpu"))
+    with torch.no_grad():
+        ours = methods.build("pcl", preset).tasks[0].loss(plain.model, images, torch.Generator())
+        assert plain.pdd(images).item() == pytest.approx(ours["pdd"].item(), rel=1e-4)
+    plain.model.train()
+    before = plain.model.decoder.fc.weight.clone()
+    plain({"pdd": images, "face": images, "pose": images[:2]})
+    assert not torch.equal(before, plain.model.decoder.fc.weight)
+
+
+def test_hottest_operators_come_first_and_nothing_is_lost() -> None:
+    x = torch.randn(300, 300)
+    rows = bench_training.hottest(lambda: [*[x @ x for _ in range(30)], x + 1], torch.device("cpu"), many=1)
+    assert [name for name, *_ in rows] == ["aten::mm", "all others"]
+    assert rows[0][2] == 30 and rows[0][1] > rows[1][1] > 0
+
+
+def test_processes_of_the_scaling_bench_agree() -> None:
+    (spent, alone), (_, both) = bench_scaling.run(1, 8), bench_scaling.run(2, 8)
+    assert len(spent) == bench_scaling.STEPS and (spent > 0).all()
+    assert np.linalg.norm(both - alone) < 1e-4 * np.linalg.norm(alone)
+
+
+def test_jpeg_folder_holds_the_set(blobs: PreparedFaces, tmp_path: Path) -> None:
+    folder = bench_training.jpeg_folder(blobs, tmp_path / "jpegs")
+    assert len(folder) == len(blobs)
+    error = (folder[5][0].float() - blobs.images([5])[0].float()).abs().mean()
+    assert error < 12  # JPEG's, of 255
+    assert next(bench_training.loaded(folder, 7, 0)).shape == (7, 3, 16, 16)
+
+
+def test_plot_of_sizes_is_written(tmp_path: Path) -> None:
+    measured = bench.Bench("sizes", 1, "cpu")
+    for width, batch in ((0.25, 8), (0.25, 16), (0.5, 16)):
+        measured.keep(f"width {width:g}, batch {batch}", "the kit", np.array([batch * width]))
+    bench_report.plot_sizes(measured.rows, tmp_path / "sizes.png")
+    assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.parametrize("own_blur", [False, True])
@@ -38,7 +105,7 @@ def test_pil_chain_makes_nearly_the_same_views(view: ViewPreset, own_blur: bool)
     drawn = augment.draw(24, 64, view, torch.Generator().manual_seed(0))
     batched = augment.apply_views(images / 255, drawn)
     for row in range(24):
-        one = bench.pil_view(TF.to_pil_image(images[row]), drawn, row, 64, own_blur)
+        one = bench_plain.pil_view(TF.to_pil_image(images[row]), drawn, row, 64, own_blur)
         assert (one - batched[row]).abs().mean() < 0.02
 
 
@@ -76,7 +143,7 @@ def test_threads_are_given_back() -> None:
 def test_a_timed_step_trains(plain: bool) -> None:
     preset = PRESETS["smoke"]
     for task in methods.build("pcl", preset).tasks:
-        step = bench.stepper(preset, task, torch.device("cpu"), plain, torch.float32)
+        step = bench_training.stepper(preset, task, torch.device("cpu"), plain, torch.float32)
         step()
         assert step() is None
 
@@ -117,7 +184,8 @@ def test_command_writes_rows_and_page(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         (
             ["speed"],
-            "unknown part 'speed': choose one of faces, augment, losses, step, probes, prepare, index or all",
+            "unknown part 'speed': choose one of faces, augment, losses, step, probes, iteration, simclr, data, "
+            "operators, sizes, scaling, prepare, index or all",
         ),
         (["faces", "--repeats", "0"], "must be at least 1"),
         (["faces", "--device", "abacus"], "device 'abacus' is not here"),
