@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -138,6 +139,7 @@ def run_notebook(
 
 def _execute(path: Path, copy: Path, values: dict[str, Any], clock: Clock) -> str:
     """Run papermill; returns what went wrong, "" where nothing did."""
+    os.environ["PCL_KIT_HEADLESS"] = "1"  # tells the kernel that nobody looks (`pcl_lib.live`)
     try:
         papermill.execute_notebook(
             path,
@@ -157,6 +159,8 @@ def _execute(path: Path, copy: Path, values: dict[str, Any], clock: Clock) -> st
         return f"took longer than the {clock.limit} that preset {values['preset']} allows; run again to go on"
     except DeadKernelError:
         return "the Python process died, most likely for want of memory: take a smaller preset"
+    finally:
+        del os.environ["PCL_KIT_HEADLESS"]
     return ""
 
 
