@@ -1,0 +1,154 @@
+"""The exercises: untouched they are not done, the solutions are right, and typical mistakes are told from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import papermill
+import pytest
+import torch
+import torch.nn.functional as F
+from test_notebooks import NAMES, ROOT, code_cells, prose, read
+
+from pcl_lib.exercises import NOT_DONE, RIGHT, WRONG
+
+SOLUTIONS = ROOT / "notebooks" / "solutions"
+SOLVED = sorted(path.stem for path in SOLUTIONS.glob("*.ipynb"))
+WITH_EXERCISES = {
+    "00_tour",
+    "01_data_preparation",
+    "02_pose_disentangled_decoder",
+    "03_contrastive_pretraining",
+    "05_downstream_probes",
+}
+
+
+def tagged(notebook: Any, tag: str) -> list[str]:
+    return [cell.source for cell in code_cells(notebook) if tag in cell.metadata.get("tags", [])]
+
+
+def left(factors: Any) -> int:
+    return int(factors["yaw"].abs().to_numpy().argmax())
+
+
+def pose_of_both(model: Any, face_donor: torch.Tensor, pose_donor: torch.Tensor) -> torch.Tensor:
+    del face_donor
+    return model.decode(*model.features(pose_donor)[1:])
+
+
+def by_image(identity: np.ndarray, share: float, rng: np.random.Generator) -> np.ndarray:
+    return rng.random(len(identity)) < share
+
+
+def halves_without_sign(h: Any, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    even = (h(images) + h(images.flip(3))) / 2
+    return even, even
+
+
+def unnormalised(G: torch.Tensor, q: int, j: int, k: int, a: float) -> torch.Tensor:
+    return a * G[q, j] + (1 - a) * G[q, k]
+
+
+def mixed_after_normalisation(G: torch.Tensor, q: int, j: int, k: int, a: float) -> torch.Tensor:
+    unit = G / (G.diagonal()[:, None] * G.diagonal()).sqrt()
+    return a * unit[q, j] + (1 - a) * unit[q, k]
+
+
+def row_among_its_negatives(z: torch.Tensor, temperature: float) -> torch.Tensor:
+    unit = F.normalize(z, dim=1)
+    return F.cross_entropy(unit @ unit.T / temperature, torch.arange(len(z)).roll(len(z) // 2))
+
+
+def over_images(right: np.ndarray, people: np.ndarray) -> tuple[float, float]:
+    del people
+    drawn = np.random.default_rng(0).integers(0, len(right), (500, len(right)))
+    low, high = np.quantile(right[drawn].mean(1), [0.025, 0.975])
+    return low, high
+
+
+def zeros(images: torch.Tensor) -> torch.Tensor:
+    return torch.zeros_like(images)
+
+
+# Mistakes that readers make, by notebook and the name that the exercise asks for.
+MISTAKES: dict[str, dict[str, list[Any]]] = {
+    "00_tour": {"looks_left": [left], "swap_one": [pose_of_both]},
+    "01_data_preparation": {
+        "mirrored_angles": [lambda angles: -angles, lambda angles: angles * [-1, 1, 1]],
+        "test_rows": [by_image, lambda identity, _share, _rng: np.zeros(len(identity), bool)],
+    },
+    "02_pose_disentangled_decoder": {
+        "parts": [halves_without_sign, lambda h, images: (h(images), h(images.flip(3)))],
+        "cheat": [(zeros, zeros, lambda _face, pose: pose), (lambda x: x, zeros, lambda face, _pose: face)],
+    },
+    "03_contrastive_pretraining": {
+        "mixed_cosine": [unnormalised, mixed_after_normalisation],
+        "simclr_loss": [row_among_its_negatives],
+    },
+    "05_downstream_probes": {
+        "f1": [lambda present, said: (present & said).mean(), lambda present, said: (present == said).mean()],
+        "interval": [over_images, lambda _right, _people: (0.0, 1.0)],
+    },
+}
+
+
+def verdicts(name: str, answers: dict[str, Any], said: Callable[[], str]) -> list[str]:
+    """What the check cells of a notebook print, run without the rest of it, with these answers."""
+    found, names = [], dict(answers)
+    for cell in tagged(read(ROOT / "notebooks" / f"{name}.ipynb"), "check"):
+        exec(compile(cell, name, "exec"), names)
+        found.append(said())
+    return found
+
+
+def test_every_exercise_has_its_solution_and_its_mistakes() -> None:
+    assert set(SOLVED) >= WITH_EXERCISES and set(SOLVED) <= set(NAMES)
+    assert set(MISTAKES) == set(SOLVED)
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_two_exercises_with_the_checks_of_their_solutions(name: str) -> None:
+    notebook, solution = read(ROOT / "notebooks" / f"{name}.ipynb"), read(SOLUTIONS / f"{name}.ipynb")
+    nbformat.validate(solution)
+    assert len(tagged(notebook, "check")) == len(tagged(notebook, "exercise")) == 2
+    assert tagged(notebook, "check") == tagged(solution, "check")
+    assert f"(solutions/{name}.ipynb)" in prose(notebook) and f"(../{name}.ipynb)" in prose(solution)
+    for cell in code_cells(solution):
+        assert not cell.outputs and cell.execution_count is None and len(cell.source.splitlines()) <= 25
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_untouched_exercises_are_not_done(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    answers: dict[str, Any] = {}
+    for cell in tagged(read(ROOT / "notebooks" / f"{name}.ipynb"), "exercise"):
+        exec(cell, answers)
+    assert set(MISTAKES[name]) == set(answers) - {"__builtins__"}
+    for verdict in verdicts(name, answers, lambda: capsys.readouterr().out):
+        assert verdict.startswith(NOT_DONE)
+
+
+@pytest.mark.parametrize(("name", "asked"), [(name, asked) for name in MISTAKES for asked in MISTAKES[name]])
+def test_mistakes_are_told(name: str, asked: str, capsys: pytest.CaptureFixture[str]) -> None:
+    place = list(MISTAKES[name]).index(asked)
+    untouched = dict.fromkeys(MISTAKES[name])
+    for mistake in MISTAKES[name][asked]:
+        verdict = verdicts(name, untouched | {asked: mistake}, lambda: capsys.readouterr().out)[place]
+        assert verdict.startswith(f"{WRONG}. "), verdict  # the hint, not an error
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_solutions_run_and_are_right(name: str, tmp_path: Path) -> None:
+    copy = tmp_path / "solved.ipynb"
+    papermill.execute_notebook(
+        SOLUTIONS / f"{name}.ipynb", copy, kernel_name="python3", progress_bar=False, cwd=SOLUTIONS
+    )
+    said = [
+        "".join(output.text for output in cell.outputs)
+        for cell in code_cells(read(copy))
+        if "check" in cell.metadata.get("tags", [])
+    ]
+    assert said == [f"{RIGHT}.\n"] * 2
