@@ -1,4 +1,4 @@
-# make alone prints the targets. PYTHON, PRESET, DATA, OUT and SEED can be set on the command line.
+# make alone prints the targets. PYTHON, PRESET, DATA, OUT, SEED and SITE can be set on the command line.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,9 +6,10 @@ PRESET ?= cpu
 OUT    ?= runs/$(PRESET)
 SEED   ?= 0
 DATA   ?=
+SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce ablations figures test lint lab clean
+.PHONY: help env lock reproduce ablations figures site test lint lab clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -42,6 +43,10 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	for name in main disentanglement swap_table training; do cp $(OUT)/tables/$$name.* figures/tables/; done
 	for name in swaps swaps_plus readability training_curves embedding; do cp $(OUT)/figures/$$name.png figures/; done
 	rm -f figures/tables/*.tex
+	$(BIN)/python -m pcl_lib.course $(OUT)
+
+site: env  ## render the executed notebooks of the run in OUT as web pages, to SITE (default OUT/site)
+	$(BIN)/python -m pcl_lib.site $(OUT) $(SITE)
 
 test: env  ## lint, types, unit tests and every notebook at the smoke preset
 	$(BIN)/ruff check .

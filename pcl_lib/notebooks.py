@@ -6,6 +6,7 @@ import ast
 import hashlib
 import json
 import math
+import os
 import sys
 import time
 from pathlib import Path
@@ -15,6 +16,7 @@ import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
+from nbconvert import HTMLExporter
 
 from pcl_lib.errors import BadInput
 from pcl_lib.files import readable_errors, replace_atomically
@@ -138,6 +140,7 @@ def run_notebook(
 
 def _execute(path: Path, copy: Path, values: dict[str, Any], clock: Clock) -> str:
     """Run papermill; returns what went wrong, "" where nothing did."""
+    os.environ["PCL_KIT_HEADLESS"] = "1"  # tells the kernel that nobody looks (`pcl_lib.live`)
     try:
         papermill.execute_notebook(
             path,
@@ -157,6 +160,8 @@ def _execute(path: Path, copy: Path, values: dict[str, Any], clock: Clock) -> st
         return f"took longer than the {clock.limit} that preset {values['preset']} allows; run again to go on"
     except DeadKernelError:
         return "the Python process died, most likely for want of memory: take a smaller preset"
+    finally:
+        del os.environ["PCL_KIT_HEADLESS"]
     return ""
 
 
@@ -207,3 +212,9 @@ def run_if_needed(
         nbformat.write(notebook, str(temporary))
     print(f"{seconds:.0f} s")
     return stamp
+
+
+def to_html(notebook: nbformat.NotebookNode, title: str) -> str:
+    """A notebook with whatever outputs it has as one HTML page, pictures inside."""
+    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": title}})
+    return str(page)

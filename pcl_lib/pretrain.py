@@ -13,7 +13,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,13 +54,15 @@ def fit(
     seed: int = 0,
     devices: int = 1,
     progress: bool = True,
+    watch: Callable[[PCL, pd.DataFrame], bool] | None = None,
 ) -> Run:
     """Pre-train on the training split of `faces`; resumes where `out` holds a checkpoint of the same settings.
 
     Writes out/checkpoints/<method>.safetensors and .state, and out/logs/<method>.csv.
     devices: processes or GPUs that share the batches of the preset, with the results of one (`pcl_lib.ranks`); where
-    torchrun started this process, its numbers hold. Raises BadInput on bad settings or data, on a checkpoint of other
-    settings, on NaN or inf losses and where memory runs out (the last checkpoint stays).
+    torchrun started this process, its numbers hold. watch: called after each epoch with the model and the history;
+    where it returns True, training stops there with a checkpoint to go on from. Raises BadInput on bad settings or
+    data, on a checkpoint of other settings, on NaN or inf losses and where memory runs out (the last checkpoint stays).
     """
     preset = presets.get(preset) if isinstance(preset, str) else preset
     fabric = start_fabric(preset, devices)
@@ -76,6 +78,9 @@ def fit(
         while trainer.epoch < trainer.epochs:
             bar.set_postfix({k: f"{v:.3f}" for k, v in trainer.next_epoch().items()})
             bar.update()
+            if watch is not None and watch(trainer.model, pd.DataFrame(trainer.history)):
+                trainer.save()
+                break
     if not trainer.epochs:
         trainer.save()
     history = pd.DataFrame(trainer.history)

@@ -26,6 +26,8 @@ from pcl_lib.tables import HERE
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]
+WITH_SOLUTIONS = [*NOTEBOOKS, *sorted((ROOT / "notebooks" / "solutions").glob("*.ipynb"))]
+IDS = [str(path.relative_to(ROOT / "notebooks")) for path in WITH_SOLUTIONS]
 WANTED = {
     "00_tour",
     "01_data_preparation",
@@ -44,7 +46,6 @@ TABLES = (
     "readability.csv",
     "swaps.csv",
     "pdd.csv",
-    "parity.csv",
     "training.csv",
     "splits.md",
     "tour.csv",
@@ -53,9 +54,12 @@ WRITTEN = ("main", "disentanglement", "swap_table", "published", "paper")
 FIGURES = [
     "labels",
     "sheet_rendered_faces",
+    "build_up",
     "training_curves",
+    "flip_likeness",
     "probes",
     "confusion",
+    "confusion_lbp",
     "pose_error",
     "readability",
     "swaps",
@@ -81,7 +85,7 @@ def test_all_notebooks_are_there() -> None:
     assert set(NAMES) >= WANTED
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+@pytest.mark.parametrize("path", WITH_SOLUTIONS, ids=IDS)
 def test_form(path: Path) -> None:
     notebook = read(path)
     nbformat.validate(notebook)
@@ -89,8 +93,12 @@ def test_form(path: Path) -> None:
     assert notebook.metadata.kernelspec.name == "python3"
     ids = [cell.id for cell in notebook.cells]
     assert len(set(ids)) == len(ids)
-    lengths = [len(cell.source.splitlines()) for cell in code_cells(notebook)]
-    assert max(lengths) <= 25 and sum(lengths) <= 150
+    lengths = {cell.id: len(cell.source.splitlines()) for cell in code_cells(notebook)}
+    exercises = [
+        cell.id for cell in code_cells(notebook) if {"exercise", "check"} & set(cell.metadata.get("tags", []))
+    ]
+    assert max(lengths.values()) <= 25
+    assert sum(lengths.values()) - sum(lengths[name] for name in exercises) <= 150
     for cell in code_cells(notebook):
         assert not cell.outputs and cell.execution_count is None
 
@@ -116,14 +124,21 @@ def test_course_parts_are_there(path: Path) -> None:
     assert text.count("<details>") == text.count("</details>") == 3
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+@pytest.mark.parametrize("path", WITH_SOLUTIONS, ids=IDS)
 def test_links_resolve_and_no_path_is_absolute(path: Path) -> None:
     notebook = read(path)
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(notebook)):
         if not target.startswith(("http://", "https://", "#")):
-            assert (path.parent / target.split("#")[0]).exists(), target
+            there = (path.parent / target.split("#")[0]).resolve()
+            assert there.exists() and there.is_relative_to(ROOT), target
     for cell in notebook.cells:
         assert not ABSOLUTE.search(cell.source), cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_the_next_notebook_is_linked(path: Path) -> None:
+    later = NAMES[NAMES.index(path.stem) + 1 :]
+    assert not later or any(f"({name}.ipynb)" in read(path).cells[-1].source for name in later)
 
 
 def test_an_absolute_path_would_be_seen() -> None:

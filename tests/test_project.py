@@ -15,6 +15,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from data_scripts import catalogue
+from pcl_lib.models.shipped import LIMIT
 
 ROOT = Path(__file__).resolve().parent.parent
 CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-base": "seaborn"}
@@ -110,9 +111,10 @@ def test_no_runs_no_data_and_no_photos_in_git() -> None:
     files = tracked()
     assert "pyproject.toml" in files
     assert not [name for name in files if name.startswith(("runs/", "data/"))]
-    assert not [
-        name for name in files if name.endswith((".npy", ".parquet", ".safetensors", ".pth", ".jpg", ".jpeg"))
-    ]
+    kinds = (".npy", ".parquet", ".safetensors", ".pth", ".jpg", ".jpeg")
+    shipped = [name for name in files if name.startswith("pcl_lib/weights/")]
+    assert not [name for name in files if name.endswith(kinds) and name not in shipped]
+    assert sum((ROOT / name).stat().st_size for name in shipped) <= LIMIT
     pictures = [name for name in files if name.endswith((".png", ".gif", ".webp", ".svg"))]
     assert not [name for name in pictures if not name.startswith("figures/")]
     assert not [name for name in files if (ROOT / name).stat().st_size > 5_000_000]

