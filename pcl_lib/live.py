@@ -9,13 +9,16 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.figure import Figure
 from torch import Tensor
 
-from pcl_lib import presets, reproduce, studies
+from pcl_lib import plots, presets, reproduce, studies
 from pcl_lib.errors import BadInput
 from pcl_lib.faces import render, sample_factors
 from pcl_lib.models import PCL, checkpoint_notes, load_checkpoint
@@ -68,13 +71,26 @@ class Gallery:
         return self._images[torch.as_tensor(np.asarray(rows))]
 
 
+@cache
+def gallery(size: int) -> Gallery:
+    """A `Gallery` of the usual length, rendered once a process."""
+    return Gallery(size)
+
+
 @dataclass(frozen=True)
 class Live:
-    """A model in eval mode, faces at its size, and a sentence on where both are from."""
+    """A model in eval mode, faces at its size, a sentence on where they are from; the run's folder if it is its own."""
 
     model: PCL
     faces: Any
     source: str
+    out: Path | None = None
+
+    def save(self, figure: Figure, name: str) -> Figure:
+        """Keep a figure as out/figures/<name>.png where the model is the run's own; returns the figure."""
+        if self.out:
+            plots.save(figure, self.out / "figures" / f"{name}.png")
+        return figure
 
 
 def choose(setup: reproduce.Setup, method: str = "pcl") -> Live:
@@ -86,7 +102,8 @@ def choose(setup: reproduce.Setup, method: str = "pcl") -> Live:
     `Gallery`. Raises as `reproduce.trained`.
     """
     if headless():
-        live = Live(reproduce.trained(setup, method).model, studies.sized(setup), "the model of this run")
+        model = reproduce.trained(setup, method).model
+        live = Live(model, studies.sized(setup), f"the {method} of this run", setup.out)
     else:
         live = _trained_here(setup, method) or _shipped(method)
     print(f"In use: {live.source}.")
@@ -104,10 +121,11 @@ def _trained_here(setup: reproduce.Setup, method: str) -> Live | None:
         except BadInput as error:  # of an older kit, say: there is more to try
             print(f"Passed over: {error}.")
             continue
-        faces = studies.sized(setup) if folder in own else Gallery(model.image_size)
-        return Live(
-            model, faces, f"{path}, trained here ({notes['epoch']} epochs of preset {notes['preset']})"
-        )
+        source = f"{path}, trained here ({notes['epoch']} epochs of preset {notes['preset']})"
+        if folder not in own:
+            return Live(model, gallery(model.image_size), source)
+        whole = notes["epoch"] == setup.preset.train.epochs
+        return Live(model, studies.sized(setup), source, folder if whole else None)
     return None
 
 
@@ -117,4 +135,4 @@ def _shipped(method: str) -> Live:
         f"the weights of {method} that come with the kit ({about['epochs']} epochs of preset {about['preset']}, seed "
         f"{about['seed']}, {about['seconds'] / 60:.0f} min on {about['hardware']})"
     )
-    return Live(model, Gallery(model.image_size), source)
+    return Live(model, gallery(model.image_size), source)

@@ -84,7 +84,7 @@ def fit_reader(
 
 
 def fit_readers(
-    model: Any, faces: Any, names: Sequence[str], *, images: tuple[int, int] = (1200, 400), seed: int = 0
+    model: Any, faces: Any, names: Sequence[str], *, images: tuple[int, int] = (800, 200), seed: int = 0
 ) -> dict[str, Reader]:
     """A `Reader` for the face-aware and one for the pose-related feature, by branch; empty where nothing is labelled.
 

@@ -15,7 +15,7 @@ from pcl_lib.probes import extract
 from pcl_lib.readers import BRANCHES
 from pcl_lib.widgets.base import DESCRIBED, Panel, Tile, slider, wrapped
 
-LIMIT = 2000  # faces to search, at most
+LIMIT = 1000  # faces to search, at most
 
 
 class NeighbourBrowser(Panel):
