@@ -225,6 +225,19 @@ def _reflected_shifts(size: int, taps: Tensor) -> Tensor:
     return (source[..., None] == place).float()
 
 
+def rotate(images: Tensor, degrees: Tensor) -> Tensor:
+    """Turn images in their plane about the centre: bilinear, edges repeated outwards.
+
+    images: float [N, 3, S, S]; degrees: [N], positive against the clock as seen. Returns [N, 3, S, S].
+    """
+    angle = torch.deg2rad(degrees)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    # Where each place of the result comes from; y points down, so this turns the picture against the clock.
+    source = torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+    grid = F.affine_grid(source, list(images.shape), align_corners=False)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
 def gradient_magnitude(x: Tensor) -> Tensor:
     """Length of the central-difference gradient of luma (edges repeated), at most 1, 3 equal channels."""
     padded = F.pad(luma(x), (1, 1, 1, 1), mode="replicate")

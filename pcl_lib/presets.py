@@ -76,6 +76,9 @@ class LossPreset:
     face: float = 1.0  # times the dynamic weight
     pose: float = 1.0  # times the dynamic weight
     dynamic: bool = True  # False: both contrastive weights stay 1
+    pose_change: str = (
+        "flip"  # or "rotate" in the plane, "flip_rotate", "turn" (rendered faces: the head itself)
+    )
     negatives: str = "own_flip"  # or "released_code" (METHOD.md 5), or "batch" (`losses.mirror_logits`)
 
 

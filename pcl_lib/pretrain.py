@@ -105,9 +105,13 @@ class _Trainer:
         }
         self.model = PCL(self.method.preset.model, seed)
         self.model.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            self.beside = self.method.attach(self.model, faces).to(fabric.device)
         if ranks.world() > 1:
             ranks.share_batch_norms(self.model)
-        self.parameters = list(self.model.parameters())
+            ranks.share_batch_norms(self.beside)
+        self.parameters = [*self.model.parameters(), *filter(_is_trained, self.beside.parameters())]
         train = preset.train
         if train.update not in UPDATES:
             raise BadInput(f"unknown train.update '{train.update}': choose {' or '.join(UPDATES)}")
@@ -142,7 +146,7 @@ class _Trainer:
         repeats = self.preset.train.frames_per_identity
         return np.concatenate([self.index.epoch_rows(rng) for _ in range(repeats)])
 
-    def _batches(self, task: methods.Task, number: int) -> Iterator[torch.Tensor]:
+    def _batches(self, task: methods.Task, number: int) -> Iterator[Any]:
         """This process's share of each of the epoch's batches of one task."""
         rng = np.random.default_rng([self.seed, self.epoch, number])
         rows = self._epoch_rows(rng)
@@ -151,7 +155,7 @@ class _Trainer:
         for step in range(self.steps):
             size = task.batch // ranks.world()
             start = step * task.batch + ranks.rank() * size
-            yield self.source.take(rows[start : start + size])
+            yield task.take(self.source, rows[start : start + size], rng)
 
     def next_epoch(self) -> dict[str, float]:
         """`run_epoch`, with a plain sentence where another process has gone."""
@@ -168,6 +172,7 @@ class _Trainer:
         generator = torch.Generator(self.fabric.device)
         generator.manual_seed((self.seed * 1_000_003 + self.epoch) * 1009)
         self.model.train()
+        self.beside.train()
         batches = [self._batches(task, number) for number, task in enumerate(self.method.tasks)]
         logged = []
         for step in range(self.steps):
@@ -179,7 +184,7 @@ class _Trainer:
             self.save()
         return means
 
-    def _iteration(self, batches: list[torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def _iteration(self, batches: list[Any], generator: torch.Generator) -> dict[str, torch.Tensor]:
         """One optimiser step for each task, or one for the sum of their weighted losses; the losses by name."""
         joint = self.preset.train.update == "joint"
         values: dict[str, torch.Tensor] = {}
@@ -195,7 +200,7 @@ class _Trainer:
         return values
 
     def _backward(
-        self, task: methods.Task, images: torch.Tensor, generator: torch.Generator
+        self, task: methods.Task, images: Any, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
         try:
             with self.fabric.autocast():
@@ -209,7 +214,7 @@ class _Trainer:
             self._too_large(task, images)
         )  # out here nothing holds the tensors of the failed attempt
 
-    def _too_large(self, task: methods.Task, images: torch.Tensor) -> str:
+    def _too_large(self, task: methods.Task, images: Any) -> str:
         """The sentence for a batch that does not fit, with one that was tried and does."""
         fits = self._fitting(task, images) * ranks.world()
         if ranks.world() > 1:
@@ -226,7 +231,7 @@ class _Trainer:
             f"{self.epoch + 1}: {advice}; kept: {self._kept}"
         )
 
-    def _fitting(self, task: methods.Task, images: torch.Tensor) -> int:
+    def _fitting(self, task: methods.Task, images: Any) -> int:
         """The largest of a half, a quarter, ... of the batch that can be computed; 0 if two images are too many."""
         size = len(images) // 2 if ranks.world() == 1 else 0  # the other processes would not join in
         while size >= 2:
@@ -253,6 +258,7 @@ class _Trainer:
     def _update(self) -> None:
         ranks.average_gradients(self.parameters)
         self.optimizer.step()
+        self.method.after_step(self.model)
 
     def _close_epoch(self, names: list[str], logged: torch.Tensor, seconds: float) -> dict[str, float]:
         """Read the losses back (the epoch's only wait for the device), refuse NaN, move the weights."""
@@ -291,6 +297,7 @@ class _Trainer:
             save_checkpoint(self.model, self._state.with_suffix(".safetensors"), notes)
             state = {name: getattr(self, name) for name in ("settings", "epoch", "seconds", "history")}
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+            state |= {"beside": self.beside.state_dict()}
             with replace_atomically(self._state) as path:
                 torch.save(state, path)
         self.fabric.barrier()
@@ -318,6 +325,7 @@ class _Trainer:
             )
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        self.beside.load_state_dict(state.get("beside", {}))  # absent in states of older versions
         self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
         self.method.end_epoch(self.history)
 
@@ -329,6 +337,10 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
             yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
     elif json.dumps(old) != json.dumps(new):
         yield f"{key} was {old}, now {new}"
+
+
+def _is_trained(parameter: torch.nn.Parameter) -> bool:
+    return parameter.requires_grad
 
 
 def out_of_memory(error: RuntimeError) -> bool:

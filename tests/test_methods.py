@@ -275,9 +275,13 @@ def test_a_saturated_loss_does_not_end_the_run() -> None:
 
 def test_random_trains_nothing_and_unknown_names_are_refused() -> None:
     assert methods.build("random", preset_of()).tasks == ()
-    with pytest.raises(BadInput, match="unknown method 'byol': choose one of pcl, pcl_plus"):
-        methods.build("byol", preset_of())
+    with pytest.raises(BadInput, match="unknown method 'mae': choose one of pcl, pcl_plus"):
+        methods.build("mae", preset_of())
     with pytest.raises(
         BadInput, match=r"unknown loss.negatives 'none': choose own_flip, released_code or batch"
     ):
-        PCLMethod(preset_of(**{"loss.negatives": "none"})).pose(PCL(preset_of().model), images(3), seeded())
+        PCLMethod(preset_of(**{"loss.negatives": "none"}))
+    with pytest.raises(BadInput, match=r"unknown loss.pose_change 'shear': choose flip, rotate"):
+        PCLMethod(preset_of(**{"loss.pose_change": "shear"}))
+    with pytest.raises(BadInput, match="'batch' knows flips alone"):
+        methods.build("pcl_plus", preset_of(**{"loss.pose_change": "rotate"}))

@@ -110,9 +110,9 @@ def test_learning_rate_is_a_cosine_over_all_iterations(blobs: data.PreparedFaces
     seen: list[float] = []
 
     class Watched(methods.SimCLR):
-        def contrast(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        def loss(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
             seen.append(trainer.optimizer.param_groups[0]["lr"])
-            return super().contrast(model, images, generator)
+            return super().loss(model, images, generator)
 
     preset = tiny()
     trainer = pretrain._Trainer("simclr", preset, blobs, tmp_path, 0, pretrain.start_fabric(preset))
@@ -328,8 +328,8 @@ def test_a_set_without_training_images_is_refused(tmp_path: Path, blobs: data.Pr
 
 
 def test_unknown_method_and_preset_are_refused(blobs: data.PreparedFaces, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="unknown method 'byol'"):
-        fit(blobs, tmp_path, "byol")
+    with pytest.raises(BadInput, match="unknown method 'mae'"):
+        fit(blobs, tmp_path, "mae")
     with pytest.raises(BadInput, match="unknown preset 'huge'"):
         pretrain.fit(preset="huge", faces=blobs, out=tmp_path)
 
@@ -373,7 +373,7 @@ def test_command_line_refuses_in_one_sentence(
     place = ["--data", str(blobs.folder), "--out", str(tmp_path / "run")]
     for arguments, said in (
         (["--preset", "huge", *place], "unknown preset 'huge'"),
-        (["--preset", "smoke", "--method", "byol", *place], "unknown method 'byol'"),
+        (["--preset", "smoke", "--method", "mae", *place], "unknown method 'mae'"),
         (["--preset", "smoke", "--set", "train.speed=3", *place], "unknown key 'train.speed'"),
         (["--preset", "smoke", "--set", "train.lr", *place], "KEY=VALUE is needed"),
         (["--preset", "smoke", "--set", "train.epochs=many", *place], "'train.epochs' holds 'many'"),

@@ -10,6 +10,13 @@ from pcl_lib.errors import BadInput
 from pcl_lib.methods.base import Method, Task, TaskLoss
 from pcl_lib.methods.pcl import PCLMethod, PCLPlus
 from pcl_lib.methods.simclr import SimCLR, SimCLRNoFlip
+from pcl_lib.methods.ssl import BYOL, MoCo, SimSiam
+from pcl_lib.methods.supervised import (
+    SupervisedExpression,
+    SupervisedIdentity,
+    SupervisedPose,
+    SupervisedUnits,
+)
 from pcl_lib.presets import Preset
 
 __all__ = [
@@ -29,6 +36,13 @@ METHODS: dict[str, type[Method]] = {
     "pcl_plus": PCLPlus,
     "simclr": SimCLR,
     "simclr_noflip": SimCLRNoFlip,
+    "moco": MoCo,
+    "byol": BYOL,
+    "simsiam": SimSiam,
+    "supervised_expression": SupervisedExpression,
+    "supervised_identity": SupervisedIdentity,
+    "supervised_pose": SupervisedPose,
+    "supervised_units": SupervisedUnits,
     "random": Method,
 }
 

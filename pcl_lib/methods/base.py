@@ -7,14 +7,23 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcl_lib import augment, ranks
+from pcl_lib.batches import ImageSource
+from pcl_lib.data import PreparedFaces
 from pcl_lib.models import PCL
 from pcl_lib.presets import Preset, ViewPreset, override
 
-TaskLoss = Callable[[PCL, Tensor, torch.Generator], dict[str, Tensor]]
+TaskLoss = Callable[[PCL, Any, torch.Generator], dict[str, Tensor]]
+Take = Callable[[ImageSource, np.ndarray, np.random.Generator], Any]
+
+
+def take_images(source: ImageSource, rows: np.ndarray, _: np.random.Generator) -> Tensor:
+    """The images of these rows, uint8 [len(rows), 3, S, S]: what most tasks need."""
+    return source.take(rows)
 
 
 @dataclass(frozen=True)
@@ -22,12 +31,14 @@ class Task:
     """One optimiser step of an iteration.
 
     batch: images it takes; loss: (model, uint8 images [batch, 3, S, S], generator) -> scalars by name;
-    the one under the task's own name is minimised, the others are only logged.
+    the one under the task's own name is minimised, the others are only logged. take: (source, rows, random numbers)
+    -> what the loss gets in place of images, where it needs labels or further images as well.
     """
 
     name: str
     batch: int
     loss: TaskLoss
+    take: Take = take_images
 
 
 class Method:
@@ -44,6 +55,17 @@ class Method:
         self.tasks: tuple[Task, ...] = ()
         self.weights: dict[str, float] = {}
 
+    def attach(self, model: PCL, faces: PreparedFaces) -> nn.Module:  # noqa: ARG002
+        """Make what the method needs beside the model; it is trained, saved and resumed with it. None by default.
+
+        Called once, with the model as it starts, the faces to train on, and the run's seed set. Parameters that no
+        gradient should reach have requires_grad False.
+        """
+        return nn.Module()
+
+    def after_step(self, model: PCL) -> None:
+        """Told after each optimiser step, for averages of weights."""
+
     def end_epoch(self, means: list[dict[str, float]]) -> None:
         """Told the mean losses of all epochs so far, by name, before the next one begins."""
 
@@ -51,6 +73,31 @@ class Method:
 def views(images: Tensor, preset: ViewPreset, generator: torch.Generator, copies: int) -> Tensor:
     """`augment.views` of this rank's block of the batch, drawn for the whole batch on every rank."""
     return augment.views(images, preset, generator, copies, (ranks.rank(), ranks.world()))
+
+
+class OnGeneral(Method):
+    """Base of the methods of one task that train the general feature alone.
+
+    Its batch is the sum of PCL's three, so that both see the same number of images in an iteration.
+    """
+
+    features = ("general",)
+    name = ""
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__(preset)
+        train = self.preset.train
+        batch = train.pdd_batch + train.face_batch + train.pose_batch
+        self.tasks = (Task(self.name, batch, self.loss, self.take),)
+        self.weights = {self.name: 1.0}
+
+    def take(self, source: ImageSource, rows: np.ndarray, rng: np.random.Generator) -> Any:
+        """What `loss` gets for a batch of rows."""
+        return take_images(source, rows, rng)
+
+    def loss(self, model: PCL, images: Any, generator: torch.Generator) -> dict[str, Tensor]:
+        """As `Task.loss`."""
+        raise NotImplementedError
 
 
 def accuracy(logits: Tensor) -> Tensor:

@@ -1,18 +1,27 @@
-"""PCL, and PCL with features that are parted by construction."""
+"""PCL, and PCL with features that are parted by construction.
+
+Its parts come off by settings: a part of weight 0 is left out, and its images go to the others.
+"""
 
 from __future__ import annotations
 
 from types import MappingProxyType
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pcl_lib import losses, ranks
+from pcl_lib.augment import rotate
+from pcl_lib.batches import ImageSource
 from pcl_lib.errors import BadInput
-from pcl_lib.methods.base import Method, Task, accuracy, views
+from pcl_lib.methods.base import Method, Take, Task, accuracy, take_images, views
 from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float
 from pcl_lib.presets import Preset
+
+POSE_CHANGES = ("flip", "rotate", "flip_rotate", "turn")
+TURNS = (20.0, 60.0)  # degrees, either way, of a rotation in the plane
 
 
 class PCLMethod(Method):
@@ -21,12 +30,29 @@ class PCLMethod(Method):
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
         train, loss = self.preset.train, self.preset.loss
-        self.tasks = (
-            Task("pdd", train.pdd_batch, self.pdd),
-            Task("face", train.face_batch, self.face),
-            Task("pose", train.pose_batch, self.pose),
+        self._check(loss.pose_change, loss.negatives)
+        weights = {"pdd": loss.pdd, "face": loss.face, "pose": loss.pose}
+        batches = {"pdd": train.pdd_batch, "face": train.face_batch, "pose": train.pose_batch}
+        self.weights = {name: weight for name, weight in weights.items() if weight}
+        kept = sum(batches[name] for name in self.weights)
+        self.tasks = tuple(
+            Task(name, batches[name] * sum(batches.values()) // kept, getattr(self, name), self._take(name))
+            for name in self.weights
         )
-        self.weights = {"pdd": loss.pdd, "face": loss.face, "pose": loss.pose}
+
+    @staticmethod
+    def _check(change: str, negatives: str) -> None:
+        if change not in POSE_CHANGES:
+            raise BadInput(f"unknown loss.pose_change '{change}': choose {', '.join(POSE_CHANGES)}")
+        if negatives not in ("own_flip", "released_code", "batch"):
+            raise BadInput(f"unknown loss.negatives '{negatives}': choose own_flip, released_code or batch")
+        if negatives == "batch" and change != "flip":
+            raise BadInput(
+                f"loss.negatives 'batch' knows flips alone: set loss.pose_change to flip, not {change}"
+            )
+
+    def _take(self, task: str) -> Take:
+        return take_turned if task == "pose" and self.preset.loss.pose_change == "turn" else take_images
 
     def pdd(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Four reconstructions with swapped pose-related features, and orthogonality. Paper section 3.2."""
@@ -61,7 +87,10 @@ class PCLMethod(Method):
         return {"face": losses.info_nce(logits), "face_accuracy": accuracy(logits)}
 
     def pose(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """InfoNCE of two photometric views against views of the flip, on the pose branch. Paper section 3.3."""
+        """InfoNCE of two photometric views against views with another pose, on the pose branch. Paper section 3.3.
+
+        With loss.pose_change "turn", images are those of `take_turned`: [2 * batch, 3, S, S].
+        """
         draw = self._batch_logits if self.preset.loss.negatives == "batch" else self._flip_logits
         logits = draw(model, images, generator)
         return {"pose": losses.info_nce(logits), "pose_accuracy": accuracy(logits)}
@@ -69,19 +98,33 @@ class PCLMethod(Method):
     def _flip_logits(self, model: PCL, images: Tensor, generator: torch.Generator) -> Tensor:
         preset, count = self.preset.loss, self.preset.train.pose_negatives
         view = self.preset.pose_view
+        images, other = self._changed(images)
         same = views(images, view, generator, 2)
-        changed = views(images.flip(3), view, generator, count)  # ordered [k][sample]
+        changed = self._rotated(views(other, view, generator, count), count, generator)  # ordered [k][sample]
         z = model.pose_projector(model.pose_feature(torch.cat([same, changed])))
         z, negatives = ranks.gather(z[: len(same)], 2), ranks.gather(z[len(same) :], count)
         if preset.negatives == "own_flip":
             negatives = negatives.unflatten(0, (count, -1)).transpose(0, 1)
-        elif preset.negatives == "released_code":  # chunked as if ordered [sample][k]
+        else:  # "released_code": chunked as if ordered [sample][k]
             negatives = negatives.unflatten(0, (-1, count))
-        else:
-            raise BadInput(
-                f"unknown loss.negatives '{preset.negatives}': choose own_flip, released_code or batch"
-            )
         return losses.pose_logits(z, negatives, preset.temperature, mixing=preset.mixing, generator=generator)
+
+    def _changed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The images, and for each the one to make its negatives of."""
+        change = self.preset.loss.pose_change
+        if change == "turn":
+            images, turned = images.chunk(2)
+            return images, turned
+        return images, images if change == "rotate" else images.flip(3)
+
+    def _rotated(self, changed: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Each of `count` views of each image turned in its plane, where the pose change is a rotation."""
+        if "rotate" not in self.preset.loss.pose_change:
+            return changed
+        shape = (len(changed) * ranks.world(), 2)
+        draws = ranks.own(torch.rand(shape, device=changed.device, generator=generator), count)
+        degrees = TURNS[0] + (TURNS[1] - TURNS[0]) * draws[:, 0]
+        return rotate(changed, degrees * torch.where(draws[:, 1] < 0.5, -1.0, 1.0))
 
     def _batch_logits(self, model: PCL, images: Tensor, generator: torch.Generator) -> Tensor:
         same = views(images, self.preset.pose_view, generator, 2)
@@ -92,7 +135,7 @@ class PCLMethod(Method):
     def end_epoch(self, means: list[dict[str, float]]) -> None:
         """Dynamic weights from the third epoch on. Paper, dynamic weighting."""
         preset = self.preset.loss
-        if not preset.dynamic or len(means) < 2:
+        if not preset.dynamic or len(means) < 2 or not {"face", "pose"} <= self.weights.keys():
             return
         # A saturated loss can be 0 in float32, and has no ratio then.
         last, before = (
@@ -100,6 +143,28 @@ class PCLMethod(Method):
         )
         dynamic = losses.dynamic_weights(last, before)
         self.weights |= {"face": preset.face * dynamic["face"], "pose": preset.pose * dynamic["pose"]}
+
+
+def take_turned(source: ImageSource, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+    """Images of rendered faces, then the same faces, light and background with the head turned elsewhere.
+
+    Returns uint8 [2 * len(rows), 3, S, S]. An oracle: only who renders the faces can turn them. The angles are drawn
+    as those of the set, from normal distributions. Raises BadInput where the set is not of rendered faces.
+    """
+    from pcl_lib.faces import render  # numba takes seconds to import
+    from pcl_lib.faces.factors import NUMERIC, POSE_SPREAD
+
+    factors = source.faces.table.iloc[rows]
+    if missing := [name for name in NUMERIC if name not in factors]:
+        raise BadInput(
+            f"loss.pose_change 'turn' renders faces anew, but {source.faces.name} has no {missing[0]}: choose flip"
+        )
+    factors = factors[list(NUMERIC)].reset_index(drop=True)
+    for angle, (spread, most) in POSE_SPREAD.items():
+        drawn = rng.normal(0, spread, (ranks.world(), len(factors)))  # of all ranks' blocks
+        factors[angle] = np.clip(drawn[ranks.rank()], -most, most)
+    turned = render(factors, source.size, backend="numba").to(source.device)
+    return torch.cat([source.take(rows), turned])
 
 
 class PCLPlus(PCLMethod):

@@ -8,27 +8,16 @@ import torch
 from torch import Tensor
 
 from pcl_lib import losses, ranks
-from pcl_lib.methods.base import Method, Task, accuracy, views
+from pcl_lib.methods.base import OnGeneral, accuracy, views
 from pcl_lib.models import PCL
-from pcl_lib.presets import Preset
 
 
-class SimCLR(Method):
-    """SimCLR on the same trunk: the general feature through one projector (Chen et al. 2020).
+class SimCLR(OnGeneral):
+    """SimCLR on the same trunk: the general feature through one projector (Chen et al. 2020)."""
 
-    Its batch is the sum of PCL's three, so that both see the same number of images in an iteration.
-    """
+    name = "simclr"
 
-    features = ("general",)
-
-    def __init__(self, preset: Preset) -> None:
-        super().__init__(preset)
-        train = self.preset.train
-        batch = train.pdd_batch + train.face_batch + train.pose_batch
-        self.tasks = (Task("simclr", batch, self.contrast),)
-        self.weights = {"simclr": 1.0}
-
-    def contrast(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    def loss(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """InfoNCE of two random resized crops, all other views as negatives."""
         z = model.face_projector(model.general_feature(views(images, self.preset.simclr_view, generator, 2)))
         logits = losses.plain_logits(ranks.gather(z, 2), self.preset.loss.temperature)
