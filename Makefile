@@ -8,7 +8,7 @@ SEED   ?= 0
 DATA   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce figures test lint lab clean
+.PHONY: help env lock reproduce ablations figures test lint lab clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,6 +32,9 @@ lock: env  ## pin again what pyproject.toml asks for
 
 reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA="train_on probe_too" OUT=runs/cpu SEED=0)
 	$(BIN)/python -m pcl_lib.reproduce --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out $(OUT) --seed $(SEED)
+
+ablations: env  ## train and probe the variants of the ablation table, 3 seeds each; goes on where it was (PRESET=cpu)
+	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out runs/$(PRESET)-ablations
 
 figures: env  ## draw the rendered faces and copy tables and figures of the run in OUT to figures/
 	$(BIN)/python -m pcl_lib.faces figures/

@@ -122,6 +122,42 @@ def _read_identity(frozen: linear.Frozen, faces: Any, games: tuple[Split, ...]) 
     return _accuracy(right[0], truth == np.bincount(truth).argmax())
 
 
+def parted(rows: pd.DataFrame) -> dict[str, float]:
+    """How well two features part the factors, in 0..1: DCI's disentanglement and completeness, and SAP.
+
+    rows: of `readability` for one method and seed, with face and pose features. The code has two parts, the two
+    features, not single numbers, so that a rotation within a feature changes nothing. A part's share in a factor is its
+    reading above chance (as a share of what is left above chance, at least 0) divided by the sum over both parts.
+    informativeness: mean over factors of the better reading. SAP: mean over factors of the better less the worse.
+    completeness: 1 - entropy of a factor's shares over the parts, in units of its largest, mean weighed by reading.
+    disentanglement: 1 - entropy of a part's shares over the factors, the same, weighed likewise.
+    NaN where nothing is read at all. Raises BadInput where a feature is missing.
+    Source: Eastwood and Williams 2018, section 2; Kumar et al. 2018, section 3 (SAP).
+    """
+    above = rows.assign(above=((rows["value"] - rows["chance"]) / (1 - rows["chance"])).clip(lower=0))
+    table = above.pivot(index="factor", columns="feature", values="above")
+    if not {"face", "pose"} <= set(table):
+        raise BadInput(
+            "parting needs what is read from a face and from a pose feature: this method has not both"
+        )
+    r = table[["face", "pose"]].to_numpy(float)  # [factors, 2]
+    total = r.sum()
+
+    def parts_of(x: np.ndarray) -> float:
+        """1 - entropy of each row's shares, mean weighed by the rows' sums."""
+        weight = x.sum(1, keepdims=True)
+        share = np.divide(x, weight, out=np.full(x.shape, 1 / x.shape[1]), where=weight > 0)
+        entropy = -(share * np.log(share, out=np.zeros_like(share), where=share > 0)).sum(1)
+        return float(weight[:, 0] @ (1 - entropy / np.log(x.shape[1])) / total) if total else float("nan")
+
+    return {
+        "disentanglement": parts_of(r.T) if len(r) > 1 else float("nan"),
+        "completeness": parts_of(r),
+        "informativeness": float(r.max(1).mean()),
+        "SAP": float(np.abs(r[:, 0] - r[:, 1]).mean()),
+    }
+
+
 def swap_report(
     model: Any,
     faces: Any,

@@ -23,7 +23,7 @@ from pcl_lib import linear, released_probes
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import ANGLE_NAMES, EXPRESSION_NAMES, PAPER_UNITS, identity_codes
 from pcl_lib.results import result_rows, summarise
-from pcl_lib.tasks import PRESENT, Plan, Split, left_out, plans
+from pcl_lib.tasks import PRESENT, PROTOCOLS, Plan, Split, left_out, plans
 
 __all__ = [
     "FEATURES",
@@ -31,6 +31,7 @@ __all__ = [
     "RawPixels",
     "baseline_rows",
     "evaluate",
+    "evaluate_paired",
     "extract",
     "left_out",
     "result_rows",
@@ -213,6 +214,34 @@ def evaluate(
     Raises BadInput where nothing can be probed and where a feature is NaN or infinite.
     Source: paper, section 4; METHOD.md 7.
     """
+    return _table(_score(model, faces, features, seed, protocol, batch_size, precision), protocol)
+
+
+def evaluate_paired(model: Any, faces: Any, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`evaluate`, and the same scores over resampled test identities, to compare two models pair by pair.
+
+    The second table has feature, task, metric and the columns 0 to REPLICATES - 1. With one set and one seed, column
+    i weighs the same identities alike for every model: differences of two models' columns are paired.
+    """
+    scores = _score(model, faces, FEATURES, seed, PROTOCOLS[0], 256, None)
+    names = ("feature", "task", "metric")
+    rows = [
+        {name: of_folds[0][name] for name in names}
+        | dict(enumerate(np.mean([row["values"][1:] for row in of_folds], axis=0)))
+        for of_folds in zip(*(score.rows for score in scores), strict=True)
+    ]
+    return _table(scores, PROTOCOLS[0]), pd.DataFrame(rows).rename(columns=str)
+
+
+def _score(
+    model: Any,
+    faces: Any,
+    features: Sequence[str],
+    seed: int,
+    protocol: str,
+    batch_size: int,
+    precision: str | None,
+) -> list[_Rows]:
     made = plans(faces, protocol)
     rows = np.unique(np.concatenate([each.rows() for each in made]))
     if len(rows) == 0:
@@ -227,7 +256,7 @@ def evaluate(
             frozen = linear.Frozen(x, at, len(faces))
             for each, score in zip(made, scores, strict=True):
                 _probe(name, frozen, each, faces.table, score, protocol == "released_code")
-    return _table(scores, protocol)
+    return scores
 
 
 def hold(

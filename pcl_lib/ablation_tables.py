@@ -1,0 +1,144 @@
+"""The tables of the ablations, made from the rows that the cells left: ablation, action units, pose, parting, leads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pcl_lib import disentangle
+from pcl_lib.comparisons import against
+from pcl_lib.labels import ANGLE_NAMES, AU_NAMES
+from pcl_lib.tables import MAIN_COLUMNS, Cell, cell_of, context_of, need_columns, write_table
+
+NOT_RUN = "n/a: not run"
+COSTS = {"images": ("images", 0), "training_seconds": ("training (s)", 0), "training_GFLOP": ("GFLOP", 0)}
+LEAKS = {  # a column of the ablation table: feature and factor of `disentangle.readability`
+    "yaw R2 from pose": ("pose", "yaw"),
+    "yaw R2 from face": ("face", "yaw"),
+}
+
+
+def ablation_table(
+    probes: pd.DataFrame, readability: pd.DataFrame, cells: pd.DataFrame, groups: Mapping[str, str]
+) -> pd.DataFrame:
+    """Variants x tasks on the general feature, with what each cost; those that were not run say so.
+
+    probes, readability, cells: rows of the ablations' cells. groups: variant -> heading, in the order to show them.
+    Angles in degrees. Mean and sample standard deviation over seeds. Raises as `tables.main_table`.
+    """
+    need_columns(probes, "feature", "task", "metric", "value")
+    names = sorted(groups, key=lambda name: list(dict.fromkeys(groups.values())).index(groups[name]))
+    general = probes[probes["feature"] == "general"]
+    columns: dict[str, Any] = {"method": names}
+    columns["seeds"] = [general.loc[general["method"] == name, "seed"].nunique() for name in names]
+    for column, (task, metric, better) in MAIN_COLUMNS.items():
+        part = general[(general["task"] == task) & (general["metric"] == metric)]
+        columns[column] = [
+            cell_of(part[part["method"] == name], NOT_RUN, better, 2 if "MAE" in metric else 3)
+            for name in names
+        ]
+    for column, (feature, factor) in LEAKS.items():
+        part = readability[(readability["feature"] == feature) & (readability["factor"] == factor)]
+        gap = {name: "n/a: no such feature" if (cells["method"] == name).any() else NOT_RUN for name in names}
+        columns[column] = [cell_of(part[part["method"] == name], gap[name], digits=2) for name in names]
+    for source, (column, digits) in COSTS.items():
+        part = cells.assign(value=cells[source])
+        means = {name: part.loc[part["method"] == name, "value"] for name in names}
+        columns[column] = [
+            Cell(float(means[name].mean()), digits=digits) if len(means[name]) else Cell(missing=NOT_RUN)
+            for name in names
+        ]
+    table = pd.DataFrame(columns)
+    table.attrs["context"] = context_of(general)
+    first = {groups[name]: place for place, name in reversed(list(enumerate(names)))}
+    table.attrs["blocks"] = {place: heading for heading, place in first.items()}
+    return table
+
+
+def unit_table(probes: pd.DataFrame) -> pd.DataFrame:
+    """F1 (threshold chosen on validation) and AUC of every action unit, general feature: two rows a method."""
+    units = [unit for unit in AU_NAMES if (probes["metric"] == f"F1 {unit}").any()]
+    return _metrics(probes, "action units", ("F1", "AUC"), (*units, "mean"), "higher")
+
+
+def pose_table(probes: pd.DataFrame) -> pd.DataFrame:
+    """Mean absolute error of the angles in degrees, general feature."""
+    return _metrics(probes, "head pose", ("MAE",), (*ANGLE_NAMES, "mean"), "lower")
+
+
+def _metrics(
+    probes: pd.DataFrame, task: str, metrics: Sequence[str], names: Sequence[str], better: str
+) -> pd.DataFrame:
+    """Rows methods (times metrics), columns names, of one task."""
+    need_columns(probes, "feature", "task", "metric", "value")
+    rows = probes[(probes["feature"] == "general") & (probes["task"] == task)]
+    lines = [(method, metric) for metric in metrics for method in rows["method"].unique()]
+    columns: dict[str, Any] = {"method": [method for method, _ in lines]}
+    columns["metric"] = [f"{metric} (degrees)" if metric == "MAE" else metric for _, metric in lines]
+    for name in names:
+        columns[name] = [
+            cell_of(
+                rows[(rows["method"] == method) & (rows["metric"] == f"{metric} {name}")],
+                NOT_RUN,
+                better if len(metrics) == 1 else "",  # the best of a column would mix F1 and AUC
+                2 if metric == "MAE" else 3,
+            )
+            for method, metric in lines
+        ]
+    table = pd.DataFrame(columns)
+    if len(rows):
+        table.attrs["context"] = context_of(rows)
+    return table
+
+
+def parting_table(readability: pd.DataFrame) -> pd.DataFrame:
+    """`disentangle.parted` of every method with two features: mean and standard deviation over seeds."""
+    need_columns(readability, "feature", "factor", "value", "chance")
+    both = readability.groupby("method")["feature"].agg(lambda found: {"face", "pose"} <= set(found))
+    names = [name for name in readability["method"].unique() if both[name]]
+    columns: dict[str, Any] = {"method": names}
+    for name in names:
+        own = readability[readability["method"] == name]
+        scores = pd.DataFrame([disentangle.parted(part) for _, part in own.groupby("seed")])
+        for score, values in scores.items():
+            spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+            columns.setdefault(str(score), []).append(Cell(float(values.mean()), std=spread))
+    table = pd.DataFrame(columns)
+    table.attrs["context"] = context_of(readability)
+    return table
+
+
+def write_all(
+    out: Path, rows: Mapping[str, pd.DataFrame], bootstrap: pd.DataFrame, groups: Mapping[str, str]
+) -> list[Path]:
+    """Write every table that these rows allow as CSV, Markdown and LaTeX; returns the paths.
+
+    rows: by `ablations.KINDS`; groups: see `ablation_table`.
+    """
+    probes, readability = rows["probes"], rows["readability"]
+    made = {
+        "main": (ablation_table(probes, readability, rows["cells"], groups), "Ablations, general feature"),
+        "action_units": (
+            unit_table(probes),
+            "Action units, general feature, thresholds chosen on validation",
+        ),
+        "pose": (pose_table(probes), "Head pose, general feature"),
+    }
+    if len(readability):
+        made["parting"] = (
+            parting_table(readability),
+            "How well the face and the pose feature part the factors",
+        )
+    if "pcl" in set(probes["method"]) and probes["method"].nunique() > 1:
+        lead = against(probes, bootstrap)
+        lead.attrs["context"] = made["main"][0].attrs["context"]
+        made["lead"] = (lead, "Lead of pcl (more is better for pcl), paired over test people and seeds")
+    return [
+        path
+        for name, (table, caption) in made.items()
+        if len(table)
+        for path in write_table(table, out / "tables" / f"ablation_{name}_table", caption)
+    ]
