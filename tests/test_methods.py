@@ -259,19 +259,23 @@ def test_a_part_of_weight_0_is_left_out_and_its_images_go_to_the_others() -> Non
 
 @pytest.mark.parametrize("change", ["rotate", "flip_rotate"])
 def test_rotated_negatives_are_the_own_image_turned(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each negative is one of its own image: with views that change nothing, a turn back gives it again."""
+    """Views change nothing here, so what is rotated must be the images (or their flips), K times over."""
     preset = preset_of(**{"loss.pose_change": change, "loss.mixing": 0.0})
     preset = replace(preset, pose_view=UNCHANGED)
     seen: list[tuple[Tensor, Tensor]] = []
     turn = augment.rotate
-    monkeypatch.setattr(
-        "pcl_lib.methods.pcl.rotate", lambda x, degrees: seen.append((x, degrees)) or turn(x, degrees)
-    )
+
+    def watched(x: Tensor, degrees: Tensor) -> Tensor:
+        seen.append((x, degrees))
+        return turn(x, degrees)
+
+    monkeypatch.setattr("pcl_lib.methods.pcl.rotate", watched)
     PCLMethod(preset).pose(PCL(preset.model).eval(), images(3), seeded())
     ((source, degrees),) = seen
     wanted = images(3) / 255
-    wanted = (wanted.flip(3) if change == "flip_rotate" else wanted).repeat(4, 1, 1, 1)
-    torch.testing.assert_close(source, wanted)
+    torch.testing.assert_close(
+        source, (wanted.flip(3) if change == "flip_rotate" else wanted).repeat(4, 1, 1, 1)
+    )
     assert degrees.abs().min() >= 20 and degrees.abs().max() <= 60
     assert len(degrees.unique()) == 12 and (degrees < 0).any() and (degrees > 0).any()
 

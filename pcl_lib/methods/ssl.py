@@ -48,9 +48,10 @@ class MoCo(_Siamese):
         from lightly.loss import NTXentLoss
 
         self.slow, bank = frozen_copy(model), (BANK, model.config.projector_out)
-        self.beside = nn.ModuleDict(
-            {"slow": self.slow, "loss": NTXentLoss(self.preset.loss.temperature, bank)}
-        )
+        loss = NTXentLoss(self.preset.loss.temperature, bank)
+        for name in ("bank", "bank_ptr"):  # lightly leaves the queue out of checkpoints
+            loss.memory_bank.register_buffer(name, getattr(loss.memory_bank, name))
+        self.beside = nn.ModuleDict({"slow": self.slow, "loss": loss})
         return self.beside
 
     def loss(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
