@@ -83,6 +83,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "face + pose, no PDD": Variant(PARTS, changes={"loss.pdd": 0.0}),
         "no orthogonality": Variant(LOSSES, changes={"loss.orthogonality": 0.0}),
         "orthogonality x 100": Variant(LOSSES, times={"loss.orthogonality": 100.0}),
+        "joint update": Variant(LOSSES, changes={"train.update": "joint"}),
         "fixed weights": Variant(LOSSES, changes={"loss.dynamic": False}),
         "negatives as released": Variant(LOSSES, changes={"loss.negatives": "released_code"}),
         "negatives: batch": Variant(LOSSES, changes={"loss.negatives": "batch"}),

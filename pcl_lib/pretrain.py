@@ -105,11 +105,12 @@ class _Trainer:
         }
         self.model = PCL(self.method.preset.model, seed)
         self.model.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        if ranks.world() > 1:
-            ranks.share_batch_norms(self.model)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.beside = self.method.attach(self.model, faces).to(fabric.device)
+        if ranks.world() > 1:
+            ranks.share_batch_norms(self.model)
+            ranks.share_batch_norms(self.beside)
         self.parameters = [*self.model.parameters(), *filter(_is_trained, self.beside.parameters())]
         train = preset.train
         if train.update not in UPDATES:
@@ -125,10 +126,6 @@ class _Trainer:
         rows = faces.split("train")
         train = self.preset.train  # the same number of iterations for every method
         batch = max(train.pdd_batch, train.face_batch, train.pose_batch)
-        if ranks.world() > 1 and not self.method.shares:
-            raise BadInput(
-                f"method '{self.name}' at these settings trains in one process: --devices 1, without torchrun"
-            )
         if uneven := [task for task in self.method.tasks if task.batch % ranks.world()]:
             raise BadInput(
                 f"the batch of {uneven[0].batch} of task '{uneven[0].name}' cannot be shared evenly by {ranks.world()} "
@@ -187,7 +184,7 @@ class _Trainer:
             self.save()
         return means
 
-    def _iteration(self, batches: list[torch.Tensor], generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def _iteration(self, batches: list[Any], generator: torch.Generator) -> dict[str, torch.Tensor]:
         """One optimiser step for each task, or one for the sum of their weighted losses; the losses by name."""
         joint = self.preset.train.update == "joint"
         values: dict[str, torch.Tensor] = {}
@@ -203,7 +200,7 @@ class _Trainer:
         return values
 
     def _backward(
-        self, task: methods.Task, images: torch.Tensor, generator: torch.Generator
+        self, task: methods.Task, images: Any, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
         try:
             with self.fabric.autocast():
@@ -217,7 +214,7 @@ class _Trainer:
             self._too_large(task, images)
         )  # out here nothing holds the tensors of the failed attempt
 
-    def _too_large(self, task: methods.Task, images: torch.Tensor) -> str:
+    def _too_large(self, task: methods.Task, images: Any) -> str:
         """The sentence for a batch that does not fit, with one that was tried and does."""
         fits = self._fitting(task, images) * ranks.world()
         if ranks.world() > 1:
@@ -234,7 +231,7 @@ class _Trainer:
             f"{self.epoch + 1}: {advice}; kept: {self._kept}"
         )
 
-    def _fitting(self, task: methods.Task, images: torch.Tensor) -> int:
+    def _fitting(self, task: methods.Task, images: Any) -> int:
         """The largest of a half, a quarter, ... of the batch that can be computed; 0 if two images are too many."""
         size = len(images) // 2 if ranks.world() == 1 else 0  # the other processes would not join in
         while size >= 2:
@@ -342,13 +339,13 @@ def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
         yield f"{key} was {old}, now {new}"
 
 
+def _is_trained(parameter: torch.nn.Parameter) -> bool:
+    return parameter.requires_grad
+
+
 def out_of_memory(error: RuntimeError) -> bool:
     """Whether an error of PyTorch means that a GPU or the main memory is full."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _is_trained(parameter: torch.nn.Parameter) -> bool:
-    return parameter.requires_grad
 
 
 def _within(preset: Preset, other: Preset, batch: int) -> bool:

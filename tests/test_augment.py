@@ -223,3 +223,10 @@ def test_bad_crops_are_refused() -> None:
         augment.draw(4, 32, ViewPreset(crop="square"), seeded())
     with pytest.raises(BadInput, match="in pairs: 3 copies"):
         augment.views(pictures(2, 32), PAPER_FACE_VIEW, seeded(), 3)
+
+
+def test_rotation_by_quarter_turns_is_exact_and_positive_is_against_the_clock() -> None:
+    x = torch.rand(3, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    turned = augment.rotate(x, torch.tensor([90.0, -90.0, 0.0]))
+    wanted = torch.stack([x[0].rot90(1, (1, 2)), x[1].rot90(-1, (1, 2)), x[2]])
+    torch.testing.assert_close(turned, wanted, atol=1e-5, rtol=0)

@@ -147,3 +147,40 @@ def test_readability_says_what_it_left_out():
     assert all(word in said for word in ("Expression", "pitch", "Skin tone"))
     with pytest.raises(BadInput, match="nothing can be read"):
         disentangle.readability(Lookup(), FakeFaces(faces.table[["split"]]))
+
+
+def readings(**above: tuple[float, float]) -> pd.DataFrame:
+    """Rows of `readability` by factor: what is read above chance from the face and from the pose feature."""
+    return pd.DataFrame(
+        [
+            {"factor": factor, "feature": feature, "value": 0.2 + 0.8 * value, "chance": 0.2}
+            for factor, both in above.items()
+            for feature, value in zip(("face", "pose"), both, strict=True)
+        ]
+    )
+
+
+def test_parting_is_1_where_each_factor_is_in_one_feature_and_0_where_both_hold_all() -> None:
+    apart = disentangle.parted(readings(yaw=(0.0, 0.9), identity=(0.6, 0.0)))
+    assert apart == pytest.approx(
+        {"disentanglement": 1, "completeness": 1, "informativeness": 0.75, "SAP": 0.75}
+    )
+    alike = disentangle.parted(readings(yaw=(0.5, 0.5), identity=(0.5, 0.5), skin_tone=(0.5, 0.5)))
+    assert alike == pytest.approx({"disentanglement": 0, "completeness": 0, "informativeness": 0.5, "SAP": 0})
+
+
+def test_parting_by_hand() -> None:
+    found = disentangle.parted(readings(yaw=(0.2, 0.6), identity=(0.4, 0.0)))
+    entropy = -(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75))
+    assert found["completeness"] == pytest.approx((0.8 * (1 - entropy) + 0.4) / 1.2)
+    face = -(np.log2(1 / 3) / 3 + 2 * np.log2(2 / 3) / 3)  # the face feature's shares are .2 and .4
+    assert found["disentanglement"] == pytest.approx((0.6 * (1 - face) + 0.6) / 1.2)
+    assert found["SAP"] == pytest.approx(0.4) and found["informativeness"] == pytest.approx(0.5)
+
+
+def test_parting_below_chance_counts_nothing_and_needs_both_features() -> None:
+    nothing = disentangle.parted(readings(yaw=(-0.3, -0.1), identity=(-0.2, 0.0)))
+    assert np.isnan(nothing["disentanglement"]) and nothing["informativeness"] == nothing["SAP"] == 0
+    rows = readings(yaw=(0.1, 0.2))
+    with pytest.raises(BadInput, match="has not both"):
+        disentangle.parted(rows[rows["feature"] == "pose"])

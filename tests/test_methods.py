@@ -5,14 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import oracles
 import pytest
 import torch
 from torch import Tensor, nn
 
-from pcl_lib import augment, losses, methods, presets
+from pcl_lib import augment, data, losses, methods, presets
 from pcl_lib.errors import BadInput
+from pcl_lib.faces import render
+from pcl_lib.faces.factors import NUMERIC, POSE_SPREAD
+from pcl_lib.labels import AU_NAMES
 from pcl_lib.methods import PCLMethod
+from pcl_lib.methods.pcl import take_turned
 from pcl_lib.models import PCL
 from pcl_lib.presets import PRESETS, ModelPreset, Preset, ViewPreset
 
@@ -236,6 +241,166 @@ def test_simclr_sees_as_many_images_as_pcl_and_its_control_never_flips() -> None
         assert [task.batch for task in method.tasks] == [5 + 4 + 3]
         assert method.preset.simclr_view == replace(preset.simclr_view, flip=share)
         assert replace(method.preset, simclr_view=preset.simclr_view) == preset
+
+
+def test_a_part_of_weight_0_is_left_out_and_its_images_go_to_the_others() -> None:
+    whole = {"train.pdd_batch": 8, "train.face_batch": 16, "train.pose_batch": 4}
+    cases = [
+        ({}, [("pdd", 8), ("face", 16), ("pose", 4)]),
+        ({"loss.pose": 0.0}, [("pdd", 9), ("face", 18)]),  # 28 images in the proportion of 8 and 16
+        ({"loss.pdd": 0.0, "loss.pose": 0.0}, [("face", 28)]),
+    ]
+    for changes, tasks in cases:
+        method = PCLMethod(preset_of(**whole, **changes))
+        assert [(task.name, task.batch) for task in method.tasks] == tasks
+        method.end_epoch([{"pdd": 1.0, "face": 2.0, "pose": 3.0}] * 3)
+        assert method.weights.keys() == {name for name, _ in tasks}
+
+
+@pytest.mark.parametrize("change", ["rotate", "flip_rotate"])
+def test_rotated_negatives_are_the_own_image_turned(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Views change nothing here, so what is rotated must be the images (or their flips), K times over."""
+    preset = preset_of(**{"loss.pose_change": change, "loss.mixing": 0.0})
+    preset = replace(preset, pose_view=UNCHANGED)
+    seen: list[tuple[Tensor, Tensor]] = []
+    turn = augment.rotate
+
+    def watched(x: Tensor, degrees: Tensor) -> Tensor:
+        seen.append((x, degrees))
+        return turn(x, degrees)
+
+    monkeypatch.setattr("pcl_lib.methods.pcl.rotate", watched)
+    PCLMethod(preset).pose(PCL(preset.model).eval(), images(3), seeded())
+    ((source, degrees),) = seen
+    wanted = images(3) / 255
+    torch.testing.assert_close(
+        source, (wanted.flip(3) if change == "flip_rotate" else wanted).repeat(4, 1, 1, 1)
+    )
+    assert degrees.abs().min() >= 20 and degrees.abs().max() <= 60
+    assert len(degrees.unique()) == 12 and (degrees < 0).any() and (degrees > 0).any()
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> data.PreparedFaces:
+    return data.prepare_rendered(
+        tmp_path_factory.mktemp("faces") / "set", identities=(3, 1, 1), images_per_identity=4, size=32
+    )
+
+
+def test_turned_heads_are_renderings_of_the_same_face_in_another_pose(
+    rendered: data.PreparedFaces, blobs: data.PreparedFaces
+) -> None:
+    rows = rendered.split("train")[:4]
+    source = data.ImageSource(rendered, rendered.split("train"))
+    both = take_turned(source, rows, np.random.default_rng(3))
+    torch.testing.assert_close(both[:4], source.take(rows))
+    factors = rendered.table.iloc[rows].reset_index(drop=True)[list(NUMERIC)]
+    rng = np.random.default_rng(3)
+    for angle, (spread, most) in POSE_SPREAD.items():
+        factors[angle] = rng.normal(0, spread, 4).clip(-most, most)
+    torch.testing.assert_close(both[4:], render(factors, 32))
+    with pytest.raises(BadInput, match=r"blobs has no .*: choose flip"):
+        take_turned(data.ImageSource(blobs, blobs.split("train")), blobs.split("train")[:2], rng)
+
+
+SELF_SUPERVISED = ("moco", "byol", "simsiam")
+BOUNDS = tuple(name for name in methods.METHODS if name.startswith("supervised"))
+
+
+def step(name: str, faces: data.PreparedFaces) -> tuple[methods.Method, PCL, nn.Module, Tensor]:
+    """A method after its first backward pass."""
+    method = methods.build(name, preset_of())
+    model = PCL(method.preset.model).train()
+    beside = method.attach(model, faces).train()
+    (task,) = method.tasks
+    source = data.ImageSource(faces, faces.split("train"), size=32)
+    rows = np.resize(faces.split("train"), task.batch)
+    taken = task.take(source, rows, np.random.default_rng(0))
+    loss = task.loss(model, taken, seeded())[task.name]
+    loss.backward()
+    return method, model, beside, loss
+
+
+@pytest.mark.parametrize("name", SELF_SUPERVISED)
+def test_gradients_of_siamese_methods_stop_at_their_targets(name: str, rendered: data.PreparedFaces) -> None:
+    method, model, beside, _ = step(name, rendered)
+    assert parts_with_gradient(model) == {"encoder", "face_projector"}
+    trained = {key.split(".")[0] for key, p in beside.named_parameters() if p.grad is not None}
+    assert trained == (set() if name == "moco" else {"predictor"})
+    slow = [p for key, p in beside.named_parameters() if key.startswith("slow")]
+    assert all(not p.requires_grad for p in slow) and bool(slow) == (name != "simsiam")
+    if slow:
+        before = [p.clone() for p in slow]
+        with torch.no_grad():
+            for p in model.parameters():
+                p += 1
+        method.after_step(model)
+        for old, new, target in zip(before, slow, model.parameters(), strict=True):
+            torch.testing.assert_close(new, 0.99 * old + 0.01 * target)
+
+
+def test_moco_meets_the_keys_of_earlier_batches(rendered: data.PreparedFaces) -> None:
+    """The loss by hand: own key first, then the queue as it was before this batch."""
+    method = methods.build("moco", preset_of())
+    model = PCL(method.preset.model).train()
+    beside = method.attach(model, rendered)
+    queue = beside["loss"].memory_bank.bank.clone()
+    assert queue.shape == (2048, 8)
+    loss = method.tasks[0].loss(model, images(11), seeded(1))["moco"]
+    queries, others = augment.views(images(11), method.preset.simclr_view, seeded(1), 2).chunk(2)
+    normal = nn.functional.normalize
+    with torch.no_grad():
+        q, k = (normal(model.face_projector(model.general_feature(x))) for x in (queries, others))
+    logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1) / 0.07
+    assert loss.item() == pytest.approx(oracles.info_nce(logits.double()).item(), rel=1e-4)
+    assert torch.equal(beside["loss"].memory_bank.bank[11:], queue[11:])
+    torch.testing.assert_close(beside["loss"].memory_bank.bank[:11], k, atol=1e-5, rtol=0)
+
+
+def test_byol_and_simsiam_losses_are_mean_negative_cosines(rendered: data.PreparedFaces) -> None:
+    for name in ("byol", "simsiam"):
+        method = methods.build(name, preset_of())
+        model = PCL(method.preset.model).train()
+        predictor = method.attach(model, rendered)["predictor"]
+        loss = method.tasks[0].loss(model, images(11), seeded(1))[name]
+        both = augment.views(images(11), method.preset.simclr_view, seeded(1), 2)
+        with torch.no_grad():
+            z = model.face_projector(model.general_feature(both)).chunk(2)
+            cosine = [nn.functional.cosine_similarity(predictor(z[i]), z[1 - i]).mean() for i in (0, 1)]
+        assert loss.item() == pytest.approx(-(cosine[0] + cosine[1]).item() / 2, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", BOUNDS)
+def test_supervised_methods_train_trunk_and_head_on_true_labels(
+    name: str, rendered: data.PreparedFaces
+) -> None:
+    method, model, head, _ = step(name, rendered)
+    assert parts_with_gradient(model) == {"encoder"}
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in head.parameters())
+    table, train = rendered.table, rendered.split("train")
+    taken = method.tasks[0].take(data.ImageSource(rendered, train), train, np.random.default_rng(0))
+    target = taken.targets.numpy()
+    if name == "supervised_pose":
+        angles = table[["yaw", "pitch", "roll"]].to_numpy()[train]
+        np.testing.assert_allclose(target, (angles - angles.mean(0)) / angles.std(0), atol=1e-5)
+    elif name == "supervised_units":
+        np.testing.assert_array_equal(
+            target, table[[n for n in AU_NAMES if n in table]].to_numpy()[train] >= 2
+        )
+    else:
+        names = table["identity" if name.endswith("identity") else "expression"].to_numpy()[train]
+        assert len({*zip(names, target, strict=True)}) == len(set(names)) == len(set(target))
+
+
+def test_supervised_methods_leave_unlabelled_images_out(blobs: data.PreparedFaces) -> None:
+    pose, units = (methods.build(f"supervised_{name}", preset_of()) for name in ("pose", "units"))
+    target = torch.tensor([[1.0, float("nan")], [0.0, 1.0]])
+    output = torch.tensor([[2.0, 99.0], [0.5, 1.0]])
+    assert pose.error(output, target).item() == pytest.approx((1 + 0.5 + 0) / 3)
+    wanted = np.log1p(np.exp(-2)) + np.log1p(np.exp(0.5)) + np.log1p(np.exp(-1))
+    assert units.error(output, target).item() == pytest.approx(wanted / 3, rel=1e-5)
+    with pytest.raises(BadInput, match="blobs has no labels for yaw"):
+        pose.attach(PCL(pose.preset.model), blobs)
 
 
 def epochs(*pairs: tuple[float, float]) -> list[dict[str, float]]:

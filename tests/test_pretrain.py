@@ -105,6 +105,34 @@ def test_run_folder_and_history(whole: pretrain.Run) -> None:
     assert (notes["method"], notes["preset"], notes["seed"], notes["epoch"]) == ("pcl", "smoke", 3, 4)
 
 
+@pytest.mark.parametrize("method", ["moco", "byol"])
+def test_what_stands_beside_the_model_is_resumed_too(
+    method: str, blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that is stopped after two epochs and goes on ends bit for bit as one that was not."""
+    whole = fit(blobs, tmp_path / "whole", method)
+    epoch = pretrain._Trainer.run_epoch
+
+    def stop(self: pretrain._Trainer) -> dict[str, float]:
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+        return epoch(self)
+
+    monkeypatch.setattr(pretrain._Trainer, "run_epoch", stop)
+    with pytest.raises(KeyboardInterrupt):
+        fit(blobs, tmp_path / "parts", method)
+    monkeypatch.undo()
+    parts = fit(blobs, tmp_path / "parts", method)
+    assert_equal_weights(parts.model, whole.model)
+    kept = [
+        torch.load(tmp_path / name / "checkpoints" / f"{method}.state", weights_only=True)["beside"]
+        for name in ("whole", "parts")
+    ]
+    assert kept[0].keys() == kept[1].keys() and any("slow" in key for key in kept[0])
+    assert all(torch.equal(kept[0][key], kept[1][key]) for key in kept[0])
+    assert method == "byol" or "loss.memory_bank.bank" in kept[0]
+
+
 def test_learning_rate_is_a_cosine_over_all_iterations(blobs: data.PreparedFaces, tmp_path: Path) -> None:
     """Adam's first step moves each weight by lr, whatever its gradient: the optimiser's own lr is read instead."""
     seen: list[float] = []

@@ -49,7 +49,6 @@ class Method:
 
     features: tuple[str, ...] = ("general", "face", "pose")  # what it gives a meaning to
     changes: Mapping[str, Any] = MappingProxyType({})  # settings in which it differs, by dotted key
-    shares = True  # whether several processes can train it as one (`pcl_lib.ranks`)
 
     def __init__(self, preset: Preset) -> None:
         self.preset = override(preset, self.changes)
@@ -83,7 +82,6 @@ class OnGeneral(Method):
     """
 
     features = ("general",)
-    shares = False  # losses of other libraries see one process's batch
     name = ""
 
     def __init__(self, preset: Preset) -> None:

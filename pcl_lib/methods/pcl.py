@@ -31,7 +31,6 @@ class PCLMethod(Method):
         super().__init__(preset)
         train, loss = self.preset.train, self.preset.loss
         self._check(loss.pose_change, loss.negatives)
-        self.shares = loss.pose_change != "turn"  # each process would draw other turns
         weights = {"pdd": loss.pdd, "face": loss.face, "pose": loss.pose}
         batches = {"pdd": train.pdd_batch, "face": train.face_batch, "pose": train.pose_batch}
         self.weights = {name: weight for name, weight in weights.items() if weight}
@@ -99,9 +98,9 @@ class PCLMethod(Method):
     def _flip_logits(self, model: PCL, images: Tensor, generator: torch.Generator) -> Tensor:
         preset, count = self.preset.loss, self.preset.train.pose_negatives
         view = self.preset.pose_view
-        images, other = self._changed(images, count, generator)
+        images, other = self._changed(images)
         same = views(images, view, generator, 2)
-        changed = views(other, view, generator, count * len(images) // len(other))  # ordered [k][sample]
+        changed = self._rotated(views(other, view, generator, count), count, generator)  # ordered [k][sample]
         z = model.pose_projector(model.pose_feature(torch.cat([same, changed])))
         z, negatives = ranks.gather(z[: len(same)], 2), ranks.gather(z[len(same) :], count)
         if preset.negatives == "own_flip":
@@ -110,19 +109,22 @@ class PCLMethod(Method):
             negatives = negatives.unflatten(0, (-1, count))
         return losses.pose_logits(z, negatives, preset.temperature, mixing=preset.mixing, generator=generator)
 
-    def _changed(self, images: Tensor, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The images, and what to make their negatives of: one for each, or for a rotation `count`, [k][sample]."""
+    def _changed(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """The images, and for each the one to make its negatives of."""
         change = self.preset.loss.pose_change
-        if change == "flip":
-            return images, images.flip(3)
         if change == "turn":
             images, turned = images.chunk(2)
             return images, turned
-        other = as_float(images.flip(3) if change == "flip_rotate" else images).repeat(count, 1, 1, 1)
-        low, high = TURNS
-        drawn = torch.rand(2, len(other) * ranks.world(), device=images.device, generator=generator)
-        size, way = (ranks.own(part, count) for part in drawn)
-        return images, rotate(other, (low + (high - low) * size) * torch.where(way < 0.5, -1.0, 1.0))
+        return images, images if change == "rotate" else images.flip(3)
+
+    def _rotated(self, changed: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Each of `count` views of each image turned in its plane, where the pose change is a rotation."""
+        if "rotate" not in self.preset.loss.pose_change:
+            return changed
+        shape = (len(changed) * ranks.world(), 2)
+        draws = ranks.own(torch.rand(shape, device=changed.device, generator=generator), count)
+        degrees = TURNS[0] + (TURNS[1] - TURNS[0]) * draws[:, 0]
+        return rotate(changed, degrees * torch.where(draws[:, 1] < 0.5, -1.0, 1.0))
 
     def _batch_logits(self, model: PCL, images: Tensor, generator: torch.Generator) -> Tensor:
         same = views(images, self.preset.pose_view, generator, 2)
@@ -159,7 +161,8 @@ def take_turned(source: ImageSource, rows: np.ndarray, rng: np.random.Generator)
         )
     factors = factors[list(NUMERIC)].reset_index(drop=True)
     for angle, (spread, most) in POSE_SPREAD.items():
-        factors[angle] = np.clip(rng.normal(0, spread, len(factors)), -most, most)
+        drawn = rng.normal(0, spread, (ranks.world(), len(factors)))  # of all ranks' blocks
+        factors[angle] = np.clip(drawn[ranks.rank()], -most, most)
     turned = render(factors, source.size, backend="numba").to(source.device)
     return torch.cat([source.take(rows), turned])
 

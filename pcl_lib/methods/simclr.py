@@ -16,7 +16,6 @@ class SimCLR(OnGeneral):
     """SimCLR on the same trunk: the general feature through one projector (Chen et al. 2020)."""
 
     name = "simclr"
-    shares = True
 
     def loss(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """InfoNCE of two random resized crops, all other views as negatives."""

@@ -13,9 +13,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from pcl_lib.augment import views
+from pcl_lib import ranks
 from pcl_lib.data import PreparedFaces
-from pcl_lib.methods.base import OnGeneral
+from pcl_lib.methods.base import OnGeneral, views
 from pcl_lib.models import PCL
 
 BANK = 2048  # keys that MoCo's queue holds
@@ -48,18 +48,20 @@ class MoCo(_Siamese):
         from lightly.loss import NTXentLoss
 
         self.slow, bank = frozen_copy(model), (BANK, model.config.projector_out)
-        self.beside = nn.ModuleDict(
-            {"slow": self.slow, "loss": NTXentLoss(self.preset.loss.temperature, bank)}
-        )
+        loss = NTXentLoss(self.preset.loss.temperature, bank)
+        for name in ("bank", "bank_ptr"):  # lightly leaves the queue out of checkpoints
+            loss.memory_bank.register_buffer(name, getattr(loss.memory_bank, name))
+        self.beside = nn.ModuleDict({"slow": self.slow, "loss": loss})
         return self.beside
 
     def loss(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """InfoNCE of queries against the keys of the other view and of the queue, one way round."""
         queries, others = views(images, self.preset.simclr_view, generator, 2).chunk(2)
         with torch.no_grad():
-            keys = project(self.slow, others)
+            keys = ranks.gather(project(self.slow, others))
+        queries = ranks.gather(project(model, queries))
         with torch.autocast(images.device.type, enabled=False):
-            return {"moco": self.beside["loss"](project(model, queries).float(), keys.float())}
+            return {"moco": self.beside["loss"](queries.float(), keys.float())}
 
     def after_step(self, model: PCL) -> None:
         """Let the momentum encoder follow."""

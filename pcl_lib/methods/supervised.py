@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -10,22 +10,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcl_lib.augment import views
 from pcl_lib.batches import ImageSource
 from pcl_lib.data import PreparedFaces
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import ANGLE_NAMES, AU_NAMES, identity_codes
-from pcl_lib.methods.base import OnGeneral
+from pcl_lib.methods.base import OnGeneral, views
 from pcl_lib.models import PCL
 from pcl_lib.probes import expression_codes
 from pcl_lib.tasks import PRESENT
 
 
-class Labelled(NamedTuple):
+@dataclass(frozen=True)
+class Labelled:
     """Images uint8 [B, 3, S, S] and targets [B] int or [B, C] float; -1 or NaN where there is no label."""
 
     images: Tensor
     targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, part: slice) -> Labelled:
+        return Labelled(self.images[part], self.targets[part])
+
+    @property
+    def is_cuda(self) -> bool:
+        """Whether it lies on a GPU."""
+        return self.images.is_cuda
 
 
 class Supervised(OnGeneral):
@@ -53,7 +64,7 @@ class Supervised(OnGeneral):
 
     def loss(self, model: PCL, images: Labelled, generator: torch.Generator) -> dict[str, Tensor]:
         """The task's error of the head's outputs."""
-        seen = views(images.images, self.preset.pose_view, generator)
+        seen = views(images.images, self.preset.pose_view, generator, 1)
         return {self.name: self.error(self.head(model.general_feature(seen)).float(), images.targets)}
 
     def outputs(self, train: Tensor) -> int:

@@ -1,0 +1,198 @@
+"""Cells run, are kept, are not run again and fail alone; the tables say what their rows say."""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import blob_images
+
+from pcl_lib import ablation_tables, ablations, data, methods, presets, probes, reproduce
+from pcl_lib.ablations import VARIANTS, Cell, Variant
+from pcl_lib.errors import exit_cleanly
+from pcl_lib.presets import PRESETS
+
+GROUPS = {name: variant.group for name, variant in VARIANTS.items()}
+SMALL = presets.override(
+    PRESETS["smoke"],
+    {"model.image_size": 16, "model.projector_hidden": 16, "model.projector_out": 8, "train.epochs": 1},
+)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> data.PreparedFaces:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"split": np.repeat(["train", "validation", "test"], [64, 16, 16])})
+    table = table.assign(identity=np.arange(96) // 4, yaw=rng.normal(0, 25, 96), pitch=rng.normal(0, 9, 96))
+    folder = tmp_path_factory.mktemp("ablations") / "set"
+    data.write_prepared(folder, blob_images(96, 20), table, name="blobs", source="drawn by the tests")
+    return data.PreparedFaces(folder)
+
+
+@pytest.fixture(scope="module")
+def done(faces: data.PreparedFaces, tmp_path_factory: pytest.TempPathFactory) -> reproduce.Setup:
+    """A run folder with two cells of three."""
+    setup = reproduce.open_run(SMALL, faces.folder, tmp_path_factory.mktemp("runs") / "run", 0)
+    for cell in (Cell("pcl", 0), Cell("simclr", 0)):
+        ablations.keep(setup.out, cell, ablations.run_cell(cell, SMALL, faces, setup.out / cell.stem))
+    return setup
+
+
+def test_every_variant_is_a_method_with_settings_of_each_preset() -> None:
+    for preset in PRESETS.values():
+        hashes = {name: ablations.settings(name, preset) for name in VARIANTS}
+        for name, variant in VARIANTS.items():
+            methods.build(variant.method, variant.of(preset))
+            assert variant.method != "pcl" or name == "pcl" or hashes[name] != hashes["pcl"], name
+
+
+def test_changes_and_factors_reach_the_preset() -> None:
+    own = Variant("x", changes={"loss.mixing": 0.0}, times={"train.pose_negatives": 4, "model.width": 0.5})
+    made = own.of(PRESETS["cpu"])
+    assert made.loss.mixing == 0 and made.train.pose_negatives == 16 and made.model.width == 0.125
+    assert made.model.image_size == 32 and made.train.iterations_per_epoch * made.train.epochs == 400
+    assert Variant("x", times={"train.pose_negatives": 0.01}).of(PRESETS["cpu"]).train.pose_negatives == 1
+
+
+def test_cells_are_kept_with_their_costs_and_context(done: reproduce.Setup) -> None:
+    cells = ablations.read(done.out, "cells").set_index("method")
+    assert list(cells.index) == ["pcl", "simclr"]
+    assert cells.loc["pcl", "images"] == cells.loc["simclr", "images"] > 0
+    assert cells.loc["pcl", "training_GFLOP"] > cells.loc["simclr", "training_GFLOP"] > 0
+    rows = ablations.read(done.out, "probes")
+    assert {"value", "n", "commit", "versions", "precision", "settings"} <= set(rows)
+    assert set(rows.loc[rows["method"] == "simclr", "feature"]) == {"general"}
+    assert not (done.out / Cell("pcl", 0).stem).exists()  # checkpoints go once they are probed
+
+
+def test_probes_of_a_cell_and_their_bootstrap_belong_together(done: reproduce.Setup) -> None:
+    rows, again = ablations.read(done.out, "probes"), ablations.read_bootstrap(done.out)
+    keys = ["method", "seed", "feature", "task", "metric"]
+    both = rows.merge(again, on=keys)
+    assert len(both) == len(rows) == len(again)
+    low = np.nanpercentile(both[[str(i) for i in range(probes.REPLICATES)]], 2.5, axis=1)
+    np.testing.assert_allclose(low, both["low"])
+
+
+def test_only_cells_of_these_settings_count_as_done(done: reproduce.Setup) -> None:
+    cells = ablations.left(done.out, SMALL, ["pcl", "simclr"], [0, 1])
+    assert cells == [Cell("pcl", 1), Cell("simclr", 1)]
+    other = presets.override(SMALL, {"train.lr": 0.5})
+    assert len(ablations.left(done.out, other, ["pcl", "simclr"], [0])) == 2
+    assert all(not len(found) for found in ablations.current(done.out, other).values())
+    assert len(ablations.current(done.out, SMALL)["cells"]) == 2
+
+
+class Pool:
+    """A process pool that works here, so that a test can make it fail."""
+
+    def __init__(self, *_: Any) -> None: ...
+
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(self, *_: Any) -> None: ...
+
+    def submit(self, work: Any, *arguments: Any) -> Any:
+        job: Future[Any] = Future()
+        try:
+            job.set_result(work(*arguments))
+        except Exception as error:
+            job.set_exception(error)
+        return job
+
+
+def test_a_cell_that_fails_does_not_stop_the_others(
+    faces: data.PreparedFaces,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(ablations, "ProcessPoolExecutor", Pool)
+    setup = reproduce.open_run(SMALL, faces.folder, tmp_path / "run", 0)
+    names = ["3D turn (oracle)", "random"]  # the set is not of rendered faces: nobody can turn them
+    failed = ablations.run(setup, names, [0], 2)
+    assert list(failed) == [Cell("3D turn (oracle)", 0)]
+    assert "blobs has no" in failed[Cell("3D turn (oracle)", 0)]
+    assert "failed: loss.pose_change 'turn' renders faces anew" in capsys.readouterr().out
+    assert list(ablations.read(setup.out, "cells")["method"]) == ["random"]
+    assert not ablations.run(setup, ["random"], [0], 1)
+    assert "1 cells, 1 of them done before" in capsys.readouterr().out
+
+
+def test_processes_give_the_rows_of_a_cell_run_here(done: reproduce.Setup, tmp_path: Path) -> None:
+    out = reproduce.open_run(SMALL, done.faces.folder, tmp_path / "run", 0)
+    assert not ablations.run(out, ["simclr"], [0], 1)
+    here = ablations.read(done.out, "probes").query("method == 'simclr'")["value"].to_numpy()
+    np.testing.assert_allclose(ablations.read(out.out, "probes")["value"], here, rtol=1e-5)
+
+
+def test_tables_show_rows_costs_and_what_was_not_run(done: reproduce.Setup) -> None:
+    rows = ablations.current(done.out, SMALL)
+    written = ablation_tables.write_all(done.out, rows, ablations.read_bootstrap(done.out), GROUPS)
+    names = {path.name for path in written}
+    assert {
+        f"ablation_{n}_table{end}" for n in ("main", "pose", "parting", "lead") for end in (".csv", ".tex")
+    } <= (names)
+    table = pd.read_csv(done.out / "tables" / "ablation_main_table.csv").set_index("method")
+    assert list(table.index) == sorted(
+        GROUPS, key=lambda n: list(dict.fromkeys(GROUPS.values())).index(GROUPS[n])
+    )
+    probed = rows["probes"].query("method == 'pcl' and feature == 'general' and metric == 'MAE yaw'")
+    assert table.loc["pcl", "yaw MAE"] == pytest.approx(probed["value"].item())
+    read = rows["readability"].query("method == 'pcl' and feature == 'face' and factor == 'yaw'")
+    assert table.loc["pcl", "yaw R2 from face"] == pytest.approx(read["value"].item())
+    assert table.loc["pcl", "images"] == rows["cells"].set_index("method").loc["pcl", "images"]
+    assert "yaw MAE n/a: not run" in table.loc["K = 1", "missing"]
+    assert "yaw R2 from face n/a: no such feature" in table.loc["simclr", "missing"]
+    text = (done.out / "tables" / "ablation_main_table.md").read_text()
+    assert "| *parts of PCL* |" in text and "| K = 1 | 0 | n/a: not run |" in text
+    lead = pd.read_csv(done.out / "tables" / "ablation_lead_table.csv").set_index("method")
+    simclr = rows["probes"].query("method == 'simclr' and metric == 'MAE yaw'")["value"].item()
+    assert lead.loc["simclr", "yaw MAE"] == pytest.approx(simclr - probed["value"].item())
+
+
+def test_action_unit_table_holds_f1_and_auc_of_each_unit() -> None:
+    context = dict.fromkeys(("preset", "data", "protocol", "device", "precision", "versions", "commit"), "x")
+    rows = pd.DataFrame(
+        [
+            {"method": method, "seed": seed, "metric": f"{metric} {unit}", "value": value + 0.1 * seed}
+            for seed in (0, 1)
+            for method, value in (("a", 0.3), ("b", 0.5))
+            for metric in ("F1", "AUC")
+            for unit in ("au01", "au12", "mean")
+        ]
+    ).assign(feature="general", task="action units", n=8, **context)
+    table = ablation_tables.unit_table(rows)
+    assert list(zip(table["method"], table["metric"], strict=True)) == [
+        ("a", "F1"), ("b", "F1"), ("a", "AUC"), ("b", "AUC")
+    ]  # fmt: skip
+    assert list(table.columns) == ["method", "metric", "au01", "au12", "mean"]
+    assert str(table["au12"][1]) == f"0.550 ± {np.std([0.5, 0.6], ddof=1):.3f}"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--preset", "none"], "unknown preset 'none'"),
+        (["--preset", "smoke", "--only", "pcl", "nonsense"], "there is no variant 'nonsense'"),
+        (["--preset", "smoke", "--seeds", "0"], "--seeds and --workers must be 1 or more"),
+    ],
+)
+def test_command_line_refuses_in_one_sentence(
+    arguments: list[str],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["ablations", *arguments])
+    with pytest.raises(SystemExit) as stop:
+        exit_cleanly(ablations.main)
+    assert stop.value.code == 2 and sentence in capsys.readouterr().err
