@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -137,3 +140,23 @@ def test_readme_lists_the_data_sets_of_the_catalogue() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     between = text.split("<!-- data sets -->")[1].split("<!-- /data sets -->")[0]
     assert between.strip() == catalogue.as_markdown().strip()
+
+
+def test_the_colab_cell_works_on_a_clone(tmp_path: Path) -> None:
+    tracked()  # skips where there is no checkout to clone
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    cell = text.split("<!-- colab -->\n```python\n")[1].split("```\n<!-- /colab -->")[0]
+    clone, install, enter = cell.splitlines()
+    assert clone.startswith("!git clone") and install == "%pip install --quiet --editable pcl_kit"
+    command = shlex.split(clone.removeprefix("!").replace("REPOSITORY", ROOT.as_uri()))
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
+    inside = tmp_path / enter.removeprefix("%cd ")
+    assert (inside / "pyproject.toml").is_file() and (inside / "environment.yml").is_file()
+    code = "import pcl_lib.errors; print(pcl_lib.errors.__file__)"
+    environment = os.environ | {"PYTHONPATH": str(inside)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=inside, env=environment, check=True, capture_output=True, text=True
+    )
+    assert Path(done.stdout.strip()) == inside / "pcl_lib" / "errors.py"
+    labpath = re.findall(r"labpath=([^`\s]+)", text)
+    assert labpath and all((inside / path).is_file() for path in labpath)
