@@ -21,7 +21,7 @@ import torchvision.transforms.functional as TF  # type: ignore[import-untyped]
 from PIL import Image, ImageFilter
 from torch import Tensor
 
-from pcl_lib import augment, bench_data, losses, methods, presets
+from pcl_lib import augment, bench_data, bench_widgets, losses, methods, presets
 from pcl_lib.augment import Draw
 from pcl_lib.bench_timing import Bench, Row, machine, shown_rate, threads
 from pcl_lib.errors import BadInput, exit_cleanly
@@ -218,6 +218,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "probes": bench_probes,
     "prepare": bench_data.bench_prepare,
     "index": bench_data.bench_index,
+    "widgets": bench_widgets.bench_widgets,
 }
 
 
