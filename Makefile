@@ -8,7 +8,7 @@ SEED   ?= 0
 DATA   ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce figures test lint lab clean
+.PHONY: help env lock reproduce figures weights test lint lab clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -35,10 +35,14 @@ reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu 
 
 figures: env  ## draw the rendered faces and copy tables and figures of the run in OUT to figures/
 	$(BIN)/python -m pcl_lib.faces figures/
+	$(BIN)/python -m pcl_lib.swap_gif figures/swap.gif
 	mkdir -p figures/tables
 	for name in main disentanglement swap_table training; do cp $(OUT)/tables/$$name.* figures/tables/; done
 	for name in swaps swaps_plus readability training_curves embedding; do cp $(OUT)/figures/$$name.png figures/; done
 	rm -f figures/tables/*.tex
+
+weights: env  ## ship pcl and pcl_plus of the finished run in OUT with the kit, a card beside each
+	$(BIN)/python -m pcl_lib.models.shipped $(OUT)
 
 test: env  ## lint, types, unit tests and every notebook at the smoke preset
 	$(BIN)/ruff check .

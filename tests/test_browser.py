@@ -162,7 +162,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             page.locator(".jp-MarkdownOutput h1").first.wait_for(timeout=90_000)
             page.get_by_role("menuitem", name="Run", exact=True).click()
             page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-            page.locator("img.pcl-film-strip").first.wait_for(timeout=180_000)
+            page.locator("img.pcl-film-strip").first.wait_for(timeout=300_000)
             wait_until_idle(page)
             yield lab
             browser.close()

@@ -172,7 +172,9 @@ def test_without_a_reader_or_weights_the_figure_stands_in(
 
 def test_monitor_stops_with_a_checkpoint_that_goes_on(blobs: PreparedFaces, tmp_path: Path) -> None:
     changes = {"model.image_size": 16, "train.pdd_batch": 4, "train.face_batch": 4, "train.pose_batch": 2}
-    preset = presets.override(presets.get("smoke"), changes | {"train.epochs": 2, "train.checkpoint_every": 2})
+    preset = presets.override(
+        presets.get("smoke"), changes | {"train.epochs": 2, "train.checkpoint_every": 2}
+    )
     monitor = widgets.TrainingMonitor("pcl", preset=preset, faces=blobs, out=tmp_path / "stopped")
     monitor.stopping.set()  # as if stop were pressed in the first epoch
     monitor._train()
