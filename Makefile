@@ -9,7 +9,7 @@ DATA   ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce ablations figures site test lint lab clean
+.PHONY: help env lock reproduce ablations figures site weights test lint lab clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -39,6 +39,7 @@ ablations: env  ## train and probe the variants of the ablation table, 3 seeds e
 
 figures: env  ## draw the rendered faces and copy tables and figures of the run in OUT to figures/
 	$(BIN)/python -m pcl_lib.faces figures/
+	$(BIN)/python -m pcl_lib.swap_gif figures/swap.gif
 	mkdir -p figures/tables
 	for name in main disentanglement swap_table training; do cp $(OUT)/tables/$$name.* figures/tables/; done
 	for name in swaps swaps_plus readability training_curves embedding; do cp $(OUT)/figures/$$name.png figures/; done
@@ -47,6 +48,9 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 
 site: env  ## render the executed notebooks of the run in OUT as web pages, to SITE (default OUT/site)
 	$(BIN)/python -m pcl_lib.site $(OUT) $(SITE)
+
+weights: env  ## ship pcl and pcl_plus of the finished run in OUT with the kit, a card beside each
+	$(BIN)/python -m pcl_lib.models.shipped $(OUT)
 
 test: env  ## lint, types, unit tests and every notebook at the smoke preset
 	$(BIN)/ruff check .

@@ -19,7 +19,16 @@ import torch.nn.functional as F
 import torchvision.transforms.functional as TF  # type: ignore[import-untyped]
 from torch import Tensor
 
-from pcl_lib import augment, bench_data, bench_scaling, bench_training, losses, methods, presets
+from pcl_lib import (
+    augment,
+    bench_data,
+    bench_scaling,
+    bench_training,
+    bench_widgets,
+    losses,
+    methods,
+    presets,
+)
 from pcl_lib.bench_plain import pil_view, tensor_face_logits
 from pcl_lib.bench_report import markdown, plot_sizes
 from pcl_lib.bench_timing import Bench, machine, threads
@@ -158,6 +167,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "scaling": bench_scaling.bench_scaling,
     "prepare": bench_data.bench_prepare,
     "index": bench_data.bench_index,
+    "widgets": bench_widgets.bench_widgets,
 }
 
 

@@ -68,7 +68,7 @@ class Gallery:
 
     def images(self, rows: Any) -> Tensor:
         """uint8 [len(rows), 3, size, size]."""
-        return self._images[torch.as_tensor(np.asarray(rows))]
+        return self._images[torch.from_numpy(np.array(rows))]
 
 
 @cache

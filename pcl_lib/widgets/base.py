@@ -25,10 +25,9 @@ class Tile:
     """A picture over its caption. Only the PNG changes, in a box of fixed width, so nothing jumps or flickers."""
 
     def __init__(self, name: str, width: str = "160px") -> None:
-        """name: what a screen reader says of it; width: as in CSS, at most that of the page."""
-        self.image = ipywidgets.Image(
-            format="png", tooltip=name, layout=ipywidgets.Layout(width="100%", height="auto")
-        )
+        """name: the first caption, and the CSS class pcl-<name>; width: as in CSS, at most that of the page."""
+        # No tooltip: ipywidgets 8.1.9 cannot show an Image that has one.
+        self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="100%", height="auto"))
         self.image.add_class(f"pcl-{name.lower().replace(' ', '-')}")
         self.caption = ipywidgets.HTML(name)
         layout = ipywidgets.Layout(width=width, max_width="100%", margin="0 8px 4px 0")

@@ -64,9 +64,7 @@ class SwapExplorer(Panel):
             choice.observe(lambda change, name=name: self._choose(name, change.new), "value")
         self.swap.on_click(lambda _: self.guarded(self._swap))
         for name, upload in (("a", self.upload_a), ("b", self.upload_b)):
-            upload.observe(
-                lambda change, name=name: self.guarded(lambda: self._upload(name, change.new)), "value"
-            )
+            upload.observe(lambda change, name=name: self._upload_files(name, change.new), "value")
         self.view.children = (
             wrapped([self.choose_a, self.upload_a, self.choose_b, self.upload_b, self.swap]),
             self.message,
@@ -96,10 +94,12 @@ class SwapExplorer(Panel):
         self._set_lists(self.choose_b.value, self.choose_a.value)
         self.redraw()
 
-    def _upload(self, name: str, files: Sequence[Any]) -> None:
-        if not files:
-            return
-        image, note = pictures.read_upload(bytes(files[0]["content"]), self.model.image_size)
+    def _upload_files(self, name: str, files: Sequence[Any]) -> None:
+        if files:
+            self.guarded(lambda: self._upload(name, bytes(files[0]["content"])))
+
+    def _upload(self, name: str, content: bytes) -> None:
+        image, note = pictures.read_upload(content, self.model.image_size)
         setattr(self, name, pictures.encode_donor(self.model, image))
         if name == "a":
             self._set_lists(None, self.choose_b.value)

@@ -1,0 +1,197 @@
+"""pcl_lib.widgets without a browser: controls change what is shown, bad input leaves it, figures stand in."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from pcl_lib import live, pictures, presets, pretrain, widgets
+from pcl_lib.data import PreparedFaces
+from pcl_lib.faces import render
+from pcl_lib.models import PCL, load_checkpoint
+from pcl_lib.widgets.base import Panel, Tile
+
+
+@pytest.fixture(scope="module")
+def model() -> PCL:
+    return PCL(presets.get("smoke").model, seed=1).eval()
+
+
+@pytest.fixture(scope="module")
+def faces() -> live.Gallery:
+    return live.Gallery(32, people=10, images_per_person=6)
+
+
+@pytest.fixture
+def explorer(model: PCL, faces: live.Gallery) -> widgets.SwapExplorer:
+    return widgets.SwapExplorer(model, faces)
+
+
+def shown(tile: Tile) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(tile.image.value))).astype(int)
+
+
+def reads_as(panel: Panel) -> str:
+    return str(panel.message.value)
+
+
+def test_gallery_splits_are_different_people(faces: live.Gallery) -> None:
+    people = [
+        set(faces.table.iloc[faces.split(name)]["identity"]) for name in ("train", "validation", "test")
+    ]
+    assert [len(part) for part in people] == [6, 2, 2] and not people[0] & people[1] | people[1] & people[2]
+    assert min(people[0]) >= 1_000_000
+    rows = faces.split("test")[:2]
+    assert (faces.images(rows) == render(faces.table.iloc[rows].drop(columns="split"), size=32)).all()
+
+
+def test_pose_at_b_is_the_swap_and_at_a_the_reconstruction(
+    explorer: widgets.SwapExplorer, model: PCL, faces: live.Gallery
+) -> None:
+    a, b = explorer.rows[0], explorer.rows[-1]
+    with torch.inference_mode():
+        _, face, pose = model.features(faces.images([a, b]))
+        swap, plain = model.decode(face[[0, 0]], pose[[1, 0]])
+    assert np.abs(shown(explorer.tiles["Blend"]) - pictures.to_rgb(swap)).max() <= 1
+    explorer.pose.value = 0.0
+    assert np.abs(shown(explorer.tiles["Blend"]) - pictures.to_rgb(plain)).max() <= 1
+    assert (shown(explorer.tiles["A"]) == pictures.to_rgb(faces.images([a])[0])).all()
+
+
+def test_turning_reads_as_many_degrees_more(explorer: widgets.SwapExplorer) -> None:
+    reader = explorer.reader
+    assert reader is not None
+    moved = reader.turn(explorer.a.pose[None], "yaw", 30.0)
+    assert float(reader.read(moved) - reader.read(explorer.a.pose[None])) == pytest.approx(30, abs=0.1)
+    before = shown(explorer.tiles["Truth"])
+    explorer.turn.value = 30.0
+    assert "turned +30°" in explorer.tiles["Blend"].caption.value
+    assert np.abs(shown(explorer.tiles["Truth"]) - before).mean() > 1
+
+
+def test_swap_button_and_lists_change_the_donors(explorer: widgets.SwapExplorer) -> None:
+    a, b = shown(explorer.tiles["A"]), shown(explorer.tiles["B"])
+    explorer.swap.click()
+    assert (shown(explorer.tiles["A"]) == b).all() and (shown(explorer.tiles["B"]) == a).all()
+    assert explorer.choose_a.value == explorer.rows[-1]
+    explorer.choose_a.value = explorer.rows[0]
+    assert (shown(explorer.tiles["A"]) == a).all()
+
+
+def upload(content: bytes) -> tuple[dict[str, Any], ...]:
+    return ({"name": "x", "type": "image/png", "size": len(content), "content": memoryview(content)},)
+
+
+def test_uploads_are_shown_or_refused_and_the_last_good_state_stays(explorer: widgets.SwapExplorer) -> None:
+    before = [shown(tile) for tile in explorer.tiles.values()]
+    explorer._upload_files("a", upload(b"no picture"))
+    assert "not a whole image" in reads_as(explorer)
+    assert all((shown(tile) == old).all() for tile, old in zip(explorer.tiles.values(), before, strict=True))
+    red = Image.new("RGB", (50, 50), (200, 20, 20))
+    buffer = io.BytesIO()
+    red.save(buffer, "png")
+    explorer._upload_files("a", upload(buffer.getvalue()))
+    assert (shown(explorer.tiles["A"]) == (200, 20, 20)).all() and not reads_as(explorer)
+    assert explorer.tiles["Truth"].box.layout.display == "none"  # nobody knows the factors of an upload
+    explorer.choose_b.value = explorer.rows[1]
+    assert (shown(explorer.tiles["A"]) == (200, 20, 20)).all()
+
+
+def test_faces_without_labels_have_no_turn_and_no_truth(model: PCL, faces: live.Gallery) -> None:
+    bare = live.Gallery(32, people=10, images_per_person=6)
+    bare.table = faces.table[["identity", "split"]]
+    explorer = widgets.SwapExplorer(model, bare)
+    assert explorer.turn.disabled and explorer.tiles["Truth"].box.layout.display == "none"
+    studio = widgets.FaceStudio(model, bare)
+    assert "nothing can be read" in reads_as(studio) and not studio.readings(bare.images([0])[0])
+
+
+def test_studio_renders_its_sliders_and_reads_the_branches(model: PCL, faces: live.Gallery) -> None:
+    studio = widgets.FaceStudio(model, faces)
+    studio.sliders["yaw"].value, studio.sliders["au12"].value, studio.identity.value = 30.0, 4.0, 11
+    factors = studio.factors()
+    assert factors[["identity", "yaw", "au12"]].iloc[0].tolist() == [11, 30.0, 4.0]
+    image = render(factors, size=32)[0]
+    assert (shown(studio.face) == pictures.to_rgb(image)).all()
+    with torch.inference_mode():
+        pose = model.features(image[None]).pose
+    said = studio.readings(image)["pose"]["yaw"]
+    assert said == pytest.approx(float(studio.readers["pose"].read(pose)[0, 0]), abs=1e-3)
+
+
+def test_lab_controls_change_their_own_chain_alone(faces: live.Gallery) -> None:
+    preset = presets.get("cpu")
+    lab = widgets.AugmentationLab(faces, preset)
+    before = lab.rows()
+    lab.controls["crop_scale"].value = (0.1, 0.15)
+    assert (lab.rows()[1:] == before[1:]).all() and (lab.rows()[0] != before[0]).any()
+    lab.chain.value = "pose views and negatives"
+    assert lab.controls["crop"].value == preset.pose_view.crop
+    lab.controls["gradient"].value = 1.0
+    assert lab.views["face views"].crop_scale == (0.1, 0.15)
+    assert (lab.rows()[1] == lab.rows()[1][:, [0]]).all()  # gradients are grey
+    draw = lab.rows()
+    lab.again.click()
+    assert (lab.rows() != draw).any()
+
+
+def test_neighbours_are_those_of_the_feature(model: PCL, faces: live.Gallery) -> None:
+    browser = widgets.NeighbourBrowser(model, faces, rows=range(20), count=3)
+    browser.query.value = 5.0
+    with torch.inference_mode():
+        x = model.features(faces.images(range(20))).pose
+    cosine = torch.cosine_similarity(x[5], x).index_fill(0, torch.tensor([5]), -2)
+    images, captions = browser.neighbours("pose")
+    assert (images == faces.images(cosine.topk(3).indices)).all() and len(captions) == 3
+
+
+def test_without_a_reader_or_weights_the_figure_stands_in(
+    model: PCL, faces: live.Gallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv(live.HEADLESS, "1")
+    made = [
+        widgets.SwapExplorer(model, faces),
+        widgets.FaceStudio(model, faces),
+        widgets.AugmentationLab(faces, presets.get("smoke")),
+        widgets.NeighbourBrowser(model, faces),
+        widgets.TrainingMonitor("pcl", preset=presets.get("smoke"), faces=faces, out=tmp_path),
+    ]
+    for panel in made:
+        bundle = panel._repr_mimebundle_()
+        assert "without a reader" in bundle["text/plain"] and "data:image/png;base64," in bundle["text/html"]
+    for nothing in (widgets.SwapExplorer(None, faces), widgets.NeighbourBrowser(None, faces)):
+        assert "no trained weights" in nothing._repr_mimebundle_()["text/html"]
+
+
+def test_monitor_stops_with_a_checkpoint_that_goes_on(blobs: PreparedFaces, tmp_path: Path) -> None:
+    changes = {"model.image_size": 16, "train.pdd_batch": 4, "train.face_batch": 4, "train.pose_batch": 2}
+    preset = presets.override(
+        presets.get("smoke"), changes | {"train.epochs": 2, "train.checkpoint_every": 2}
+    )
+    monitor = widgets.TrainingMonitor("pcl", preset=preset, faces=blobs, out=tmp_path / "stopped")
+    monitor.stopping.set()  # as if stop were pressed in the first epoch
+    monitor._train()
+    assert "Stopped after 1 of 2 epochs" in reads_as(monitor) and not monitor.start.disabled
+    assert len(pd.read_csv(tmp_path / "stopped" / "logs" / "pcl.csv")) == 1
+    assert all(bytes(picture.value[:4]) == b"\x89PNG" for picture in (monitor.curves, monitor.swaps))
+    monitor.begin()
+    assert monitor.thread is not None
+    monitor.thread.join(120)
+    assert "Finished after 2 of 2 epochs" in reads_as(monitor)
+    pretrain.fit("pcl", preset=preset, faces=blobs, out=tmp_path / "straight", progress=False)
+    one, other = (
+        load_checkpoint(tmp_path / name / "checkpoints" / "pcl.safetensors").state_dict()
+        for name in ("stopped", "straight")
+    )
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+    monitor.out = tmp_path / "nowhere" / "x"
+    (tmp_path / "nowhere").write_text("a file in the way")
+    monitor._train()
+    assert "cannot write" in reads_as(monitor)
