@@ -134,7 +134,10 @@ class ImageSource:
             )
         if self._images is None:
             return self._stream(rows)
-        return self._images[torch.from_numpy(places).to(self.device)]
+        wanted = torch.from_numpy(places)
+        if self.device.type == "cuda":
+            wanted = wanted.pin_memory()  # so that the copy does not wait for the device
+        return self._images[wanted.to(self.device, non_blocking=True)]
 
     def batches(self, rows_of_batches: Iterable[np.ndarray]) -> Iterator[Tensor]:
         """`take` for each batch of rows in turn; when streaming, the next batch is read while one is used."""

@@ -74,9 +74,8 @@ def plain_logits(z: Tensor, temperature: float = 0.07) -> Tensor:
     with torch.autocast(z.device.type, enabled=False):
         unit = F.normalize(_wide(z), dim=1, eps=EPS)
         gram = unit @ unit.T
-        return torch.cat([_positives(gram), gram[_negative_mask(len(z), z.device)].view(len(z), -1)], 1) / (
-            temperature
-        )
+        negatives = gram.gather(1, negative_index(len(z), z.device))
+        return torch.cat([_positives(gram), negatives], 1) / temperature
 
 
 def face_logits(
@@ -207,15 +206,16 @@ def draw_mix(
     """
     if mixing == 0:
         return torch.ones(shape, device=device)
-    table = _beta_quantiles(mixing).to(device)
+    table = _beta_quantiles(mixing, torch.device(device))
     place = torch.rand(shape, device=device, generator=generator) * (len(table) - 1)
     low = place.long().clamp_max(len(table) - 2)
     return torch.lerp(table[low], table[low + 1], place - low)
 
 
 @lru_cache(maxsize=8)
-def _beta_quantiles(mixing: float) -> Tensor:
-    return torch.from_numpy(betaincinv(mixing, mixing, np.linspace(0, 1, 2**14 + 1))).float()
+def _beta_quantiles(mixing: float, device: torch.device) -> Tensor:
+    # kept on the device: a copy at every draw would make the host wait for it
+    return torch.from_numpy(betaincinv(mixing, mixing, np.linspace(0, 1, 2**14 + 1))).float().to(device)
 
 
 def _draws(
@@ -249,8 +249,3 @@ def _positives(gram: Tensor) -> Tensor:
     return gram[torch.arange(n, device=gram.device), torch.arange(n, device=gram.device).roll(n // 2)][
         :, None
     ]
-
-
-def _negative_mask(n: int, device: torch.device) -> Tensor:
-    place = torch.arange(n, device=device) % (n // 2)
-    return place[:, None] != place[None, :]
