@@ -38,9 +38,8 @@ def free_port() -> int:
         return int(free.getsockname()[1])
 
 
-def settings(method: str, **changes: Any) -> dict[str, Any]:
-    negatives = {"loss__negatives": "released_code"} if method == "pcl" else {}
-    return SHARED | negatives | changes
+def settings(**changes: Any) -> dict[str, Any]:
+    return SHARED | changes
 
 
 def processes(count: int, work: Callable[..., None], *arguments: Any) -> None:
@@ -77,7 +76,7 @@ def norm_over_ranks(folder: Path) -> None:
 
 def train(rank: int, count: int, faces: data.PreparedFaces, folder: Path) -> None:
     for method in METHODS:
-        preset = tiny(**settings(method))
+        preset = tiny(**settings())
         run = pretrain.fit(
             method, preset=preset, faces=faces, out=folder, seed=3, devices=count, progress=False
         )
@@ -97,7 +96,7 @@ def apart(one: dict[str, Tensor], other: dict[str, Tensor], start: dict[str, Ten
 def test_processes_train_as_one(count: int, blobs: data.PreparedFaces, tmp_path: Path) -> None:
     processes(count, train, blobs, tmp_path)
     for method in METHODS:
-        alone = fit(blobs, tmp_path / "alone", method, **settings(method))
+        alone = fit(blobs, tmp_path / "alone", method, **settings())
         log = pd.read_csv(tmp_path / "logs" / f"{method}.csv").drop(columns="seconds")
         pd.testing.assert_frame_equal(log, alone.history.drop(columns="seconds"), rtol=1e-4, atol=1e-6)
         first, *others = (torch.load(tmp_path / f"{method}{rank}.pt") for rank in range(count))
@@ -131,8 +130,8 @@ def check_norm(count: int, folder: Path) -> None:
 
 
 def test_a_run_goes_on_with_another_number_of_processes(blobs: data.PreparedFaces, tmp_path: Path) -> None:
-    whole = fit(blobs, tmp_path / "whole", **settings("pcl", train__epochs=3))
-    short = settings("pcl", train__epochs=3)
+    whole = fit(blobs, tmp_path / "whole", **settings(train__epochs=3, loss__negatives="released_code"))
+    short = settings(train__epochs=3, loss__negatives="released_code")
     part, out = fit_until(blobs, tmp_path / "part", 1, short), tmp_path / "part"
     assert part == 1
     processes(2, go_on, blobs, out, short)
@@ -197,7 +196,7 @@ def test_a_killed_rank_starts_again_from_the_checkpoint(blobs: data.PreparedFace
     assert "exitcode: -9" in ended.stderr  # it was killed, and torchrun saw it
     resumed = torch.load(tmp_path / "run" / "checkpoints" / "pcl.state")
     assert resumed["epoch"] == 4
-    whole = fit(blobs, tmp_path / "whole", **settings("pcl", train__epochs=4))
+    whole = fit(blobs, tmp_path / "whole", **settings(train__epochs=4))
     start = PCL(whole.method.preset.model, 3).state_dict()
     assert apart(whole.model.state_dict(), resumed["model"], start) < 0.02
 
@@ -235,7 +234,7 @@ def torchrun(
     """The command that trains in two processes."""
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     command += [f"--max-restarts={restarts}", str(script), "--preset", "smoke", "--seed", "3"]
-    return [*command, "--data", str(faces.folder), "--out", str(out), *flags(settings("pcl", **changes))]
+    return [*command, "--data", str(faces.folder), "--out", str(out), *flags(settings(**changes))]
 
 
 def flags(changes: dict[str, Any]) -> list[str]:
