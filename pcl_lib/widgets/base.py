@@ -38,8 +38,8 @@ class Tile:
         self.box.layout.display = "none" if picture is None else "flex"
         if picture is not None:
             self.image.value = png(picture)
-        if caption is not None and caption != self.caption.value:
-            self.caption.value = caption
+        if caption is not None:
+            self.caption.value = f"<div style='line-height: 1.3'>{html.escape(caption)}</div>"
 
 
 def slider(

@@ -150,11 +150,9 @@ def spread(faces: Any, count: int = 12) -> np.ndarray:
 
 
 def label(faces: Any, row: int) -> str:
-    """What a list calls a face: its row, who it is and how it is turned, as far as known."""
+    """What a list calls a face: its row, and how it is turned where that is known."""
     known = faces.table.iloc[row]
     parts = [f"image {row}"]
-    if "identity" in known:
-        parts.append(f"person {known['identity']}")
     if "yaw" in known and np.isfinite(known["yaw"]):
         parts.append(f"yaw {known['yaw']:+.0f}°")
     return ", ".join(parts)
