@@ -20,8 +20,8 @@ def dots(
 ) -> Figure:
     """A line a variant, a panel a metric: each seed as a small dot, their mean as a large one.
 
-    probes: rows of `ablations.read`; groups: variant -> heading, a colour each; metrics: (task, metric). The dashed line
-    is the mean of `reference`. Raises BadInput where there are no rows of a metric.
+    probes: rows of `ablations.read`; groups: variant -> heading, a colour each; metrics: (task, metric). The dashed
+    line is the mean of `reference`. Raises BadInput where there are no rows of a metric.
     """
     general = probes[probes["feature"] == "general"]
     order = list(dict.fromkeys(groups.values()))

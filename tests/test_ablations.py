@@ -161,7 +161,7 @@ def test_figures_show_every_seed_and_series(done: reproduce.Setup) -> None:
     rows = pd.concat([rows, rows.assign(seed=1, value=rows["value"] + 1), rows.assign(method="K = 1")])
     figure = ablation_plots.dots(rows, GROUPS, [("head pose", "MAE yaw")])
     (axes,) = figure.axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["pcl", "K = 1", "simclr"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["pcl", "simclr", "K = 1"]
     own = rows.query("method == 'pcl' and feature == 'general' and metric == 'MAE yaw'")["value"]
     assert {x for line in axes.lines for x in np.atleast_1d(line.get_xdata())} >= {*own, own.mean()}
     series = ablation_plots.sensitivity(rows, ablations.SERIES, ("head pose", "MAE yaw"))

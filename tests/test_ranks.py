@@ -21,7 +21,7 @@ from pcl_lib import data, pretrain, ranks
 from pcl_lib.errors import BadInput
 from pcl_lib.models import PCL
 
-METHODS = ("pcl", "pcl_plus", "simclr", "moco", "byol")
+METHODS = ("pcl", "pcl_plus", "simclr")
 SHARED: dict[str, Any] = {  # batches that two and three processes can share; batch norm in the encoder too
     "train__pdd_batch": 12,
     "train__face_batch": 12,
