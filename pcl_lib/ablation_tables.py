@@ -40,7 +40,7 @@ def ablation_table(
             cell_of(part[part["method"] == name], NOT_RUN, better, 2 if "MAE" in metric else 3)
             for name in names
         ]
-    for column, (feature, factor) in LEAKS.items():
+    for column, (feature, factor) in LEAKS.items() if len(readability) else ():
         part = readability[(readability["feature"] == feature) & (readability["factor"] == factor)]
         gap = {name: "n/a: no such feature" if (cells["method"] == name).any() else NOT_RUN for name in names}
         columns[column] = [cell_of(part[part["method"] == name], gap[name], digits=2) for name in names]

@@ -17,7 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -27,14 +27,13 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pcl_lib import ablation_tables, disentangle, methods, presets, pretrain, probes, reproduce
+from pcl_lib import ablation_tables, methods, presets, pretrain, probes, reproduce, studies
 from pcl_lib.data import ImageSource, PreparedFaces
 from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.files import replace_atomically
 from pcl_lib.models import PCL
 from pcl_lib.presets import Preset
 from pcl_lib.results import commit, versions
-from pcl_lib.studies import SizedFaces
 
 # What a cell of each preset changes for all its variants alike; a whole table at cpu is to take two hours on 2 cores.
 CELLS: dict[str, dict[str, Any]] = {
@@ -110,6 +109,19 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
 )
 
 
+# Series of the sensitivity figure: what changes, and the variant at each value of it.
+SERIES: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "negatives K": {"1": "K = 1", "preset": "pcl", "x 4": "K x 4"},
+        "temperature": {"x 0.5": "temperature x 0.5", "preset": "pcl", "x 2": "temperature x 2"},
+        "width": {"x 0.5": "width x 0.5", "preset": "pcl", "x 2": "width x 2"},
+        "orthogonality": {"0": "no orthogonality", "preset": "pcl", "x 100": "orthogonality x 100"},
+    }
+)
+GROUPS = {name: variant.group for name, variant in VARIANTS.items()}
+FEW = ("pcl", "face + pose, no PDD", "simclr", "random")  # what notebook 04 runs where there are no cells yet
+
+
 class Cell(NamedTuple):
     """One variant with one seed."""
 
@@ -140,11 +152,11 @@ def run_cell(cell: Cell, preset: Preset, faces: Any, folder: Path) -> dict[str, 
     own = variant.of(preset)
     run = pretrain.fit(variant.method, preset=own, faces=faces, out=folder, seed=cell.seed, progress=False)
     images = own.model.image_size
-    seen = faces if faces.image_size == images else SizedFaces(faces, images)
+    seen = faces if faces.image_size == images else studies.SizedFaces(faces, images)
     found = probes.extract(run.model, seen)
     meant = probes.Features(**{name: getattr(found, name) for name in run.method.features})
     scored, bootstrap = probes.evaluate_paired(meant, seen, seed=TEST_SEED)
-    parts = {"probes": scored, "readability": disentangle.readability(meant, seen, TEST_SEED)}
+    parts = {"probes": scored, "readability": studies.readability(meant, seen, TEST_SEED)}
     last = run.history.iloc[-1] if len(run.history) else {"images": 0, "iterations": 0}
     cost = {
         "images": int(last["images"]),
@@ -290,12 +302,36 @@ def report(out: Path, preset: Preset, variants: Sequence[str], seeds: Sequence[i
     """Write the tables of the cells that are there, print the first, and what is left."""
     rows = current(out, preset)
     if len(rows["probes"]):
-        groups = {name: variant.group for name, variant in VARIANTS.items()}
-        written = ablation_tables.write_all(out, rows, read_bootstrap(out), groups)
+        written = ablation_tables.write_all(out, rows, read_bootstrap(out), GROUPS)
         print(f"\n{written[1].read_text(encoding='utf-8')}\nTables in {out / 'tables'}:")
         print(*(f"  {path.name}" for path in written), sep="\n")
     waiting = left(out, preset, variants, seeds)
     print(f"left to run: {', '.join(f'{c.variant} (seed {c.seed})' for c in waiting) or 'nothing'}")
+
+
+def shown(setup: reproduce.Setup) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Rows by `KINDS` and their bootstrap: those that `make ablations` left beside a run, else of a few tiny cells.
+
+    Says which. The tiny cells (`FEW`, one seed, one epoch at 32 pixels) show that everything runs; their rows name a
+    preset of their own. Empty tables, and a printed sentence, where the set has no labels to probe for.
+    """
+    folder = setup.out.parent / f"{setup.preset.name}-ablations"
+    found = current(folder, setup.preset)
+    if len(found["cells"]) and set(found["cells"]["data"]) == {setup.faces.name}:
+        print(f"{len(found['cells'])} cells read from {folder}.")
+        return found, read_bootstrap(folder)
+    print(f"{folder} has no cells of this set: {len(FEW)} tiny ones are run now, too short to learn from.")
+    short = presets.override(setup.preset, {"model.image_size": 32, "train.epochs": 1})
+    tiny, out = replace(short, name=f"{setup.preset.name}, tiny cells"), setup.out / "ablations"
+    try:
+        for cell in left(out, tiny, FEW, [setup.seed]):
+            keep(out, cell, run_cell(cell, tiny, setup.faces, out / "cells" / cell.stem))
+    except BadInput as error:
+        if not studies.probed(setup).views:
+            print(error)
+            return {kind: pd.DataFrame() for kind in KINDS}, pd.DataFrame()
+        raise
+    return current(out, tiny), read_bootstrap(out)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -12,12 +12,11 @@ import pandas as pd
 import pytest
 from conftest import blob_images
 
-from pcl_lib import ablation_tables, ablations, data, methods, presets, probes, reproduce
-from pcl_lib.ablations import VARIANTS, Cell, Variant
+from pcl_lib import ablation_plots, ablation_tables, ablations, data, methods, presets, probes, reproduce
+from pcl_lib.ablations import GROUPS, VARIANTS, Cell, Variant
 from pcl_lib.errors import exit_cleanly
 from pcl_lib.presets import PRESETS
 
-GROUPS = {name: variant.group for name, variant in VARIANTS.items()}
 SMALL = presets.override(
     PRESETS["smoke"],
     {"model.image_size": 16, "model.projector_hidden": 16, "model.projector_out": 8, "train.epochs": 1},
@@ -155,6 +154,34 @@ def test_tables_show_rows_costs_and_what_was_not_run(done: reproduce.Setup) -> N
     lead = pd.read_csv(done.out / "tables" / "ablation_lead_table.csv").set_index("method")
     simclr = rows["probes"].query("method == 'simclr' and metric == 'MAE yaw'")["value"].item()
     assert lead.loc["simclr", "yaw MAE"] == pytest.approx(simclr - probed["value"].item())
+
+
+def test_figures_show_every_seed_and_series(done: reproduce.Setup) -> None:
+    rows = ablations.current(done.out, SMALL)["probes"]
+    rows = pd.concat([rows, rows.assign(seed=1, value=rows["value"] + 1), rows.assign(method="K = 1")])
+    figure = ablation_plots.dots(rows, GROUPS, [("head pose", "MAE yaw")])
+    (axes,) = figure.axes
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["pcl", "simclr", "K = 1"]
+    own = rows.query("method == 'pcl' and feature == 'general' and metric == 'MAE yaw'")["value"]
+    assert {x for line in axes.lines for x in np.atleast_1d(line.get_xdata())} >= {*own, own.mean()}
+    series = ablation_plots.sensitivity(rows, ablations.SERIES, ("head pose", "MAE yaw"))
+    (axes,) = series.axes  # the other series have one point alone
+    assert axes.get_title() == "negatives K"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "preset"]
+
+
+def test_notebook_gets_the_cells_beside_the_run_or_tiny_ones(
+    done: reproduce.Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ablations, "FEW", ("simclr",))
+    setup = reproduce.open_run(SMALL, done.faces.folder, tmp_path / "run", 0)
+    rows, bootstrap = ablations.shown(setup)
+    assert "tiny ones are run now" in capsys.readouterr().out
+    assert set(rows["cells"]["preset"]) == {"smoke, tiny cells"} and set(bootstrap["method"]) == {"simclr"}
+    (tmp_path / "smoke-ablations").symlink_to(done.out)
+    rows, bootstrap = ablations.shown(setup)
+    assert "2 cells read from" in capsys.readouterr().out
+    assert list(rows["cells"]["method"]) == ["pcl", "simclr"] and len(bootstrap)
 
 
 def test_action_unit_table_holds_f1_and_auc_of_each_unit() -> None:

@@ -33,6 +33,7 @@ WANTED = {
     "01_data_preparation",
     "02_pose_disentangled_decoder",
     "03_contrastive_pretraining",
+    "04_ablations",
     "05_downstream_probes",
     "06_pose_face_swap",
     "07_paper_tables",
@@ -50,8 +51,17 @@ TABLES = (
     "splits.md",
     "tour.csv",
 )
-WRITTEN = ("main", "disentanglement", "swap_table", "published", "paper")
+WRITTEN = (
+    "main",
+    "disentanglement",
+    "swap_table",
+    "published",
+    "paper",
+    "ablation_main_table",
+    "ablation_lead_table",
+)
 FIGURES = [
+    "ablation_dots",
     "labels",
     "sheet_rendered_faces",
     "build_up",
