@@ -22,7 +22,10 @@ WITH_EXERCISES = {
     "01_data_preparation",
     "02_pose_disentangled_decoder",
     "03_contrastive_pretraining",
+    "04_ablations",
     "05_downstream_probes",
+    "06_pose_face_swap",
+    "07_paper_tables",
     "08_paper_and_released_code",
 }
 
@@ -74,6 +77,13 @@ def zeros(images: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(images)
 
 
+def unpaired(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
+    rng = np.random.default_rng(0)
+    means = [x[rng.integers(0, len(x), (2000, len(x)))].mean(1) for x in (one, other)]
+    low, high = np.quantile(means[0] - means[1], [0.025, 0.975])
+    return low, high
+
+
 # Mistakes that readers make, by notebook and the name that the exercise asks for.
 MISTAKES: dict[str, dict[str, list[Any]]] = {
     "00_tour": {"looks_left": [left], "swap_one": [pose_of_both]},
@@ -92,6 +102,26 @@ MISTAKES: dict[str, dict[str, list[Any]]] = {
     "05_downstream_probes": {
         "f1": [lambda present, said: (present & said).mean(), lambda present, said: (present == said).mean()],
         "interval": [over_images, lambda _right, _people: (0.0, 1.0)],
+    },
+    "04_ablations": {
+        "paired_interval": [unpaired],
+        "chance_of_one": [lambda m, level: m * (1 - level), lambda m, level: (1 - level) ** m],
+    },
+    "06_pose_face_swap": {
+        "blend": [
+            lambda model, a, b, _t: model.decode(model.features(b).face, model.features(a).pose),
+            lambda _model, a, b, t: (1 - t) * a + t * b,
+        ],
+        "donors": [
+            lambda shown, pose, face: (np.corrcoef(shown, face)[0, 1], np.corrcoef(shown, pose)[0, 1])
+        ],
+    },
+    "07_paper_tables": {
+        "cell": [lambda values: f"{np.mean(values):.3f} ± {np.std(values):.3f}"],
+        "alike": [
+            lambda rows: len({row["data"] for row in rows}) == 1,
+            lambda rows: len(set(map(str, rows))) == 1,
+        ],
     },
     "08_paper_and_released_code": {
         "as_released": [
