@@ -15,6 +15,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ import torch
 from lightning_fabric import Fabric
 from tqdm.auto import tqdm
 
-from pcl_lib import data, methods, presets, ranks
+from pcl_lib import data, memory, methods, presets, ranks
 from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.files import check_writable, replace_atomically
 from pcl_lib.models import PCL, save_checkpoint
@@ -203,51 +204,37 @@ class _Trainer:
         self, task: methods.Task, images: Any, generator: torch.Generator
     ) -> dict[str, torch.Tensor]:
         try:
-            with self.fabric.autocast():
-                parts = task.loss(self.model, images, generator)
-            self.fabric.backward(self.method.weights[task.name] * parts[task.name])
-            return parts
+            return self._gradients(task, images, generator)
         except RuntimeError as error:
-            if not out_of_memory(error):
+            if not memory.is_full(error):
                 raise
-        raise BadInput(
-            self._too_large(task, images)
-        )  # out here nothing holds the tensors of the failed attempt
+        raise BadInput(self._too_large(task, images))  # out here nothing holds the failed attempt's tensors
+
+    def _gradients(
+        self, task: methods.Task, images: Any, generator: torch.Generator
+    ) -> dict[str, torch.Tensor]:
+        with self.fabric.autocast():
+            parts = task.loss(self.model, images, generator)
+        self.fabric.backward(self.method.weights[task.name] * parts[task.name])
+        return parts
 
     def _too_large(self, task: methods.Task, images: Any) -> str:
         """The sentence for a batch that does not fit, with one that was tried and does."""
-        fits = self._fitting(task, images) * ranks.world()
-        if ranks.world() > 1:
+        advice = "not even a batch of 2 fits: lower model.width"
+        if ranks.world() > 1:  # the other processes would not join in a trial
             advice = "lower the batches or use more processes"
-        elif fits:
-            small = [name for name, preset in presets.PRESETS.items() if _within(preset, self.preset, fits)]
-            advice = f"a batch of {fits} fits: lower train.*_batch so far" + (
-                f", or take preset {' or '.join(small)}" if small else ""
-            )
-        else:
-            advice = "not even a batch of 2 fits: lower model.width"
+        elif fits := memory.largest(images, partial(self._trial, task)):
+            small = memory.smaller(self.preset, fits)
+            advice = f"a batch of {fits} fits: lower train.*_batch so far"
+            advice += f", or take preset {' or '.join(small)}" if small else ""
         return (
             f"out of memory in task '{task.name}' with a batch of {task.batch} on {self.fabric.device}, epoch "
             f"{self.epoch + 1}: {advice}; kept: {self._kept}"
         )
 
-    def _fitting(self, task: methods.Task, images: Any) -> int:
-        """The largest of a half, a quarter, ... of the batch that can be computed; 0 if two images are too many."""
-        size = len(images) // 2 if ranks.world() == 1 else 0  # the other processes would not join in
-        while size >= 2:
-            self.optimizer.zero_grad(set_to_none=True)
-            if images.is_cuda:
-                torch.cuda.empty_cache()
-            try:
-                with self.fabric.autocast():
-                    parts = task.loss(self.model, images[:size], torch.Generator(images.device))
-                parts[task.name].backward()
-                return size
-            except RuntimeError as error:
-                if not out_of_memory(error):
-                    raise
-            size //= 2
-        return 0
+    def _trial(self, task: methods.Task, images: Any) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        self._gradients(task, images, torch.Generator(self.fabric.device))
 
     @property
     def _kept(self) -> str:
@@ -343,18 +330,6 @@ def _is_trained(parameter: torch.nn.Parameter) -> bool:
     return parameter.requires_grad
 
 
-def out_of_memory(error: RuntimeError) -> bool:
-    """Whether an error of PyTorch means that a GPU or the main memory is full."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-def _within(preset: Preset, other: Preset, batch: int) -> bool:
-    """Whether no network is wider and no image larger than another preset's, and no batch larger than `batch`."""
-    train, model = preset.train, preset.model
-    largest = max(train.pdd_batch, train.face_batch, train.pose_batch)
-    return largest <= batch and (model.width, model.image_size) <= (other.model.width, other.model.image_size)
-
-
 def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
     """A Fabric on the best device there is, with the preset's precision. Says what it chose."""
     precision = preset.train.precision
@@ -405,7 +380,7 @@ def main() -> None:
     )
 
 
-def open_faces(folder: Path | str | None, preset: Preset, runs: Path) -> data.PreparedFaces:
+def open_faces(folder: Path | str | None, preset: Preset, runs: Path | str) -> data.PreparedFaces:
     """The prepared set in `folder`; where None, the preset's rendered faces, kept under `runs`/faces."""
     if folder:
         return data.PreparedFaces(folder)
@@ -413,7 +388,7 @@ def open_faces(folder: Path | str | None, preset: Preset, runs: Path) -> data.Pr
     people = "-".join(map(str, wanted.identities))
     name = f"rendered-{people}x{wanted.images_per_identity}-{wanted.size}px-clutter{wanted.clutter:g}"
     return data.prepare_rendered(
-        runs / "faces" / name,
+        Path(runs) / "faces" / name,
         identities=wanted.identities,
         images_per_identity=wanted.images_per_identity,
         size=wanted.size,

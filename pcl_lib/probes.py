@@ -21,8 +21,9 @@ from tqdm.auto import tqdm
 
 from pcl_lib import linear, released_probes
 from pcl_lib.errors import BadInput
-from pcl_lib.labels import ANGLE_NAMES, EXPRESSION_NAMES, PAPER_UNITS, identity_codes
+from pcl_lib.labels import ANGLE_NAMES, EXPRESSION_NAMES, PAPER_UNITS
 from pcl_lib.results import result_rows, summarise
+from pcl_lib.scores import Scores, score_table, scorers
 from pcl_lib.tasks import PRESENT, PROTOCOLS, Plan, Split, left_out, plans
 
 __all__ = [
@@ -40,7 +41,6 @@ __all__ = [
 
 
 FEATURES = ("general", "face", "pose")
-REPLICATES = 200  # of the bootstrap over test identities
 
 
 class Features(NamedTuple):
@@ -139,60 +139,6 @@ def evaluating(model: Any) -> Iterator[None]:
             module.training = training
 
 
-class _Rows:
-    """Scores of one set, or of one fold of it: values of all test images and over resampled test identities."""
-
-    def __init__(self, faces: Any, seed: int | list[int]) -> None:
-        self.codes = identity_codes(faces.table)
-        self.seed = seed
-        self.rows: list[dict[str, Any]] = []
-
-    def weights(self, *ends: np.ndarray) -> np.ndarray:
-        """[1 + REPLICATES, n] weights of images, or of pairs of images: first all 1, then resampled.
-
-        An image weighs as often as its identity was drawn; a pair of two identities, the product of both.
-        """
-        groups, inverse = np.unique(np.concatenate([self.codes[end] for end in ends]), return_inverse=True)
-        if len(groups) < 2:  # nothing to resample
-            return np.ones((1, len(ends[0])))
-        draws = np.random.default_rng(self.seed).multinomial(
-            len(groups), np.full(len(groups), 1 / len(groups)), size=REPLICATES
-        )
-        times = np.concatenate([np.ones((1, len(groups))), draws])
-        first, *second = (times[:, part] for part in np.split(inverse, len(ends)))
-        if not second:
-            return first
-        alone = self.codes[ends[0]] == self.codes[ends[1]]
-        return first * np.where(alone, 1.0, second[0])
-
-    def add(self, feature: str, task: str, metric: str, values: np.ndarray, n: int, chosen: str = "") -> None:
-        """values: [1 + REPLICATES], as a weighted score gives them for `weights`."""
-        self.rows.append(
-            {"feature": feature, "task": task, "metric": metric, "values": values, "n": n, "chosen": chosen}
-        )
-
-
-def _scorers(faces: Any, seed: int, folds: int) -> list[_Rows]:
-    """One for each fold, whose people are drawn independently."""
-    return [_Rows(faces, seed if folds == 1 else [seed, fold]) for fold in range(folds)]
-
-
-def _table(scores: list[_Rows], protocol: str) -> pd.DataFrame:
-    """Result rows: value and 95% interval of the mean over folds; a set without folds has one."""
-    rows = []
-    for of_folds in zip(*(score.rows for score in scores), strict=True):
-        short = min(len(row["values"]) for row in of_folds)
-        values = np.mean([row["values"][:short] for row in of_folds], axis=0)
-        known = values[1:][np.isfinite(values[1:])]
-        low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
-        rows.append(
-            {name: of_folds[0][name] for name in ("feature", "task", "metric")}
-            | {"value": values[0], "low": low, "high": high, "n": sum(row["n"] for row in of_folds)}
-            | {"chosen": "; ".join(dict.fromkeys(row["chosen"] for row in of_folds)), "protocol": protocol}
-        )
-    return pd.DataFrame(rows)
-
-
 def evaluate(
     model: Any,
     faces: Any,
@@ -215,7 +161,7 @@ def evaluate(
     Raises BadInput where nothing can be probed and where a feature is NaN or infinite.
     Source: paper, section 4; METHOD.md 7.
     """
-    return _table(_score(model, faces, features, seed, protocol, batch_size, precision), protocol)
+    return score_table(_score(model, faces, features, seed, protocol, batch_size, precision), protocol)
 
 
 def evaluate_paired(model: Any, faces: Any, *, seed: int = 0) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -231,7 +177,7 @@ def evaluate_paired(model: Any, faces: Any, *, seed: int = 0) -> tuple[pd.DataFr
         | dict(enumerate(np.mean([row["values"][1:] for row in of_folds], axis=0)))
         for of_folds in zip(*(score.rows for score in scores), strict=True)
     ]
-    return _table(scores, PROTOCOLS[0]), pd.DataFrame(rows).rename(columns=str)
+    return score_table(scores, PROTOCOLS[0]), pd.DataFrame(rows).rename(columns=str)
 
 
 def _score(
@@ -242,13 +188,13 @@ def _score(
     protocol: str,
     batch_size: int,
     precision: str | None,
-) -> list[_Rows]:
+) -> list[Scores]:
     made = plans(faces, protocol)
     rows = np.unique(np.concatenate([each.rows() for each in made]))
     if len(rows) == 0:
         raise BadInput(f"{faces.name} cannot be probed. " + " ".join(left_out(faces)))
     held, at = hold(model, faces, rows, batch_size, precision)
-    scores = _scorers(faces, seed, len(made))
+    scores = scorers(faces, seed, len(made))
     for name in features:
         if name not in FEATURES:
             raise BadInput(f"unknown feature {name!r}; use some of {', '.join(FEATURES)}")
@@ -276,7 +222,7 @@ def hold(
 
 
 def _probe(
-    name: str, frozen: linear.Frozen, made: Plan, table: pd.DataFrame, result: _Rows, released: bool
+    name: str, frozen: linear.Frozen, made: Plan, table: pd.DataFrame, result: Scores, released: bool
 ) -> None:
     if made.expression:
         _probe_expression(name, frozen, made.expression, table, result, released)
@@ -296,7 +242,7 @@ def expression_codes(names: pd.Series) -> np.ndarray:
 
 
 def _probe_expression(
-    name: str, frozen: linear.Frozen, split: Split, table: pd.DataFrame, result: _Rows, released: bool
+    name: str, frozen: linear.Frozen, split: Split, table: pd.DataFrame, result: Scores, released: bool
 ) -> None:
     y = expression_codes(table["expression"])
     if released:
@@ -315,7 +261,7 @@ def _probe_units(
     split: Split,
     units: tuple[str, ...],
     table: pd.DataFrame,
-    result: _Rows,
+    result: Scores,
     released: bool,
 ) -> None:
     present = table[list(units)].to_numpy(float) >= PRESENT
@@ -341,7 +287,7 @@ def _probe_units(
     result.add(name, "action units", "AUC mean", np.mean(auc, axis=0), len(split.test))
 
 
-def _mean_f1(name: str, units: tuple[str, ...], f1: list[np.ndarray], n: int, result: _Rows) -> None:
+def _mean_f1(name: str, units: tuple[str, ...], f1: list[np.ndarray], n: int, result: Scores) -> None:
     """The mean over all units, and over those of the paper where they are not all."""
     result.add(name, "action units", "F1 mean", np.mean(f1, axis=0), n)
     paper = [score for unit, score in zip(units, f1, strict=True) if unit in PAPER_UNITS]
@@ -355,7 +301,7 @@ def _probe_pose(
     split: Split,
     angles: tuple[str, ...],
     table: pd.DataFrame,
-    result: _Rows,
+    result: Scores,
     released: bool,
 ) -> None:
     y = table[list(angles)].to_numpy(float)
@@ -373,7 +319,7 @@ def _pose_rows(
     error: np.ndarray,
     split: Split,
     angles: tuple[str, ...],
-    result: _Rows,
+    result: Scores,
     chosen: Sequence[str] = (),
 ) -> None:
     weights = result.weights(split.test)
@@ -384,7 +330,7 @@ def _pose_rows(
         result.add(name, "head pose", "MAE mean", linear.weighted_mean(error.mean(1), weights), len(error))
 
 
-def _probe_pairs(name: str, frozen: linear.Frozen, pairs: pd.DataFrame, task: str, result: _Rows) -> None:
+def _probe_pairs(name: str, frozen: linear.Frozen, pairs: pd.DataFrame, task: str, result: Scores) -> None:
     first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
     similarity = F.cosine_similarity(frozen.at(first).double(), frozen.at(second).double()).cpu().numpy()
     right, thresholds = linear.verify(similarity, pairs["same"].to_numpy(bool), pairs["fold"].to_numpy())
@@ -399,13 +345,13 @@ def baseline_rows(faces: Any, *, seed: int = 0, protocol: str = "validation") ->
     (every action unit present in every image) or "mean predictor" (the mean training angle).
     """
     made, table = plans(faces, protocol), faces.table
-    scores = _scorers(faces, seed, len(made))
+    scores = scorers(faces, seed, len(made))
     for each, score in zip(made, scores, strict=True):
         _score_constants(each, table, score)
-    return _table(scores, protocol)
+    return score_table(scores, protocol)
 
 
-def _score_constants(made: Plan, table: pd.DataFrame, result: _Rows) -> None:
+def _score_constants(made: Plan, table: pd.DataFrame, result: Scores) -> None:
     if made.expression:
         y, test = expression_codes(table["expression"]), made.expression.test
         right = y[test] == np.bincount(y[made.expression.train]).argmax()

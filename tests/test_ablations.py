@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from conftest import blob_images
 
-from pcl_lib import ablation_plots, ablation_tables, ablations, data, methods, presets, probes, reproduce
+from pcl_lib import ablation_plots, ablation_tables, ablations, data, methods, presets, reproduce, scores
 from pcl_lib.ablations import GROUPS, VARIANTS, Cell, Variant
 from pcl_lib.errors import exit_cleanly
 from pcl_lib.presets import PRESETS
@@ -74,7 +74,7 @@ def test_probes_of_a_cell_and_their_bootstrap_belong_together(done: reproduce.Se
     keys = ["method", "seed", "feature", "task", "metric"]
     both = rows.merge(again, on=keys)
     assert len(both) == len(rows) == len(again)
-    low = np.nanpercentile(both[[str(i) for i in range(probes.REPLICATES)]], 2.5, axis=1)
+    low = np.nanpercentile(both[[str(i) for i in range(scores.REPLICATES)]], 2.5, axis=1)
     np.testing.assert_allclose(low, both["low"])
 
 

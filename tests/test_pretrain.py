@@ -475,18 +475,3 @@ def test_memory_that_runs_out_names_task_batch_and_one_that_fits(
     ) as caught:
         fit(blobs, tmp_path)
     assert advice in str(caught.value)
-
-
-def test_a_full_main_memory_is_told_from_other_errors() -> None:
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(1 << 60, dtype=torch.uint8)
-    assert pretrain.out_of_memory(caught.value)
-    with pytest.raises(RuntimeError) as caught:
-        torch.zeros(2, 3) @ torch.zeros(2, 3)
-    assert not pretrain.out_of_memory(caught.value)
-
-
-def test_presets_are_offered_only_where_network_and_batches_are_no_larger() -> None:
-    paper, cpu = PRESETS["paper"], PRESETS["cpu"]
-    assert pretrain._within(cpu, paper, 48) and not pretrain._within(cpu, paper, 47)
-    assert not pretrain._within(paper, cpu, 1000)

@@ -15,7 +15,7 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import nn
 
-from pcl_lib import linear, probes
+from pcl_lib import linear, probes, scores
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import EXPRESSION_NAMES
 from pcl_lib.tasks import Split, left_out, plan
@@ -364,7 +364,7 @@ def test_intervals_resample_identities_not_images():
     """With all images of an identity alike, the spread is that of identities: about sqrt(p(1-p)/identities)."""
     identity = np.repeat(np.arange(50), 20)
     table = pd.DataFrame({"identity": identity, "split": "test"})
-    rows = probes._Rows(FakeFaces(table), seed=0)
+    rows = scores.Scores(FakeFaces(table), seed=0)
     right = identity % 2 == 0
     spread = linear.weighted_mean(right, rows.weights(np.arange(1000)))[1:].std()
     assert spread == pytest.approx(np.sqrt(0.25 / 50), rel=0.15)
