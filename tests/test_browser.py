@@ -160,8 +160,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             page.on("pageerror", lambda error: lab.complaints.append(str(error)))
             page.goto(address)
             page.locator(".jp-MarkdownOutput h1").first.wait_for(timeout=90_000)
-            page.get_by_role("menuitem", name="Run", exact=True).click()
-            page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            run_all(page)
             page.locator("img.pcl-film-strip").first.wait_for(timeout=300_000)
             wait_until_idle(page)
             yield lab
@@ -169,6 +168,23 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     finally:
         server.terminate()
         server.wait(30)
+
+
+def run_all(page: Any) -> None:
+    """Run All Cells. A request before the kernel is connected is dropped, and nothing on the page tells: ask again."""
+    from playwright.sync_api import TimeoutError as TooLate
+
+    asked = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
+        .some(prompt => /[*\\d]/.test(prompt.textContent))"""
+    for _ in range(10):
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        try:
+            page.wait_for_function(asked, timeout=10_000)
+            return
+        except TooLate:
+            continue
+    raise AssertionError("JupyterLab did not run a cell within 100 s")
 
 
 def wait_until_idle(page: Any) -> None:
