@@ -196,11 +196,12 @@ def main() -> None:
             rows += bench.rows
     if arguments.out:
         with replace_atomically(arguments.out / f"bench-{arguments.part}.csv") as path:
-            pd.DataFrame([asdict(row) | about for row in rows]).to_csv(path, index=False)
+            pd.DataFrame([about | asdict(row) for row in rows]).to_csv(path, index=False)
     if arguments.markdown:
         with replace_atomically(arguments.markdown) as path:
             summaries = {part: (bench.__doc__ or "").strip().split("\n")[0] for part, bench in PARTS.items()}
-            path.write_text(markdown(rows, about, summaries), encoding="utf-8")
+            picture = arguments.markdown.with_suffix(".png").name
+            path.write_text(markdown(rows, about, summaries, picture), encoding="utf-8")
         if any(row.part == "sizes" for row in rows):
             plot_sizes(rows, arguments.markdown.with_suffix(".png"))
 

@@ -88,6 +88,23 @@ def test_jpeg_folder_holds_the_set(blobs: PreparedFaces, tmp_path: Path) -> None
     assert next(bench_training.loaded(folder, 7, 0)).shape == (7, 3, 16, 16)
 
 
+def test_targets_are_met_or_missed_with_a_reason_by_what_was_measured() -> None:
+    rows = []
+    for part, case, forms in (
+        ("losses", "B = 256", {"tensor": (1000.0, 3000.0), "Gram": (5.0, 40.0)}),
+        ("augment", "face", {"torchvision on PIL": (200.0, None), "batched": (50.0, None)}),
+    ):
+        measured = bench.Bench(part, 1, "cpu")
+        for form, (ms, peak) in forms.items():
+            measured.keep(case, form, np.array([ms]), peak=peak)
+        rows += measured.rows
+    lines = "\n".join(bench_report.targets(rows))
+    assert "| mixed negatives, forward and backward, B = 256 | >= 100x | 200.00x, " in lines
+    assert "| face views against PIL | >= 5x | 4.00x, " in lines and "missed: the chain of one PIL" in lines
+    assert "| the same, memory | >= 50x | 75x less | met |" in lines and lines.count("missed") == 1
+    assert bench_report.targets([]) == []
+
+
 def test_plot_of_sizes_is_written(tmp_path: Path) -> None:
     measured = bench.Bench("sizes", 1, "cpu")
     for width, batch in ((0.25, 8), (0.25, 16), (0.5, 16)):
