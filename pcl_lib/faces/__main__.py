@@ -63,6 +63,7 @@ FIGURES: dict[str, Callable[[], Image.Image]] = {
 
 
 def main() -> None:
+    """Command line: python -m pcl_lib.faces."""
     parser = argparse.ArgumentParser(prog="python -m pcl_lib.faces", description=__doc__)
     parser.add_argument("folder", type=Path, help="where to write the two figures")
     folder = parser.parse_args().folder
