@@ -59,16 +59,19 @@ class Variant:
 
     def of(self, preset: Preset) -> Preset:
         """The preset of a cell of this variant."""
-        changes = CELLS.get(preset.name, {}) | dict(self.changes)
+        preset = presets.override(preset, CELLS.get(preset.name, {}) | dict(self.changes))
         for key, factor in self.times.items():
             value: Any = preset
             for name in key.split("."):
                 value = getattr(value, name)
-            changes[key] = max(1, round(value * factor)) if isinstance(value, int) else value * factor
-        return presets.override(preset, changes)
+            scaled = max(1, round(value * factor)) if isinstance(value, int) else value * factor
+            preset = presets.override(preset, {key: scaled})
+        return preset
 
 
-OTHERS, BOUNDS = "other methods", "upper bounds: trained on the labels of one task"
+SLOWER = 2.2  # times as long as SimCLR's: an iteration of PCL at the cpu preset
+OTHERS, TIME = "other methods", "other methods in PCL's time"
+BOUNDS = "upper bounds: trained on the labels of one task"
 PARTS, LOSSES, POSE, SIZES = "parts of PCL", "losses of PCL", "pose change of PCL", "settings of PCL"
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
@@ -98,6 +101,8 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "temperature x 0.5": Variant(SIZES, times={"loss.temperature": 0.5}),
         "temperature x 2": Variant(SIZES, times={"loss.temperature": 2.0}),
         "pose feature of 16": Variant(SIZES, changes={"model.pose_dim": 16}),
+        "simclr, equal time": Variant(TIME, "simclr", times={"train.epochs": SLOWER}),
+        "simclr_noflip, equal time": Variant(TIME, "simclr_noflip", times={"train.epochs": SLOWER}),
         "moco": Variant(OTHERS, "moco"),
         "byol": Variant(OTHERS, "byol"),
         "simsiam": Variant(OTHERS, "simsiam"),
@@ -131,15 +136,25 @@ class Cell(NamedTuple):
     @property
     def stem(self) -> str:
         """A part of a file's name."""
-        letters = "".join(c if c.isalnum() else "_" for c in self.variant)
-        return f"{list(VARIANTS).index(self.variant):02d}_{letters}-seed{self.seed}"
+        return "".join(c if c.isalnum() else "_" for c in self.variant) + f"-seed{self.seed}"
 
 
 def settings(variant: str, preset: Preset) -> str:
-    """A short hash of all settings of a variant but seed and data."""
+    """A short hash of all settings of a variant but seed and data.
+
+    Settings at their defaults are left out, so that cells outlive settings that the kit gains.
+    """
     own = VARIANTS[variant]
-    text = json.dumps([own.method, presets.to_dict(own.of(preset))])
-    return hashlib.sha256(text.encode()).hexdigest()[:10]
+    kept = [own.method, _changed(presets.to_dict(own.of(preset)), presets.to_dict(Preset("")))]
+    return hashlib.sha256(json.dumps(kept).encode()).hexdigest()[:10]
+
+
+def _changed(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        key: _changed(value, defaults[key]) if isinstance(value, Mapping) else value
+        for key, value in values.items()
+        if value != defaults[key]
+    }
 
 
 def run_cell(cell: Cell, preset: Preset, faces: Any, folder: Path) -> dict[str, pd.DataFrame]:

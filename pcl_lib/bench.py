@@ -108,8 +108,8 @@ def bench_step(bench: Bench) -> None:
     """
     batches = {"train.pdd_batch": 16, "train.face_batch": 16, "train.pose_batch": 1}
     paper = presets.override(PRESETS["paper"], batches)
-    forms = [("float32", True, torch.float32), ("float32, channels_last", False, torch.float32)]
-    half = [("bfloat16", True, torch.bfloat16), ("bfloat16, channels_last", False, torch.bfloat16)]
+    forms = [("float32", True, torch.float32), ("float32, layouts", False, torch.float32)]
+    half = [("bfloat16", True, torch.bfloat16), ("bfloat16, layouts", False, torch.bfloat16)]
     cases = [("cpu preset", name, PRESETS["cpu"], bench.repeats) for name in ("pcl", "pcl_plus", "simclr")]
     for case, name, preset, repeats in [*cases, ("paper network", "pcl", paper, 3)]:
         method = methods.build(name, preset)

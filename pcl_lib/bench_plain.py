@@ -12,14 +12,16 @@ from torch import Tensor
 from pcl_lib import losses
 from pcl_lib.augment import Draw
 from pcl_lib.models import PCL
-from pcl_lib.models.encoder import as_float
+from pcl_lib.presets import ModelPreset
 
 
 class PlainPCL(PCL):
     """The network in the default memory format."""
 
-    def _prepared(self, images: Tensor) -> Tensor:
-        return as_float(images)
+    def __init__(self, config: ModelPreset, seed: int = 0) -> None:
+        super().__init__(config, seed)
+        self.memory_format = torch.contiguous_format
+        self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
 
 
 def pil_view(image: Image.Image, view: Draw, row: int, out_size: int, own_blur: bool = False) -> Tensor:

@@ -30,7 +30,6 @@ def measure(rank: int, count: int, port: int, batch: int, answer: Any) -> None:
     preset = PRESETS["cpu"]
     method = methods.build("pcl", preset)
     model = PCL(preset.model).train()
-    model.to(memory_format=torch.channels_last)
     if count > 1:
         ranks.share_batch_norms(model)
     images = ranks.own(random_images(batch, preset.model.image_size, torch.device("cpu")))

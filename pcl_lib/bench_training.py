@@ -62,8 +62,6 @@ def trainer(
 ) -> Callable[[Tensor], None]:
     """One optimiser step of a task on the images it is given, of a model of its own."""
     model = (PlainPCL if plain else PCL)(preset.model).to(device).train()
-    if not plain:
-        model.to(memory_format=torch.channels_last)
     optimizer = torch.optim.Adam(model.parameters(), lr=preset.train.lr)
     generator = torch.Generator(device).manual_seed(0)
 
@@ -148,7 +146,6 @@ class Straightforward:
 def ours(preset: Preset, device: torch.device, dtype: torch.dtype) -> Callable[[dict[str, Tensor]], None]:
     """One whole iteration as the kit computes it."""
     model = PCL(preset.model).to(device).train()
-    model.to(memory_format=torch.channels_last)
     method = methods.build("pcl", preset)
     optimizer = torch.optim.Adam(model.parameters(), lr=preset.train.lr)
     generator = torch.Generator(device).manual_seed(0)
@@ -199,7 +196,6 @@ def bench_simclr(bench: Bench) -> None:
         normalize=None,
     )
     model = PCL(preset.model).to(bench.device).train()
-    model.to(memory_format=torch.channels_last)
     optimizer, criterion = torch.optim.Adam(model.parameters()), NTXentLoss(preset.loss.temperature)
 
     def lightly_views() -> list[Tensor]:

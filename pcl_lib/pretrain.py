@@ -104,8 +104,7 @@ class _Trainer:
             "data": faces.content_hash,
             "precision": self.precision,
         }
-        self.model = PCL(self.method.preset.model, seed)
-        self.model.to(device=fabric.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.model = PCL(self.method.preset.model, seed).to(fabric.device)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.beside = self.method.attach(self.model, faces).to(fabric.device)
