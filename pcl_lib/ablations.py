@@ -27,7 +27,7 @@ import pandas as pd
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pcl_lib import ablation_tables, methods, presets, pretrain, probes, reproduce, studies
+from pcl_lib import ablation_tables, disentangle, methods, presets, pretrain, probes, reproduce, studies
 from pcl_lib.data import ImageSource, PreparedFaces
 from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.files import replace_atomically
@@ -39,7 +39,7 @@ from pcl_lib.results import commit, versions
 CELLS: dict[str, dict[str, Any]] = {
     "cpu": {"model.image_size": 32, "train.epochs": 8, "train.checkpoint_every": 8}
 }
-KINDS = ("cells", "probes", "readability")
+KINDS = ("cells", "probes", "readability", "swaps")
 WORKERS = 4  # at most, where nobody says: each takes 1.5 GB
 TEST_SEED = 0  # test people are resampled alike in every cell, so that two cells can be compared pair by pair
 
@@ -172,6 +172,7 @@ def run_cell(cell: Cell, preset: Preset, faces: Any, folder: Path) -> dict[str, 
     meant = probes.Features(**{name: getattr(found, name) for name in run.method.features})
     scored, bootstrap = probes.evaluate_paired(meant, seen, seed=TEST_SEED)
     parts = {"probes": scored, "readability": studies.readability(meant, seen, TEST_SEED)}
+    parts["swaps"] = swaps(run, seen)
     last = run.history.iloc[-1] if len(run.history) else {"images": 0, "iterations": 0}
     cost = {
         "images": int(last["images"]),
@@ -186,9 +187,16 @@ def run_cell(cell: Cell, preset: Preset, faces: Any, folder: Path) -> dict[str, 
     context |= {"settings": settings(cell.variant, preset)}
     rows = {"cells": pd.DataFrame([cost]).assign(protocol="validation", **context)}
     rows |= {kind: part.assign(**context) for kind, part in parts.items()}
-    rows["readability"] = rows["readability"].assign(protocol="validation")
+    rows |= {kind: rows[kind].assign(protocol="validation") for kind in ("readability", "swaps")}
     shutil.rmtree(folder)
     return rows | {"bootstrap": bootstrap.assign(method=cell.variant, seed=cell.seed)}
+
+
+def swaps(run: pretrain.Run, faces: Any) -> pd.DataFrame:
+    """`disentangle.swap_report` where a decoder was trained and the set has factors that swaps show, else no rows."""
+    if run.method.weights.get("pdd") and not set(disentangle.SWAP_FACTORS).isdisjoint(faces.table):
+        return disentangle.swap_report(run.model, faces, seed=TEST_SEED)
+    return pd.DataFrame()
 
 
 def flops(method: str, preset: Preset, faces: PreparedFaces) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -38,6 +39,14 @@ def paired_interval(
     return float(low), float(high)
 
 
+class Question(NamedTuple):
+    """What is asked, and the two variants whose difference answers it: `first` is better if the answer is yes."""
+
+    text: str
+    first: str
+    second: str
+
+
 def against(
     rows: pd.DataFrame,
     bootstrap: pd.DataFrame,
@@ -49,36 +58,71 @@ def against(
     rows, bootstrap: as `ablations.read` and `ablations.read_bootstrap` give them. A cell is the mean difference over
     the seeds that both have, signed so that more is better for `method`, with its paired 95% interval; an interval
     that holds 0 is no difference. Nobody chose "the best other" by its test score: all are shown.
+    Raises BadInput where there are no rows of `method`.
     """
-    value = _by_seed(rows, ["value"])
-    replicates = _by_seed(bootstrap, [str(name) for name in bootstrap if str(name).isdigit()])
     if method not in set(rows["method"]):
         raise BadInput(f"there are no rows of {method} to compare with: run its cells first")
     others = [name for name in rows["method"].unique() if name != method]
-    table: dict[str, list[Cell | str | int]] = {"method": list(others), "seeds": []}
-    own = set(rows.loc[rows["method"] == method, "seed"])
-    for other in others:
-        table["seeds"].append(len(own & set(rows.loc[rows["method"] == other, "seed"])))
+    return pd.DataFrame({"method": others}).join(
+        leads(rows, bootstrap, [(method, other) for other in others], columns)
+    )
+
+
+def answers(
+    rows: pd.DataFrame,
+    bootstrap: pd.DataFrame,
+    questions: Sequence[Question],
+    columns: Mapping[str, tuple[str, str, str]] = MAIN_COLUMNS,
+) -> pd.DataFrame:
+    """A row a question: how far its first variant leads its second, with intervals, as in `against`."""
+    table = pd.DataFrame({"question": [q.text for q in questions]})
+    table["compared"] = [f"{q.first} - {q.second}" for q in questions]
+    return table.join(leads(rows, bootstrap, [(q.first, q.second) for q in questions], columns))
+
+
+def leads(
+    rows: pd.DataFrame,
+    bootstrap: pd.DataFrame,
+    pairs: Sequence[tuple[str, str]],
+    columns: Mapping[str, tuple[str, str, str]],
+) -> pd.DataFrame:
+    """For each pair of methods the seeds they share and, a column a task, the lead of the first; see `against`."""
+    value = _by_seed(rows, ["value"])
+    replicates = _by_seed(bootstrap, [str(name) for name in bootstrap if str(name).isdigit()])
+    seeds = {name: set(part) for name, part in rows.groupby("method")["seed"]}
+    shared = [sorted(seeds.get(first, set()) & seeds.get(second, set())) for first, second in pairs]
+    table: dict[str, list[Cell | int]] = {"seeds": [len(common) for common in shared]}
     for column, (task, metric, better) in columns.items():
-        sign, digits = (1, 3) if better == "higher" else (-1, 2)
         table[column] = []
-        for other in others:
-            pairs = [
-                (value[a], value[b], replicates[a], replicates[b])
-                for seed in sorted(own)
-                for a, b in [((method, task, metric, seed), (other, task, metric, seed))]
-                if a in value and b in value and a in replicates and b in replicates
-            ]
-            if not pairs:
-                table[column].append(Cell(missing="n/a: not run"))
-                continue
-            mine, theirs, first, second = (np.array(part) for part in zip(*pairs, strict=True))
-            low, high = sorted(sign * np.array(paired_interval(first, second)))
-            table[column].append(Cell(sign * float((mine - theirs).mean()), low, high, digits=digits))
+        for pair, common in zip(pairs, shared, strict=True):
+            keys = [[(name, task, metric, seed) for seed in common] for name in pair]
+            there = [all(key in value and key in replicates for key in both) for both in zip(*keys, strict=True)]
+            kept = [[key for key, known in zip(own, there, strict=True) if known] for own in keys]
+            table[column].append(_lead(*kept, value, replicates, better))
     return pd.DataFrame(table)
 
 
-def _by_seed(frame: pd.DataFrame, columns: list[str]) -> dict[tuple[str, str, str, int], np.ndarray]:
+Key = tuple[str, str, str, int]
+
+
+def _lead(
+    first: Sequence[Key],
+    second: Sequence[Key],
+    value: Mapping[Key, np.ndarray],
+    replicates: Mapping[Key, np.ndarray],
+    better: str,
+) -> Cell:
+    """Mean difference over seeds with its paired interval."""
+    if not first:
+        return Cell(missing="n/a: not run")
+    sign, digits = (1, 3) if better == "higher" else (-1, 2)
+    mine, theirs = (np.array([value[key] for key in keys]) for keys in (first, second))
+    interval = paired_interval(*(np.array([replicates[key] for key in keys]) for keys in (first, second)))
+    low, high = sorted(sign * np.array(interval))
+    return Cell(sign * float((mine - theirs).mean()), low, high, digits=digits)
+
+
+def _by_seed(frame: pd.DataFrame, columns: list[str]) -> dict[Key, np.ndarray]:
     """Numbers of the general feature by method, task, metric and seed."""
     general = frame[frame["feature"] == "general"]
     keys = zip(general["method"], general["task"], general["metric"], general["seed"], strict=True)
