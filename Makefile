@@ -9,7 +9,7 @@ DATA   ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce ablations figures site weights test lint lab clean
+.PHONY: help env lock reproduce ablations search figures site weights test lint lab clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -36,6 +36,10 @@ reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu 
 
 ablations: env  ## train and probe the variants of the ablation table, 3 seeds each; goes on where it was (PRESET=cpu)
 	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out runs/$(PRESET)-ablations
+
+search: env  ## tries for a better pcl_plus, judged on the validation people (the test people are not rendered); goes on where it was
+	$(BIN)/python data_scripts/render_faces.py --out runs/faces/search --preset $(PRESET) --identities 340 60 60 --seed 1
+	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) --data runs/faces/search --out runs/$(PRESET)-search --search --seeds 2
 
 figures: env  ## draw the rendered faces and copy tables and figures of the run in OUT to figures/
 	$(BIN)/python -m pcl_lib.faces figures/

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from pcl_lib import disentangle
-from pcl_lib.comparisons import against
+from pcl_lib.comparisons import Question, against, answers
 from pcl_lib.labels import ANGLE_NAMES, AU_NAMES
 from pcl_lib.tables import MAIN_COLUMNS, Cell, cell_of, context_of, need_columns, write_table
 
@@ -19,6 +19,28 @@ LEAKS = {  # a column of the ablation table: feature and factor of `disentangle.
     "yaw R2 from pose": ("pose", "yaw"),
     "yaw R2 from face": ("face", "yaw"),
 }
+
+# The open questions of METHOD.md 10, and what the paper's ablation claims: each a difference of two variants.
+QUESTIONS = (
+    Question("does PCL read better than SimCLR?", "pcl", "simclr"),
+    Question("than SimCLR in equal time?", "pcl", "simclr, equal time"),
+    Question("than SimCLR without flips?", "pcl", "simclr_noflip"),
+    Question("than SimCLR without flips in equal time?", "pcl", "simclr_noflip, equal time"),
+    Question("are the flips why SimCLR loses pose?", "simclr_noflip", "simclr"),
+    Question("does the PDD add to the two contrasts?", "pcl", "face + pose, no PDD"),
+    Question("does the pose contrast add to PDD and face?", "pcl", "PDD + face"),
+    Question("does the PDD add to the face contrast?", "PDD + face", "face contrast alone"),
+    Question("does orthogonality help?", "pcl", "no orthogonality"),
+    Question("do dynamic weights help?", "pcl", "fixed weights"),
+    Question("does mixing negatives help?", "pcl", "negatives not mixed"),
+    Question("a sample's own flips as negatives, not others'?", "pcl", "negatives as released"),
+    Question("harder negatives (the batch and its mirror)?", "negatives: batch", "pcl"),
+    Question("more negatives?", "K x 4", "K = 1"),
+    Question("three steps, not one joint step?", "pcl", "joint update"),
+    Question("a flip, not a rotation in the plane?", "pcl", "in-plane rotation"),
+    Question("would true turns of the head help?", "3D turn (oracle)", "pcl"),
+    Question("does parting by construction help?", "pcl_plus", "pcl"),
+)
 
 
 def ablation_table(
@@ -111,12 +133,36 @@ def parting_table(readability: pd.DataFrame) -> pd.DataFrame:
     return table
 
 
+def swap_table(swaps: pd.DataFrame) -> pd.DataFrame:
+    """Whose factor a swapped picture shows: r with the pose donor's / with the face donor's, mean over seeds.
+
+    swaps: rows of `disentangle.swap_report` of all cells.
+    """
+    need_columns(swaps, "factor", "pose_donor_r", "face_donor_r")
+    names = list(swaps["method"].unique())
+    columns: dict[str, Any] = {"method": names}
+    columns["seeds"] = [swaps.loc[swaps["method"] == name, "seed"].nunique() for name in names]
+    means = swaps.groupby(["method", "factor"])[["pose_donor_r", "face_donor_r"]].mean()
+    for factor in swaps["factor"].unique():
+        columns[f"{factor}: pose / face donor"] = [
+            "{:.2f} / {:.2f}".format(*means.loc[(name, factor)]) if (name, factor) in means.index else NOT_RUN
+            for name in names
+        ]
+    table = pd.DataFrame(columns)
+    table.attrs["context"] = context_of(swaps)
+    return table
+
+
 def write_all(
-    out: Path, rows: Mapping[str, pd.DataFrame], bootstrap: pd.DataFrame, groups: Mapping[str, str]
+    out: Path,
+    rows: Mapping[str, pd.DataFrame],
+    bootstrap: pd.DataFrame,
+    groups: Mapping[str, str],
+    reference: str = "pcl",
 ) -> list[Path]:
     """Write every table that these rows allow as CSV, Markdown and LaTeX; returns the paths.
 
-    rows: by `ablations.KINDS`; groups: see `ablation_table`.
+    rows: by `ablations.KINDS`; groups: see `ablation_table`; reference: whose lead over the others is shown.
     """
     probes, readability = rows["probes"], rows["readability"]
     made = {
@@ -132,10 +178,26 @@ def write_all(
             parting_table(readability),
             "How well the face and the pose feature part the factors",
         )
-    if "pcl" in set(probes["method"]) and probes["method"].nunique() > 1:
-        lead = against(probes, bootstrap)
-        lead.attrs["context"] = made["main"][0].attrs["context"]
-        made["lead"] = (lead, "Lead of pcl (more is better for pcl), paired over test people and seeds")
+    if len(rows["swaps"]):
+        made["swaps"] = (
+            swap_table(rows["swaps"]),
+            "Swaps: correlation of what is read with the donors' factors",
+        )
+    there, context = set(probes["method"]), made["main"][0].attrs["context"]
+    if reference in there and len(there) > 1:
+        lead = against(probes, bootstrap, reference)
+        made["lead"] = (
+            lead,
+            f"Lead of {reference} (more is better for it), paired over test people and seeds",
+        )
+    if asked := [q for q in QUESTIONS if {q.first, q.second} <= there]:
+        made["questions"] = (
+            answers(probes, bootstrap, asked),
+            "Questions: by how much the first is better than the second, paired over test people and seeds",
+        )
+    for name in ("lead", "questions"):
+        if name in made:
+            made[name][0].attrs["context"] = context
     return [
         path
         for name, (table, caption) in made.items()

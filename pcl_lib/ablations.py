@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -72,6 +73,7 @@ class Variant:
 SLOWER = 2.2  # times as long as SimCLR's: an iteration of PCL at the cpu preset
 OTHERS, TIME = "other methods", "other methods in PCL's time"
 BOUNDS = "upper bounds: trained on the labels of one task"
+TRIES = "tries for a better pcl_plus (make search)"
 PARTS, LOSSES, POSE, SIZES = "parts of PCL", "losses of PCL", "pose change of PCL", "settings of PCL"
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
@@ -110,8 +112,29 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "supervised: identity": Variant(BOUNDS, "supervised_identity"),
         "supervised: pose": Variant(BOUNDS, "supervised_pose"),
         "supervised: action units": Variant(BOUNDS, "supervised_units"),
+        "plus, more face": Variant(
+            TRIES,
+            "pcl_plus",
+            times={"train.pdd_batch": 0.5, "train.face_batch": 1.5, "train.pose_batch": 0.5},
+        ),
+        "plus, face views without gradient": Variant(TRIES, "pcl_plus", {"face_view.gradient": 0.0}),
+        "plus, face negatives not mixed": Variant(TRIES, "pcl_plus", {"loss.mixing": 0.0}),
+        "plus, temperature x 2": Variant(TRIES, "pcl_plus", times={"loss.temperature": 2.0}),
+        "plus, PDD x 0.25": Variant(TRIES, "pcl_plus", times={"loss.pdd": 0.25}),
+        "plus, PDD x 4": Variant(TRIES, "pcl_plus", times={"loss.pdd": 4.0}),
+        "plus, no noise": Variant(TRIES, "pcl_plus", {"loss.noise": 0.0}),
     }
 )
+GROUPS = {name: variant.group for name, variant in VARIANTS.items() if variant.group != TRIES}
+METHODS = {  # the rows of a table of methods
+    name: group
+    for name, group in GROUPS.items()
+    if group in (OTHERS, TIME, BOUNDS) or name in ("pcl", "pcl_plus")
+}
+SEARCH = (  # the tries, and what they are measured by
+    "pcl_plus", "pcl", "simclr", "simclr_noflip", "simclr, equal time", "simclr_noflip, equal time",
+    *(name for name in VARIANTS if name not in GROUPS),
+)  # fmt: skip
 
 
 # Series of the sensitivity figure: what changes, and the variant at each value of it.
@@ -123,7 +146,6 @@ SERIES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "orthogonality": {"0": "no orthogonality", "preset": "pcl", "x 100": "orthogonality x 100"},
     }
 )
-GROUPS = {name: variant.group for name, variant in VARIANTS.items()}
 FEW = ("pcl", "simclr")  # what notebook 04 runs where there are no cells yet
 
 
@@ -267,7 +289,7 @@ def run(
     if not cells:
         return failed
     spawn = multiprocessing.get_context("spawn")  # a fork would inherit the threads of torch in any state
-    with ProcessPoolExecutor(min(workers, len(cells)), spawn, _one_thread) as pool:
+    with ProcessPoolExecutor(min(workers, len(cells)), spawn, _start) as pool:
         jobs = {
             pool.submit(_work, cell, setup.preset, setup.faces.folder, setup.out / "cells" / cell.stem): cell
             for cell in cells
@@ -302,8 +324,16 @@ def _collect(out: Path, cell: Cell, job: Any, number: str) -> dict[Cell, str]:
     return {}
 
 
-def _one_thread() -> None:
+def _start() -> None:
     torch.set_num_threads(1)  # two cells on a thread each do a third more than one on two
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A command that is killed leaves no cells computing: they would only notice at their end."""
+    if parent := multiprocessing.parent_process():
+        parent.join()
+        os._exit(1)
 
 
 def _work(cell: Cell, preset: Preset, faces: Path, folder: Path) -> tuple[dict[str, pd.DataFrame], float]:
@@ -322,28 +352,42 @@ def current(out: Path, preset: Preset) -> dict[str, pd.DataFrame]:
 
 
 def report(out: Path, preset: Preset, variants: Sequence[str], seeds: Sequence[int]) -> None:
-    """Write the tables of the cells that are there, print the first, and what is left."""
+    """Write the tables of the cells that are there, print the first, and what is left.
+
+    The first of `variants` is the one whose lead over the others is shown.
+    """
     rows = current(out, preset)
     if len(rows["probes"]):
-        written = ablation_tables.write_all(out, rows, read_bootstrap(out), GROUPS)
+        shown = {*variants, *rows["cells"]["method"]}
+        groups = {name: variant.group for name, variant in VARIANTS.items() if name in shown}
+        written = ablation_tables.write_all(out, rows, read_bootstrap(out), groups, variants[0])
         print(f"\n{written[1].read_text(encoding='utf-8')}\nTables in {out / 'tables'}:")
         print(*(f"  {path.name}" for path in written), sep="\n")
     waiting = left(out, preset, variants, seeds)
     print(f"left to run: {', '.join(f'{c.variant} (seed {c.seed})' for c in waiting) or 'nothing'}")
 
 
-def shown(setup: reproduce.Setup) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Rows by `KINDS` and their bootstrap: those that `make ablations` left beside a run, else of a few tiny cells.
-
-    Says which. The tiny cells (`FEW`, one seed, one epoch at 32 pixels) show that everything runs; their rows name a
-    preset of their own. Empty tables, and a printed sentence, where the set has no labels to probe for.
-    """
+def beside(setup: reproduce.Setup) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """Rows by `KINDS` and their bootstrap that `make ablations` left beside a run; empty where none are of its set."""
     folder = setup.out.parent / f"{setup.preset.name}-ablations"
     found = current(folder, setup.preset)
     if len(found["cells"]) and set(found["cells"]["data"]) == {setup.faces.name}:
         print(f"{len(found['cells'])} cells read from {folder}.")
         return found, read_bootstrap(folder)
-    print(f"{folder} has no cells of this set: {len(FEW)} tiny ones are run now, too short to learn from.")
+    print(f"{folder} has no cells of this set: make ablations PRESET={setup.preset.name} trains them.")
+    return {kind: pd.DataFrame() for kind in KINDS}, pd.DataFrame()
+
+
+def shown(setup: reproduce.Setup) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
+    """What `beside` gives or, where that is nothing, rows of a few tiny cells run here; says so.
+
+    The tiny cells (`FEW`, one seed, one epoch at 32 pixels) show that everything runs; their rows name a preset of
+    their own. Empty tables, and a printed sentence, where the set has no labels to probe for.
+    """
+    found, bootstrap = beside(setup)
+    if len(found["cells"]):
+        return found, bootstrap
+    print(f"{len(FEW)} tiny ones are run now, too short to learn from.")
     short = presets.override(setup.preset, {"model.image_size": 32, "train.epochs": 1})
     tiny, out = replace(short, name=f"{setup.preset.name}, tiny cells"), setup.out / "ablations"
     try:
@@ -352,7 +396,7 @@ def shown(setup: reproduce.Setup) -> tuple[dict[str, pd.DataFrame], pd.DataFrame
     except BadInput as error:
         if not studies.probed(setup).views:
             print(error)
-            return {kind: pd.DataFrame() for kind in KINDS}, pd.DataFrame()
+            return found, bootstrap
         raise
     return current(out, tiny), read_bootstrap(out)
 
@@ -371,10 +415,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 on (default 3)")
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help=f"some of: {', '.join(VARIANTS)}")
     parser.add_argument(
+        "--search",
+        action="store_true",
+        help="the tries for pcl_plus instead: give them --data of their own, so that no test people are looked at",
+    )
+    parser.add_argument(
         "--workers", type=int, help="cells at a time (default: one a core, at most 4; 1 on a GPU)"
     )
     given = parser.parse_args(argv)
-    variants = given.only or list(VARIANTS)
+    variants = given.only or list(SEARCH if given.search else GROUPS)
     if unknown := [name for name in variants if name not in VARIANTS]:
         raise BadInput(f"--only: there is no variant '{unknown[0]}', choose some of {', '.join(VARIANTS)}")
     if given.seeds < 1 or (given.workers is not None and given.workers < 1):

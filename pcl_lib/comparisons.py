@@ -96,7 +96,9 @@ def leads(
         table[column] = []
         for pair, common in zip(pairs, shared, strict=True):
             keys = [[(name, task, metric, seed) for seed in common] for name in pair]
-            there = [all(key in value and key in replicates for key in both) for both in zip(*keys, strict=True)]
+            there = [
+                all(key in value and key in replicates for key in both) for both in zip(*keys, strict=True)
+            ]
             kept = [[key for key, known in zip(own, there, strict=True) if known] for own in keys]
             table[column].append(_lead(*kept, value, replicates, better))
     return pd.DataFrame(table)
