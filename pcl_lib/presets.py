@@ -188,6 +188,14 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     return kind(**{key: _checked(hints[key], value, where + key) for key, value in values.items()})
 
 
+def completed(values: Any) -> Any:
+    """Plain values of a preset with settings they lack at their defaults; as they are where they are no preset's."""
+    try:
+        return to_dict(from_dict(Preset, values))
+    except (BadInput, TypeError):
+        return values
+
+
 def _checked(hint: Any, value: Any, key: str) -> Any:
     if dataclasses.is_dataclass(hint):
         if not isinstance(value, Mapping):

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 import sys
+import time
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
@@ -182,6 +186,73 @@ def test_notebook_gets_the_cells_beside_the_run_or_tiny_ones(
     rows, bootstrap = ablations.shown(setup)
     assert "2 cells read from" in capsys.readouterr().out
     assert list(rows["cells"]["method"]) == ["pcl", "simclr"] and len(bootstrap)
+
+
+def test_swap_table_holds_the_mean_over_seeds_of_both_donors() -> None:
+    context = dict.fromkeys(("preset", "data", "protocol", "device", "precision", "versions", "commit"), "x")
+    swaps = pd.DataFrame(
+        [("pcl", 0, 0.8, 0.1), ("pcl", 1, 0.6, 0.2), ("other", 0, -0.5, 0.0)],
+        columns=["method", "seed", "pose_donor_r", "face_donor_r"],
+    ).assign(factor="yaw", reader_r2=1.0, n=8, **context)
+    table = ablation_tables.swap_table(swaps)
+    assert list(table["seeds"]) == [2, 1]
+    assert list(table["yaw: pose / face donor"]) == ["0.70 / 0.15", "-0.50 / 0.00"]
+
+
+def test_questions_and_search_name_variants_that_there_are() -> None:
+    for question in ablation_tables.QUESTIONS:
+        assert {question.first, question.second} <= set(GROUPS)
+    assert set(ablations.SEARCH) | set(GROUPS) == set(VARIANTS)
+    assert len({Cell(name, 0).stem for name in VARIANTS}) == len(VARIANTS)
+
+
+def test_cells_of_rendered_faces_measure_swaps(tmp_path: Path) -> None:
+    setup = reproduce.open_run(SMALL, "", tmp_path / "run", 0)
+    for name in ("pcl", "face + pose, no PDD"):
+        cell = Cell(name, 0)
+        ablations.keep(setup.out, cell, ablations.run_cell(cell, SMALL, setup.faces, tmp_path / cell.stem))
+    swaps = ablations.read(setup.out, "swaps")
+    assert set(swaps["method"]) == {"pcl"}  # without the PDD nothing was taught to decode
+    assert {"yaw", "pitch", "roll"} <= set(swaps["factor"])
+    variants = ["pcl", "face + pose, no PDD"]
+    ablations.report(setup.out, SMALL, variants, [0])
+    table = pd.read_csv(setup.out / "tables" / "ablation_main_table.csv")
+    assert list(table["method"]) == variants  # a table of some variants has their rows alone
+    answered = pd.read_csv(setup.out / "tables" / "ablation_questions_table.csv")
+    assert list(answered["compared"]) == ["pcl - face + pose, no PDD"]
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc which processes there are")
+def test_a_killed_command_leaves_no_cells_computing(tmp_path: Path) -> None:
+    """The workers end with the command, however it ends."""
+    code = (
+        "import time, multiprocessing as m\nfrom concurrent.futures import ProcessPoolExecutor\n"
+        "from pcl_lib import ablations\n"
+        "if __name__ == '__main__':\n"
+        "    pool = ProcessPoolExecutor(1, m.get_context('spawn'), ablations._start)\n"
+        "    pool.submit(time.sleep, 600)\n"
+        "    while not pool._processes: time.sleep(0.1)\n"
+        "    print(*pool._processes, flush=True)\n    time.sleep(600)\n"
+    )
+    (tmp_path / "command.py").write_text(code)
+    command = subprocess.Popen(
+        [sys.executable, tmp_path / "command.py"], stdout=subprocess.PIPE, text=True, cwd=tmp_path
+    )
+    assert command.stdout
+    worker = int(command.stdout.readline())
+    time.sleep(3)  # until it has imported what it runs
+    command.kill()
+    command.wait()
+    for _ in range(600):
+        try:
+            state = Path(f"/proc/{worker}/stat").read_text().rsplit(")")[1].split()[0]
+        except FileNotFoundError:
+            return
+        if state == "Z":  # ended, and nobody has asked how
+            return
+        time.sleep(0.1)
+    os.kill(worker, signal.SIGKILL)
+    raise AssertionError("a worker outlived its command by a minute")
 
 
 def test_action_unit_table_holds_f1_and_auc_of_each_unit() -> None:

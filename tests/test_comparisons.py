@@ -84,3 +84,14 @@ def test_leads_are_differences_over_common_seeds_signed_for_the_method() -> None
     assert set(MAIN_COLUMNS) <= set(table)
     with pytest.raises(BadInput, match="there are no rows of ours"):
         comparisons.against(rows, bootstrap, "ours")
+
+
+def test_answers_are_leads_of_any_two_variants() -> None:
+    given = [("a", 0, 0.5, 7.0), ("a", 1, 0.7, 9.0), ("b", 1, 0.6, 10.0), ("c", 2, 0.1, 3.0)]
+    rows, bootstrap = (pd.concat(part) for part in zip(*(frames(*line) for line in given), strict=True))
+    asked = [comparisons.Question("better?", "a", "b"), comparisons.Question("run?", "a", "c")]
+    table = comparisons.answers(rows, bootstrap, asked)
+    assert list(table["compared"]) == ["a - b", "a - c"] and list(table["seeds"]) == [1, 0]
+    assert float(table["expression accuracy"][0]) == pytest.approx(0.1)
+    assert float(table["yaw MAE"][0]) == pytest.approx(1.0)
+    assert str(table["yaw MAE"][1]) == "n/a: not run"

@@ -70,6 +70,22 @@ def test_open_run_refuses_bad_settings(preset, folder, seed, said, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_run_of_an_older_kit_goes_on_where_only_new_settings_stand_at_their_defaults(blobs, tmp_path):
+    out = tmp_path / "run"
+    reproduce.open_run("smoke", blobs.folder, out, 0)
+    config = json.loads((out / "config.json").read_text())
+    del config["preset"]["model"]["parity"]  # as if it had come later
+    (out / "config.json").write_text(json.dumps(config))
+    reproduce.open_run("smoke", blobs.folder, out, 0)
+    other = presets.override(presets.PRESETS["smoke"], {"model.parity": True})
+    with pytest.raises(BadInput, match=r"preset.model.parity was False, now True"):
+        reproduce.open_run(other, blobs.folder, out, 0)
+    config["preset"]["model"]["unheard"] = 1
+    (out / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BadInput, match=r"preset.model.unheard was 1, now None"):
+        reproduce.open_run("smoke", blobs.folder, out, 0)
+
+
 def labelled(folder: Path, name: str, seed: int) -> data.PreparedFaces:
     table = pd.DataFrame(
         {"yaw": np.linspace(-40, 40, 20), "split": ["train"] * 12 + ["validation"] * 4 + ["test"] * 4}
