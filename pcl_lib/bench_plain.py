@@ -21,7 +21,7 @@ class PlainPCL(PCL):
     def __init__(self, config: ModelPreset, seed: int = 0) -> None:
         super().__init__(config, seed)
         self.memory_format = torch.contiguous_format
-        self.to(memory_format=self.memory_format)  # type: ignore[call-overload]
+        self.to(memory_format=self.memory_format)
 
 
 def pil_view(image: Image.Image, view: Draw, row: int, out_size: int, own_blur: bool = False) -> Tensor:

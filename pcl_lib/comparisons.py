@@ -95,12 +95,9 @@ def leads(
     for column, (task, metric, better) in columns.items():
         table[column] = []
         for pair, common in zip(pairs, shared, strict=True):
-            keys = [[(name, task, metric, seed) for seed in common] for name in pair]
-            there = [
-                all(key in value and key in replicates for key in both) for both in zip(*keys, strict=True)
-            ]
-            kept = [[key for key, known in zip(own, there, strict=True) if known] for own in keys]
-            table[column].append(_lead(*kept, value, replicates, better))
+            keys = [tuple((name, task, metric, seed) for name in pair) for seed in common]
+            kept = [both for both in keys if all(key in value and key in replicates for key in both)]
+            table[column].append(_lead(kept, value, replicates, better))
     return pd.DataFrame(table)
 
 
@@ -108,20 +105,19 @@ Key = tuple[str, str, str, int]
 
 
 def _lead(
-    first: Sequence[Key],
-    second: Sequence[Key],
+    pairs: Sequence[tuple[Key, ...]],
     value: Mapping[Key, np.ndarray],
     replicates: Mapping[Key, np.ndarray],
     better: str,
 ) -> Cell:
-    """Mean difference over seeds with its paired interval."""
-    if not first:
+    """Mean difference of the pairs, one a seed, with its paired interval."""
+    if not pairs:
         return Cell(missing="n/a: not run")
     sign, digits = (1, 3) if better == "higher" else (-1, 2)
-    mine, theirs = (np.array([value[key] for key in keys]) for keys in (first, second))
-    interval = paired_interval(*(np.array([replicates[key] for key in keys]) for keys in (first, second)))
-    low, high = sorted(sign * np.array(interval))
-    return Cell(sign * float((mine - theirs).mean()), low, high, digits=digits)
+    difference = np.mean([value[first] - value[second] for first, second in pairs])
+    first, second = (np.array([replicates[key] for key in keys]) for keys in zip(*pairs, strict=True))
+    low, high = sorted(sign * np.array(paired_interval(first, second)))
+    return Cell(sign * float(difference), low, high, digits=digits)
 
 
 def _by_seed(frame: pd.DataFrame, columns: list[str]) -> dict[Key, np.ndarray]:

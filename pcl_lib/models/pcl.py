@@ -51,8 +51,8 @@ class PCL(nn.Module):
             self.pose_projector = projector(pose_size, config.projector_hidden, config.projector_out)
         # Convolutions like channels last, but group norm is so slow in it that the encoder loses a fifth of its speed.
         self.memory_format = torch.contiguous_format if config.norm == "group" else torch.channels_last
-        self.encoder.to(memory_format=self.memory_format)  # type: ignore[call-overload]
-        self.decoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.encoder.to(memory_format=self.memory_format)
+        self.decoder.to(memory_format=torch.channels_last)
 
     def features(self, images: Tensor) -> Features:
         """images: uint8, or float in [0, 1], [B, 3, H, W] -> flat features.
