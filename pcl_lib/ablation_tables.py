@@ -41,6 +41,10 @@ QUESTIONS = (
     Question("would true turns of the head help?", "3D turn (oracle)", "pcl"),
     Question("does parting by construction help?", "pcl_plus", "pcl"),
 )
+ASKED = {
+    name: MAIN_COLUMNS[name]
+    for name in ("expression accuracy", "verification accuracy", "AU mean F1", "yaw MAE")
+}
 
 
 def ablation_table(
@@ -192,7 +196,7 @@ def write_all(
         )
     if asked := [q for q in QUESTIONS if {q.first, q.second} <= there]:
         made["questions"] = (
-            answers(probes, bootstrap, asked),
+            answers(probes, bootstrap, asked, ASKED),
             "Questions: by how much the first is better than the second, paired over test people and seeds",
         )
     for name in ("lead", "questions"):

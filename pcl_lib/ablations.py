@@ -26,9 +26,21 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from torch.utils.flop_counter import FlopCounterMode
 
-from pcl_lib import ablation_tables, disentangle, methods, presets, pretrain, probes, reproduce, studies
+from pcl_lib import (
+    ablation_plots,
+    ablation_tables,
+    disentangle,
+    methods,
+    plots,
+    presets,
+    pretrain,
+    probes,
+    reproduce,
+    studies,
+)
 from pcl_lib.data import ImageSource, PreparedFaces
 from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.files import replace_atomically
@@ -146,6 +158,7 @@ SERIES: Mapping[str, Mapping[str, str]] = MappingProxyType(
         "orthogonality": {"0": "no orthogonality", "preset": "pcl", "x 100": "orthogonality x 100"},
     }
 )
+DRAWN = (("head pose", "MAE yaw"), ("expression", "accuracy"), ("verification", "accuracy"))
 FEW = ("pcl", "simclr")  # what notebook 04 runs where there are no cells yet
 
 
@@ -363,8 +376,22 @@ def report(out: Path, preset: Preset, variants: Sequence[str], seeds: Sequence[i
         written = ablation_tables.write_all(out, rows, read_bootstrap(out), groups, variants[0])
         print(f"\n{written[1].read_text(encoding='utf-8')}\nTables in {out / 'tables'}:")
         print(*(f"  {path.name}" for path in written), sep="\n")
+        draw(out / "figures", rows["probes"], groups, variants[0])
     waiting = left(out, preset, variants, seeds)
     print(f"left to run: {', '.join(f'{c.variant} (seed {c.seed})' for c in waiting) or 'nothing'}")
+
+
+def draw(folder: Path, probes: pd.DataFrame, groups: Mapping[str, str], reference: str) -> list[Figure]:
+    """Draw and keep ablation_dots.png and, where a setting was run at two values, ablation_sensitivity.png."""
+    there, made = set(zip(probes["task"], probes["metric"], strict=True)), {}
+    if metrics := [pair for pair in DRAWN if pair in there]:
+        made["dots"] = ablation_plots.dots(probes, groups, metrics, reference)
+        run_at = set(probes["method"])
+        if any(len(run_at & set(series.values())) > 1 for series in SERIES.values()):
+            made["sensitivity"] = ablation_plots.sensitivity(probes, SERIES, metrics[0])
+    for name, figure in made.items():
+        plots.save(figure, folder / f"ablation_{name}.png")
+    return list(made.values())
 
 
 def beside(setup: reproduce.Setup) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
