@@ -16,10 +16,21 @@ import pandas as pd
 import pytest
 from conftest import blob_images
 
-from pcl_lib import ablation_plots, ablation_tables, ablations, data, methods, presets, reproduce, scores
-from pcl_lib.ablations import GROUPS, VARIANTS, Cell, Variant
+from pcl_lib import (
+    ablation_plots,
+    ablation_tables,
+    ablations,
+    data,
+    methods,
+    presets,
+    reproduce,
+    scores,
+    variants,
+)
+from pcl_lib.ablations import Cell
 from pcl_lib.errors import exit_cleanly
 from pcl_lib.presets import PRESETS
+from pcl_lib.variants import GROUPS, VARIANTS, Variant
 
 SMALL = presets.override(
     PRESETS["smoke"],
@@ -48,7 +59,7 @@ def done(faces: data.PreparedFaces, tmp_path_factory: pytest.TempPathFactory) ->
 
 def test_every_variant_is_a_method_with_settings_of_each_preset() -> None:
     for preset in PRESETS.values():
-        hashes = {name: ablations.settings(name, preset) for name in VARIANTS}
+        hashes = {name: variants.settings(name, preset) for name in VARIANTS}
         for name, variant in VARIANTS.items():
             methods.build(variant.method, variant.of(preset))
             assert variant.method != "pcl" or name == "pcl" or hashes[name] != hashes["pcl"], name
@@ -168,7 +179,7 @@ def test_figures_show_every_seed_and_series(done: reproduce.Setup) -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["pcl", "simclr", "K = 1"]
     own = rows.query("method == 'pcl' and feature == 'general' and metric == 'MAE yaw'")["value"]
     assert {x for line in axes.lines for x in np.atleast_1d(line.get_xdata())} >= {*own, own.mean()}
-    series = ablation_plots.sensitivity(rows, ablations.SERIES, ("head pose", "MAE yaw"))
+    series = ablation_plots.sensitivity(rows, variants.SERIES, ("head pose", "MAE yaw"))
     (axes,) = series.axes  # the other series have one point alone
     assert axes.get_title() == "negatives K"
     assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "preset"]
@@ -202,7 +213,7 @@ def test_swap_table_holds_the_mean_over_seeds_of_both_donors() -> None:
 def test_questions_and_search_name_variants_that_there_are() -> None:
     for question in ablation_tables.QUESTIONS:
         assert {question.first, question.second} <= set(GROUPS)
-    assert set(ablations.SEARCH) | set(GROUPS) == set(VARIANTS)
+    assert set(variants.SEARCH) | set(GROUPS) == set(VARIANTS)
     assert len({Cell(name, 0).stem for name in VARIANTS}) == len(VARIANTS)
 
 
@@ -214,10 +225,10 @@ def test_cells_of_rendered_faces_measure_swaps(tmp_path: Path) -> None:
     swaps = ablations.read(setup.out, "swaps")
     assert set(swaps["method"]) == {"pcl"}  # without the PDD nothing was taught to decode
     assert {"yaw", "pitch", "roll"} <= set(swaps["factor"])
-    variants = ["pcl", "face + pose, no PDD"]
-    ablations.report(setup.out, SMALL, variants, [0])
+    names = ["pcl", "face + pose, no PDD"]
+    ablations.report(setup.out, SMALL, names, [0])
     table = pd.read_csv(setup.out / "tables" / "ablation_main_table.csv")
-    assert list(table["method"]) == variants  # a table of some variants has their rows alone
+    assert list(table["method"]) == names  # a table of some variants has their rows alone
     answered = pd.read_csv(setup.out / "tables" / "ablation_questions_table.csv")
     assert list(answered["compared"]) == ["pcl - face + pose, no PDD"]
 
