@@ -35,6 +35,7 @@ class ModelPreset:
     projector_out: int = 512
     norm: str = "none"  # "none" as in the paper; "group" or "batch" after every encoder convolution
     pose_dim: int = 0  # 0: the whole branch as in the paper; else a linear bottleneck of that size
+    backbone: str = "paper"  # the trunk: the paper's, or a timm model by name (`models.backbones`)
     parity: bool = False  # split the branches' outputs into what a flip leaves (face) and turns over (pose)
 
 
@@ -174,6 +175,15 @@ T = TypeVar("T")
 def to_dict(preset: Any) -> dict[str, Any]:
     """A preset as plain dicts, numbers and strings, ready for JSON."""
     return dataclasses.asdict(preset)
+
+
+def completed(settings: Any, defaults: Mapping[str, Any] | None = None) -> Any:
+    """Settings of a preset as an older version wrote them, with those it did not know yet at their defaults."""
+    if not isinstance(settings, dict):
+        return settings
+    defaults = to_dict(Preset("")) if defaults is None else defaults
+    filled = {**defaults, **settings}
+    return {key: completed(value, defaults.get(key) or {}) for key, value in filled.items()}
 
 
 def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:

@@ -317,7 +317,12 @@ class _Trainer:
 
 
 def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
-    """A phrase for each leaf in which two tables of settings differ: "preset.train.lr was 0.1, now 0.2"."""
+    """A phrase for each leaf in which two tables of settings differ: "preset.train.lr was 0.1, now 0.2".
+
+    A setting of the preset that an older version did not write counts as its default.
+    """
+    if key == "preset":
+        old = presets.completed(old)
     if isinstance(old, dict) and isinstance(new, dict):
         for name in sorted(old.keys() | new.keys()):
             yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
