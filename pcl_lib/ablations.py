@@ -28,6 +28,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from pcl_lib import ablation_tables, methods, presets, pretrain, probes, reproduce, studies
+from pcl_lib.ablation_tables import BOUNDS, TIME
 from pcl_lib.data import ImageSource, PreparedFaces
 from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.files import replace_atomically
@@ -70,9 +71,9 @@ class Variant:
 
 
 SLOWER = 2.2  # times as long as SimCLR's: an iteration of PCL at the cpu preset
-OTHERS, TIME = "other methods", "other methods in PCL's time"
-BOUNDS = "upper bounds: trained on the labels of one task"
+OTHERS = "other methods"
 PARTS, LOSSES, POSE, SIZES = "parts of PCL", "losses of PCL", "pose change of PCL", "settings of PCL"
+BACKBONES = "backbones of PCL"
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         "pcl": Variant(PARTS),
@@ -101,6 +102,8 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "temperature x 0.5": Variant(SIZES, times={"loss.temperature": 0.5}),
         "temperature x 2": Variant(SIZES, times={"loss.temperature": 2.0}),
         "pose feature of 16": Variant(SIZES, changes={"model.pose_dim": 16}),
+        "ResNet-18": Variant(BACKBONES, changes={"model.backbone": "resnet18"}),
+        "ViT, small patches": Variant(BACKBONES, changes={"model.backbone": "test_vit"}),
         "simclr, equal time": Variant(TIME, "simclr", times={"train.epochs": SLOWER}),
         "simclr_noflip, equal time": Variant(TIME, "simclr_noflip", times={"train.epochs": SLOWER}),
         "moco": Variant(OTHERS, "moco"),
