@@ -114,6 +114,8 @@ class Case(NamedTuple):
     epochs: int = 6
 
 
+# Gains found with seeds 0 to 3, not every seed with every method: yaw .26 to .47, expression .42 and .46, au01 .13
+# and .17, identity .12 after 8 epochs.
 METHODS = {
     "simclr": Case(),
     "simclr_noflip": Case(),
@@ -124,7 +126,7 @@ METHODS = {
     "pcl_plus": Case(epochs=4),
     "supervised_pose": Case(),
     "supervised_expression": Case("expression", epochs=8),
-    "supervised_identity": Case("identity", epochs=8),
+    "supervised_identity": Case("identity", 0.05, epochs=12),
     "supervised_units": Case("au01", 0.05),
 }
 
