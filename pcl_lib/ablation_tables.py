@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -14,6 +15,8 @@ from pcl_lib.labels import ANGLE_NAMES, AU_NAMES
 from pcl_lib.tables import MAIN_COLUMNS, Cell, cell_of, context_of, need_columns, write_table
 
 NOT_RUN = "n/a: not run"
+TIME, BOUNDS = "other methods in PCL's time", "upper bounds: trained on the labels of one task"
+UNRANKED = (TIME, BOUNDS)  # headings whose rows had more images, or labels: never the best of a column
 COSTS = {"images": ("images", 0), "training_seconds": ("training (s)", 0), "training_GFLOP": ("GFLOP", 0)}
 LEAKS = {  # a column of the ablation table: feature and factor of `disentangle.readability`
     "yaw R2 from pose": ("pose", "yaw"),
@@ -53,7 +56,8 @@ def ablation_table(
     """Variants x tasks on the general feature, with what each cost; those that were not run say so.
 
     probes, readability, cells: rows of the ablations' cells. groups: variant -> heading, in the order to show them.
-    Angles in degrees. Mean and sample standard deviation over seeds. Raises as `tables.main_table`.
+    Angles in degrees. Mean and sample standard deviation over seeds. The best of a column is sought among rows of the
+    same images seen and no labels (not `UNRANKED`). Raises as `tables.main_table`.
     """
     need_columns(probes, "feature", "task", "metric", "value")
     names = sorted(groups, key=lambda name: list(dict.fromkeys(groups.values())).index(groups[name]))
@@ -63,7 +67,12 @@ def ablation_table(
     for column, (task, metric, better) in MAIN_COLUMNS.items():
         part = general[(general["task"] == task) & (general["metric"] == metric)]
         columns[column] = [
-            cell_of(part[part["method"] == name], NOT_RUN, better, 2 if "MAE" in metric else 3)
+            cell_of(
+                part[part["method"] == name],
+                NOT_RUN,
+                _ranked(name, groups, better),
+                2 if "MAE" in metric else 3,
+            )
             for name in names
         ]
     for column, (feature, factor) in LEAKS.items() if len(readability) else ():
@@ -80,8 +89,16 @@ def ablation_table(
     table = pd.DataFrame(columns)
     table.attrs["context"] = context_of(general)
     first = {groups[name]: place for place, name in reversed(list(enumerate(names)))}
-    table.attrs["blocks"] = {place: heading for heading, place in first.items()}
+    table.attrs["blocks"] = {
+        place: f"{heading} (not ranked)" if heading in UNRANKED else heading
+        for heading, place in first.items()
+    }
     return table
+
+
+def _ranked(method: str, groups: Mapping[str, str], better: str) -> str:
+    """Which value is the best where a method takes part in the comparison."""
+    return "" if groups.get(method) in UNRANKED else better
 
 
 def unit_table(probes: pd.DataFrame) -> pd.DataFrame:
@@ -90,17 +107,23 @@ def unit_table(probes: pd.DataFrame) -> pd.DataFrame:
     return _metrics(probes, "action units", ("F1", "AUC"), (*units, "mean"), "higher")
 
 
-def pose_table(probes: pd.DataFrame) -> pd.DataFrame:
-    """Mean absolute error of the angles in degrees, general feature."""
-    return _metrics(probes, "head pose", ("MAE",), (*ANGLE_NAMES, "mean"), "lower")
+def pose_table(probes: pd.DataFrame, groups: Mapping[str, str] = MappingProxyType({})) -> pd.DataFrame:
+    """Mean absolute error of the angles in degrees, general feature; the best as in `ablation_table`."""
+    return _metrics(probes, "head pose", ("MAE",), (*ANGLE_NAMES, "mean"), "lower", groups)
 
 
 def _metrics(
-    probes: pd.DataFrame, task: str, metrics: Sequence[str], names: Sequence[str], better: str
+    probes: pd.DataFrame,
+    task: str,
+    metrics: Sequence[str],
+    names: Sequence[str],
+    better: str,
+    groups: Mapping[str, str] = MappingProxyType({}),
 ) -> pd.DataFrame:
     """Rows methods (times metrics), columns names, of one task."""
     need_columns(probes, "feature", "task", "metric", "value")
     rows = probes[(probes["feature"] == "general") & (probes["task"] == task)]
+    better = better if len(metrics) == 1 else ""  # the best of a column would mix F1 and AUC
     lines = [(method, metric) for metric in metrics for method in rows["method"].unique()]
     columns: dict[str, Any] = {"method": [method for method, _ in lines]}
     columns["metric"] = [f"{metric} (degrees)" if metric == "MAE" else metric for _, metric in lines]
@@ -109,7 +132,7 @@ def _metrics(
             cell_of(
                 rows[(rows["method"] == method) & (rows["metric"] == f"{metric} {name}")],
                 NOT_RUN,
-                better if len(metrics) == 1 else "",  # the best of a column would mix F1 and AUC
+                _ranked(method, groups, better),
                 2 if metric == "MAE" else 3,
             )
             for method, metric in lines
@@ -175,7 +198,7 @@ def write_all(
             unit_table(probes),
             "Action units, general feature, thresholds chosen on validation",
         ),
-        "pose": (pose_table(probes), "Head pose, general feature"),
+        "pose": (pose_table(probes, groups), "Head pose, general feature"),
     }
     if len(readability):
         made["parting"] = (

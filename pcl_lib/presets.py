@@ -35,6 +35,7 @@ class ModelPreset:
     projector_out: int = 512
     norm: str = "none"  # "none" as in the paper; "group" or "batch" after every encoder convolution
     pose_dim: int = 0  # 0: the whole branch as in the paper; else a linear bottleneck of that size
+    backbone: str = "paper"  # the trunk: the paper's, or a timm model by name (`models.backbones`)
     parity: bool = False  # split the branches' outputs into what a flip leaves (face) and turns over (pose)
 
 

@@ -80,12 +80,14 @@ class _Total(torch.autograd.Function):
 class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
     """Batch norm over the batches of all ranks; torch.nn.SyncBatchNorm does so on GPUs alone."""
 
+    act: nn.Module  # what follows it: some batch norms of timm hold their activation
+
     def _check_input_dim(self, input: Tensor) -> None:
         """Any [N, C, ...] will do."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
-            return super().forward(x)
+            return self.act(super().forward(x))
         places = [0, *range(2, x.ndim)]
         shape = [1, -1] + [1] * (x.ndim - 2)
         wide = x.float()
@@ -95,7 +97,7 @@ class SharedBatchNorm(nn.modules.batchnorm._BatchNorm):
         variance = total(centred.square().sum(places)) / count
         self._follow(mean.detach(), variance.detach() * count / max(count - 1, 1))
         y = centred * (variance + self.eps).rsqrt().view(shape)
-        return (y * self.weight.view(shape) + self.bias.view(shape)).to(x.dtype)
+        return self.act((y * self.weight.view(shape) + self.bias.view(shape)).to(x.dtype))
 
     @torch.no_grad()
     def _follow(self, mean: Tensor, variance: Tensor) -> None:
@@ -112,6 +114,7 @@ def share_batch_norms(module: nn.Module) -> None:
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             shared = SharedBatchNorm(child.num_features, child.eps, cast(float, child.momentum))
             shared._parameters, shared._buffers = child._parameters, child._buffers
+            shared.act = getattr(child, "act", nn.Identity())
             setattr(module, name, shared.train(child.training))
         else:
             share_batch_norms(child)

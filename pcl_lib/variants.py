@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pcl_lib import presets
+from pcl_lib.ablation_tables import BOUNDS, TIME
 from pcl_lib.presets import Preset
 
 # What a cell of each preset changes for all its variants alike; a whole table at cpu is to take two hours on 2 cores.
@@ -44,8 +45,8 @@ class Variant:
 
 
 SLOWER = 2.2  # times as long as SimCLR's: an iteration of PCL at the cpu preset
-OTHERS, TIME = "other methods", "other methods in PCL's time"
-BOUNDS = "upper bounds: trained on the labels of one task"
+OTHERS = "other methods"
+BACKBONES = "backbones of PCL"
 TRIES = "tries for a better pcl_plus (make search)"
 PARTS, LOSSES, POSE, SIZES = "parts of PCL", "losses of PCL", "pose change of PCL", "settings of PCL"
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
@@ -76,6 +77,8 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "temperature x 0.5": Variant(SIZES, times={"loss.temperature": 0.5}),
         "temperature x 2": Variant(SIZES, times={"loss.temperature": 2.0}),
         "pose feature of 16": Variant(SIZES, changes={"model.pose_dim": 16}),
+        "ResNet-18": Variant(BACKBONES, changes={"model.backbone": "resnet18"}),
+        "ViT, small patches": Variant(BACKBONES, changes={"model.backbone": "test_vit"}),
         "simclr, equal time": Variant(TIME, "simclr", times={"train.epochs": SLOWER}),
         "simclr_noflip, equal time": Variant(TIME, "simclr_noflip", times={"train.epochs": SLOWER}),
         "moco": Variant(OTHERS, "moco"),

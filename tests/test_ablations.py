@@ -30,6 +30,7 @@ from pcl_lib import (
 from pcl_lib.ablations import Cell
 from pcl_lib.errors import exit_cleanly
 from pcl_lib.presets import PRESETS
+from pcl_lib.tables import to_markdown
 from pcl_lib.variants import GROUPS, VARIANTS, Variant
 
 SMALL = presets.override(
@@ -169,6 +170,28 @@ def test_tables_show_rows_costs_and_what_was_not_run(done: reproduce.Setup) -> N
     lead = pd.read_csv(done.out / "tables" / "ablation_lead_table.csv").set_index("method")
     simclr = rows["probes"].query("method == 'simclr' and metric == 'MAE yaw'")["value"].item()
     assert lead.loc["simclr", "yaw MAE"] == pytest.approx(simclr - probed["value"].item())
+
+
+def test_bounds_and_longer_runs_are_never_the_best() -> None:
+    """Each unranked row holds the best value of every column, and the ranked ones compete among themselves."""
+    groups = {"a": "x", "b": "x", "long": ablation_tables.TIME, "labels": ablation_tables.BOUNDS}
+    context = dict.fromkeys(("preset", "data", "protocol", "device", "precision", "versions", "commit"), "x")
+    metrics = {("head pose", "MAE yaw"): -1.0, ("expression", "accuracy"): 0.1}  # the better way, a step
+    rows = pd.DataFrame(
+        [
+            {"method": name, "task": task, "metric": metric, "value": 5 + step * place}
+            for place, name in enumerate(groups)
+            for (task, metric), step in metrics.items()
+        ]
+    ).assign(feature="general", seed=0, n=8, **context)
+    cells = pd.DataFrame({"method": list(groups), "images": 10, "training_seconds": 7, "training_GFLOP": 1})
+    table = ablation_tables.ablation_table(rows, pd.DataFrame(), cells, groups)
+    text = to_markdown(table, "caption")
+    assert text.count("**") == 4 and "**4.00**" in text and "**5.100**" in text
+    assert "| *other methods in PCL's time (not ranked)* |" in text and "| *x* |" in text
+    assert "**4.00**" in to_markdown(ablation_tables.pose_table(rows, groups), "caption")
+    (line,) = (line for line in text.splitlines() if line.startswith("| long |"))
+    assert line.endswith("| 10 | 7 | 1 |")
 
 
 def test_figures_show_every_seed_and_series(done: reproduce.Setup) -> None:

@@ -197,6 +197,7 @@ def parts_with_gradient(model: PCL) -> set[str]:
         ("pcl_plus", "face", {"encoder", "face_branch", "face_projector"}),
         ("pcl_plus", "pose", {"encoder", "pose_branch", "pose_projector"}),
         ("simclr", "simclr", {"encoder", "face_projector"}),
+        ("simclr_noflip", "simclr", {"encoder", "face_projector"}),
     ],
 )
 def test_gradients_reach_the_parts_of_the_task_and_no_other(method: str, task: str, parts: set[str]) -> None:

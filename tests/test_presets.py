@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 
@@ -51,6 +52,14 @@ def test_presets_cannot_be_changed_but_copied() -> None:
 def test_presets_survive_json(name: str) -> None:
     text = json.dumps(presets.to_dict(PRESETS[name]))
     assert presets.from_dict(Preset, json.loads(text)) == PRESETS[name]
+
+
+def test_settings_of_an_older_version_are_completed_and_nothing_else_changes() -> None:
+    written = presets.to_dict(presets.override(PRESETS["cpu"], {"model.pose_dim": 3}))
+    older = copy.deepcopy(written)
+    del older["model"]["backbone"], older["simclr_view"]
+    assert presets.completed(older) == {**written, "simclr_view": presets.to_dict(presets.SIMCLR_VIEW)}
+    assert presets.completed({**written, "later": 1})["later"] == 1 and presets.completed(None) is None
 
 
 def test_a_whole_number_serves_as_float_and_a_list_as_tuple() -> None:

@@ -282,6 +282,16 @@ def test_a_checkpoint_of_other_settings_is_refused_by_field(
     assert before == {path: path.read_bytes() for path in copied.rglob("pcl.*")}
 
 
+def test_a_state_of_a_version_without_a_setting_goes_on(copied: Path, blobs: data.PreparedFaces) -> None:
+    path = copied / "checkpoints" / "pcl.state"
+    state = torch.load(path)
+    del state["settings"]["preset"]["model"]["backbone"], state["settings"]["preset"]["loss"]["pose_change"]
+    torch.save(state, path)
+    assert fit(blobs, copied).history["epoch"].tolist() == [1, 2, 3, 4]
+    with pytest.raises(BadInput, match=r"model.backbone was paper, now test_vit"):
+        fit(blobs, copied, model__backbone="test_vit", model__image_size=32)
+
+
 def test_a_checkpoint_of_another_seed_or_data_is_refused(
     copied: Path, blobs: data.PreparedFaces, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

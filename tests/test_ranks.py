@@ -22,6 +22,7 @@ from pcl_lib.errors import BadInput
 from pcl_lib.models import PCL
 
 METHODS = ("pcl", "pcl_plus", "simclr")
+SLOW = ("moco", "byol")  # with a momentum encoder beside the model, and a queue or a predictor
 SHARED: dict[str, Any] = {  # batches that two and three processes can share; batch norm in the encoder too
     "train__pdd_batch": 12,
     "train__face_batch": 12,
@@ -74,28 +75,36 @@ def norm_over_ranks(folder: Path) -> None:
     torch.save(found | norm.state_dict(), folder / f"norm{ranks.rank()}.pt")
 
 
-def train(rank: int, count: int, faces: data.PreparedFaces, folder: Path) -> None:
-    for method in METHODS:
+def weights(run: pretrain.Run) -> dict[str, Tensor]:
+    """Those of the model, and what its method keeps beside it."""
+    beside = getattr(run.method, "beside", nn.Module()).state_dict()
+    return {**run.model.state_dict(), **{f"beside.{name}": value for name, value in beside.items()}}
+
+
+def train(rank: int, count: int, names: tuple[str, ...], faces: data.PreparedFaces, folder: Path) -> None:
+    for method in names:
         preset = tiny(**settings())
         run = pretrain.fit(
             method, preset=preset, faces=faces, out=folder, seed=3, devices=count, progress=False
         )
-        torch.save(run.model.state_dict(), folder / f"{method}{rank}.pt")
+        torch.save(weights(run), folder / f"{method}{rank}.pt")
     norm_over_ranks(folder)
 
 
 def apart(one: dict[str, Tensor], other: dict[str, Tensor], start: dict[str, Tensor]) -> float:
     """Length of the difference of two sets of weights, of the way that the first went from the start."""
-    names = [name for name, value in one.items() if value.is_floating_point()]
-    flat = [torch.cat([weights[name].flatten() for name in names]) for weights in (one, other, start)]
+    names = [name for name, value in start.items() if value.is_floating_point()]
+    flat = [torch.cat([found[name].flatten() for name in names]) for found in (one, other, start)]
     return float((flat[0] - flat[1]).norm() / (flat[0] - flat[2]).norm())
 
 
 @forks
-@pytest.mark.parametrize("count", [2, 3])
-def test_processes_train_as_one(count: int, blobs: data.PreparedFaces, tmp_path: Path) -> None:
-    processes(count, train, blobs, tmp_path)
-    for method in METHODS:
+@pytest.mark.parametrize(("count", "names"), [(2, METHODS), (3, METHODS), (2, SLOW)])
+def test_processes_train_as_one(
+    count: int, names: tuple[str, ...], blobs: data.PreparedFaces, tmp_path: Path
+) -> None:
+    processes(count, train, names, blobs, tmp_path)
+    for method in names:
         alone = fit(blobs, tmp_path / "alone", method, **settings())
         log = pd.read_csv(tmp_path / "logs" / f"{method}.csv").drop(columns="seconds")
         pd.testing.assert_frame_equal(log, alone.history.drop(columns="seconds"), rtol=1e-4, atol=1e-6)
@@ -104,8 +113,16 @@ def test_processes_train_as_one(count: int, blobs: data.PreparedFaces, tmp_path:
             assert all(torch.equal(value, other[name]) for name, value in first.items())
         start = PCL(alone.method.preset.model, 3).state_dict()
         # Adam turns rounding in gradients near zero into whole steps, so equal weights are not to be had.
-        assert apart(alone.model.state_dict(), first, start) < 0.02
+        assert apart(weights(alone), first, start) < 0.02
+        check_beside(weights(alone), first)
     check_norm(count, tmp_path)
+
+
+def check_beside(alone: dict[str, Tensor], shared: dict[str, Tensor]) -> None:
+    """Momentum encoder, predictor and queue are those of one process; of the queue that means the keys in order."""
+    assert alone.keys() == shared.keys()
+    for name in (name for name in alone if name.startswith("beside")):
+        torch.testing.assert_close(alone[name], shared[name], rtol=1e-3, atol=1e-3)
 
 
 def check_norm(count: int, folder: Path) -> None:

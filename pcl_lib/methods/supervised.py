@@ -53,8 +53,7 @@ class Supervised(OnGeneral):
             raise BadInput(
                 f"method {self.name} needs labels, and {faces.name} has none in train: choose another"
             )
-        with torch.no_grad():
-            size = model.general_feature(torch.zeros(1, 3, model.image_size, model.image_size)).shape[1]
+        size = model.decoder.fc.in_features  # that of the general feature too
         self.head = nn.Linear(size, self.outputs(train))
         return self.head
 

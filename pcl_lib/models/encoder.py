@@ -11,6 +11,7 @@ from pcl_lib.errors import BadInput
 from pcl_lib.presets import ModelPreset
 
 SLOPE = 0.1
+STRIDE = 16  # of the general feature, in pixels
 
 
 def scaled(channels: int, width: float) -> int:
@@ -65,11 +66,38 @@ class ResidualBlock(nn.Module):
         return y
 
 
-class Encoder(nn.Module):
-    """Images [B, 3, H, W] -> maps (general, face, pose), each [B, 128 * width, H/16, W/16]."""
+class Branched(nn.Module):
+    """Images [B, 3, H, W] -> maps (general, face, pose), each [B, 128 * width, H/16, W/16], rounded up.
+
+    The trunk is a subclass's; the two branches are the paper's.
+    """
 
     def __init__(self, config: ModelPreset) -> None:
         super().__init__()
+        self.build_trunk(config)
+        channels = scaled(128, config.width)
+        self.face_branch, self.pose_branch = (
+            nn.Sequential(*(convolution(channels, channels, config.norm) for _ in range(2))) for _ in range(2)
+        )
+
+    def build_trunk(self, config: ModelPreset) -> None:
+        """Make the layers that `trunk` needs; their weights are drawn before those of the branches."""
+        raise NotImplementedError
+
+    def trunk(self, x: Tensor) -> Tensor:
+        """The general feature as a map."""
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        general = self.trunk(x)
+        return general, self.face_branch(general), self.pose_branch(general)
+
+
+class Encoder(Branched):
+    """The paper's encoder."""
+
+    def build_trunk(self, config: ModelPreset) -> None:
+        """Make stem, layers and residual blocks."""
         norm = config.norm
         low, middle, high = (scaled(channels, config.width) for channels in (64, 128, 256))
         self.stem = nn.Sequential(convolution(3, low, norm, 2, 7), convolution(low, low, norm))
@@ -78,8 +106,6 @@ class Encoder(nn.Module):
         self.residual1, self.residual2 = ResidualBlock(middle, norm), ResidualBlock(middle, norm)
         self.layer2_2 = nn.Sequential(convolution(middle, middle, norm, 2), convolution(middle, middle, norm))
         self.layer3_1 = nn.Sequential(convolution(middle, high, norm, 2), convolution(high, middle, norm))
-        self.face_branch = nn.Sequential(convolution(middle, middle, norm), convolution(middle, middle, norm))
-        self.pose_branch = nn.Sequential(convolution(middle, middle, norm), convolution(middle, middle, norm))
 
     @staticmethod
     def _attended(inputs: int, outputs: int, norm: str, stride: int) -> nn.Sequential:
@@ -96,14 +122,10 @@ class Encoder(nn.Module):
         y: Tensor = self.layer3_1(self.layer2_2(x))
         return y
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        general = self.trunk(x)
-        return general, self.face_branch(general), self.pose_branch(general)
-
 
 def map_size(image_size: int) -> int:
     """Side of the encoder's maps for square images of that side: four halvings, rounded up."""
-    return math.ceil(image_size / 16)
+    return math.ceil(image_size / STRIDE)
 
 
 def as_float(x: Tensor) -> Tensor:

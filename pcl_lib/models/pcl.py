@@ -8,8 +8,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pcl_lib.models.backbones import BackboneEncoder
 from pcl_lib.models.decoder import Decoder
-from pcl_lib.models.encoder import Encoder, as_float, map_size, scaled
+from pcl_lib.models.encoder import Branched, Encoder, as_float, map_size, scaled
 from pcl_lib.presets import ModelPreset
 
 
@@ -43,7 +44,8 @@ class PCL(nn.Module):
         pose_size = config.pose_dim or size
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU too
-            self.encoder = Encoder(config)
+            kind = Encoder if config.backbone == "paper" else BackboneEncoder
+            self.encoder: Branched = kind(config)
             self.pose_squeeze = nn.Linear(size, pose_size) if config.pose_dim else nn.Identity()
             self.pose_expand = nn.Linear(pose_size, size) if config.pose_dim else nn.Identity()
             self.decoder = Decoder(config, size)
