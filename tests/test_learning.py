@@ -114,8 +114,8 @@ class Case(NamedTuple):
     epochs: int = 6
 
 
-# Gains found with seeds 0 to 3, not every seed with every method: yaw .26 to .47, expression .42 and .46, au01 .13
-# and .17, identity .12 after 8 epochs.
+# Gains found with seeds 0 to 3, not every seed with every method: yaw .26 to .47, expression .42 to .48, au01 .13
+# and .17, identity .13 and .14.
 METHODS = {
     "simclr": Case(),
     "simclr_noflip": Case(),
