@@ -24,6 +24,7 @@ from pcl_lib.presets import ModelPreset
 
 REACH = 0.25  # a warp looks at most so far along an axis, in sides of the image
 STAGES = (128, 64, 32, 32)  # channels of a field decoder at width 1
+STILL = 0.01  # standard deviation of a flow decoder's last weights at the start
 
 
 class FrameIndex:
@@ -139,10 +140,15 @@ class FieldDecoder(nn.Module):
 
 
 class FlowDecoder(FieldDecoder):
-    """Features [N, inputs] -> `fields` flows for `warp`, [N, fields, 2, S, S], each number within +-`REACH`."""
+    """Features [N, inputs] -> `fields` flows for `warp`, [N, fields, 2, S, S], each number within +-`REACH`.
+
+    It starts with flows near zero: random ones would first have to be unlearnt.
+    """
 
     def __init__(self, config: ModelPreset, inputs: int, fields: int = 1) -> None:
         super().__init__(config, inputs, 2 * fields)
+        nn.init.normal_(self.last.weight, std=STILL)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
 
     def forward(self, feature: Tensor) -> Tensor:
         flow: Tensor = REACH * torch.tanh(super().forward(feature).float())
