@@ -12,13 +12,15 @@ from conftest import blob_images
 from test_methods import images, parts_with_gradient, preset_of, seeded
 from torch import Tensor, nn
 
-from pcl_lib import data, methods, ranks
+from pcl_lib import data, methods, presets, pretrain, ranks
 from pcl_lib.errors import BadInput
 from pcl_lib.methods.frames import REACH, FlowDecoder, FrameIndex, warp
 from pcl_lib.methods.motion import restyled
 from pcl_lib.models import PCL
+from pcl_lib.presets import PRESETS
 
 NAMES = ("fabnet", "tcae", "facecycle")
+TASKS = ("pdd", "face", "pose")
 
 
 def test_a_still_warp_changes_nothing_and_a_whole_pixel_one_is_a_shift() -> None:
@@ -163,3 +165,30 @@ def yaw_error(model: PCL, faces: data.PreparedFaces) -> float:
     target = yaw[faces.split("train")]
     weights = np.linalg.solve(x.T @ x + len(x) * np.eye(x.shape[1]), x.T @ (target - target.mean()))
     return float(np.abs(seen @ weights + target.mean() - yaw[faces.split("test")]).mean())
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> data.PreparedFaces:
+    return data.prepare_rendered(
+        tmp_path_factory.mktemp("faces") / "set", identities=(60, 1, 30), images_per_identity=10, size=32
+    )
+
+
+SHORT = {  # 150 iterations of 48 images
+    "train.epochs": 3,
+    "train.iterations_per_epoch": 50,
+    "train.frames_per_identity": 20,
+    "model.norm": "group",
+}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_losses_fall_and_the_general_feature_tells_yaw(
+    name: str, rendered: data.PreparedFaces, tmp_path: Path
+) -> None:
+    preset = presets.override(PRESETS["smoke"], SHORT | {f"train.{task}_batch": 16 for task in TASKS})
+    run = pretrain.fit(name, preset=preset, faces=rendered, out=tmp_path, seed=0, progress=False)
+    assert run.history["images"].tolist() == [2400, 4800, 7200]
+    assert run.history[name].is_monotonic_decreasing
+    before, after = (yaw_error(model, rendered) for model in (PCL(preset.model, 0), run.model))
+    assert after < before - 0.5

@@ -19,9 +19,10 @@ from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float, map_size, scaled
 from pcl_lib.presets import ModelPreset
 
-UNIT_SIZE, POSE_SIZE = 0.1, 0.01  # weights of the sizes of TCAE's flows: facial actions move little
-CONSISTENCY = 0.1  # weight of TCAE's distances of features
-CYCLE = 0.5  # weight of the two cycles of TCAE
+# Weights of TCAE's terms beside that of the target. Heavier cycles and sizes hold the flows at zero for good.
+CYCLE, CONSISTENCY = 0.1, 0.02
+UNIT_SIZE, POSE_SIZE = 0.05, 0.005  # facial actions move little
+ALIKE = 0.1  # weight of the likeness of FaceCycle's mean faces; heavier, its painter paints but one face
 
 
 class FAbNet(OfFrames):
@@ -85,17 +86,20 @@ class TCAE(OfFrames):
     def loss(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:  # noqa: ARG002
         """Target, cycles, consistency of features and size of flows, weighted by the constants above."""
         source, target = as_float(images).unbind(1)
-        _, face, pose = model.features(torch.cat([source, target]))
-        (face_s, face_t), (pose_s, pose_t) = face.chunk(2), pose.chunk(2)
-        by_face, by_pose = self.flow("face", face_s, face_t), self.flow("pose", pose_s, pose_t)
-        changed = torch.cat([warp(source, by_face), warp(source, by_pose)])
+        both, half = torch.cat([source, target]), len(source)
+        _, face, pose = model.features(both)
+        by_face = self.flow("face", face, face.roll(half, 0))
+        by_pose = self.flow("pose", pose, pose.roll(half, 0))
+        changed = torch.cat([warp(source, by_face[:half]), warp(source, by_pose[:half])])
         _, face_c, pose_c = model.features(changed)
-        back = self.flow("face", face_c.chunk(2)[0], face_s), self.flow("pose", pose_c.chunk(2)[1], pose_s)
+        face_back = self.flow("face", face_c[:half], face[:half])
+        pose_back = self.flow("pose", pose_c[half:], pose[:half])
         parts = {
-            "target": reconstruction(warp(source, by_face + by_pose), target),
-            "cycle": reconstruction(warp(changed, torch.cat(back)), source.repeat(2, 1, 1, 1)),
-            "consistency": apart(face_c, torch.cat([face_t, face_s]))
-            + apart(pose_c, torch.cat([pose_s, pose_t])),
+            "target": reconstruction(warp(both, by_face + by_pose), both.roll(half, 0)),
+            "cycle": reconstruction(
+                warp(changed, torch.cat([face_back, pose_back])), source.repeat(2, 1, 1, 1)
+            ),
+            "consistency": miss(face_c, face.roll(half, 0), face) + miss(pose_c, pose, pose.roll(half, 0)),
             "size": UNIT_SIZE * by_face.abs().mean() + POSE_SIZE * by_pose.abs().mean(),
         }
         total = parts["target"] + CYCLE * parts["cycle"] + CONSISTENCY * parts["consistency"] + parts["size"]
@@ -152,13 +156,17 @@ class FaceCycle(OfFrames):
         seen = as_float(images).transpose(0, 1).flatten(0, 1)  # first frames, second frames, other identities
         to_neutral, from_neutral = self.beside["flow"](model.pose_feature(seen)).unbind(1)
         neutral = warp(seen, to_neutral)
-        first, second, _ = neutral.chunk(3)
+        first, second, other = neutral.chunk(3)
+        swapped = torch.cat([second, first, other])  # two frames of one identity have one neutral face
         parts = {
-            "motion": reconstruction(warp(neutral, from_neutral), seen),
+            "motion": reconstruction(warp(swapped, from_neutral), seen),
             "neutral": reconstruction(first, second),
         }
         parts |= self.identity(model, neutral.detach())
-        return {"facecycle": torch.stack(list(parts.values())).sum(), **parts}
+        total = (
+            parts["motion"] + parts["neutral"] + parts["identity"] + parts["anybody"] + ALIKE * parts["mean"]
+        )
+        return {"facecycle": total, **parts}
 
     def identity(self, model: PCL, neutral: Tensor) -> dict[str, Tensor]:
         """The identity cycle of neutral faces [3B, 3, S, S], first and second frames and other identities."""
@@ -189,9 +197,15 @@ def restyled(plain: Tensor, style: Tensor) -> Tensor:
     return F.group_norm(plain, plain.shape[1]) * spread + centre
 
 
-def apart(feature: Tensor, wanted: Tensor) -> Tensor:
-    """Mean of 1 - cosine between rows [N, D]; nothing pulls at `wanted`. In 0..2."""
-    return 1 - F.cosine_similarity(feature.float(), wanted.detach().float()).mean()
+def miss(found: Tensor, wanted: Tensor, unwanted: Tensor) -> Tensor:
+    """How far features [N, D] are from those wanted, in units of how far these are from the unwanted ones.
+
+    Mean over rows of L1 distances' ratio: 0 where all is as wanted, 1 where `found` is `unwanted`. Only `found` is
+    pulled at.
+    """
+    wanted, unwanted = wanted.detach().float(), unwanted.detach().float()
+    gap = (wanted - unwanted).abs().sum(1).clamp_min(1e-6)
+    return ((found.float() - wanted).abs().sum(1) / gap).mean()
 
 
 def channels(config: ModelPreset) -> int:
