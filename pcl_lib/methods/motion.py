@@ -7,6 +7,9 @@ differ in both, which no warp explains and which so stays in every loss.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -68,9 +71,11 @@ class TCAE(OfFrames):
     less far. The AU embedding is what is evaluated.
 
     Here the AU embedding is the face-aware feature and the pose embedding the pose-related one. The movements are
-    joined by adding the two flows, where the paper learns how to blend them. Features are compared by
-    1 - cosine, which no shrinking of features satisfies, with the target's held fixed. One direction of each pair is
-    taken: the changed faces already double the encoder's work.
+    joined by adding the two flows, where the paper learns how to blend them. Both frames serve as source for the
+    target's term, the first alone for cycles and consistency: the changed faces already double the encoder's work.
+    A distance of features counts in units of that between the two frames' features (`miss`), and its gradient goes
+    to the flows and not to the encoder: as long as the flows are near zero the encoder would else answer it by giving
+    both frames one feature. For the same reason the terms beside the target's weigh little.
     Source: Li, Zeng, Shan and Chen, "Self-supervised Representation Learning from Videos for Facial Action Unit
     Detection", CVPR 2019.
     """
@@ -91,7 +96,8 @@ class TCAE(OfFrames):
         by_face = self.flow("face", face, face.roll(half, 0))
         by_pose = self.flow("pose", pose, pose.roll(half, 0))
         changed = torch.cat([warp(source, by_face[:half]), warp(source, by_pose[:half])])
-        _, face_c, pose_c = model.features(changed)
+        with held(model):
+            _, face_c, pose_c = model.features(changed)
         face_back = self.flow("face", face_c[:half], face[:half])
         pose_back = self.flow("pose", pose_c[half:], pose[:half])
         parts = {
@@ -124,10 +130,12 @@ class FaceCycle(OfFrames):
     Motion code and identity code are evaluated by linear probes, and the identity code by comparing faces.
 
     Here the motion code is the pose-related feature and the identity code the face-aware feature of the neutral face,
-    its statistics being mean and spread of each channel over its few places. One painter serves both faces. The mean
-    face of one identity must equal that of another one and, so that it is a face at all, pass for the other's neutral
-    face. The identity cycle takes the neutral face as given (no gradient through it to the flows). Left out:
-    the perceptual losses of networks trained elsewhere.
+    its statistics being mean and spread of each channel over its few places. Each of two frames is re-expressed from
+    the neutral face of the other, which flows of zero cannot answer, an image of another identity from its own. One
+    painter serves mean and neutral faces. The mean face of one identity must equal that of another one and, so that
+    it is a face at all, pass for the other's neutral face. The identity cycle takes the neutral face as given (no
+    gradient through it to the flows). Losses are L1 alone. The identity cycle follows the paper's abstract: its details
+    are an interpretation.
     Source: Chang, Chen and Chiu, ICCV 2021 (arXiv 2108.03427).
     """
 
@@ -195,6 +203,16 @@ def restyled(plain: Tensor, style: Tensor) -> Tensor:
     """Maps [N, C, places] with the mean and spread of each channel taken from `style`, of the same shape."""
     spread, centre = torch.std_mean(style, 2, correction=0, keepdim=True)
     return F.group_norm(plain, plain.shape[1]) * spread + centre
+
+
+@contextmanager
+def held(model: PCL) -> Iterator[None]:
+    """What is computed inside gives gradients to its inputs, none to the model."""
+    model.requires_grad_(False)
+    try:
+        yield
+    finally:
+        model.requires_grad_(True)
 
 
 def miss(found: Tensor, wanted: Tensor, unwanted: Tensor) -> Tensor:
