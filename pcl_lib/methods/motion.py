@@ -23,7 +23,7 @@ from pcl_lib.models.encoder import as_float, map_size, scaled
 from pcl_lib.presets import ModelPreset
 
 # Weights of TCAE's terms beside that of the target. Heavier cycles and sizes hold the flows at zero for good.
-CYCLE, CONSISTENCY = 0.1, 0.02
+CYCLE, CONSISTENCY = 0.1, 0.002
 UNIT_SIZE, POSE_SIZE = 0.05, 0.005  # facial actions move little
 ALIKE = 0.1  # weight of the likeness of FaceCycle's mean faces; heavier, its painter paints but one face
 
