@@ -129,7 +129,7 @@ class _Trainer:
         if uneven := [task for task in self.method.tasks if task.batch % ranks.world()]:
             raise BadInput(
                 f"the batch of {uneven[0].batch} of task '{uneven[0].name}' cannot be shared evenly by {ranks.world()} "
-                f"processes: set train.{uneven[0].name}_batch to a multiple, or use another number of processes"
+                "processes: change train.*_batch, or use another number of processes"
             )
         self.index = data.identity_index(faces.table, rows)
         self.steps = len(self._epoch_rows(np.random.default_rng(0))) // batch
@@ -258,7 +258,7 @@ class _Trainer:
         means = dict(zip(names, losses.mean(0).tolist(), strict=True))
         weights = {f"{name}_weight": value for name, value in self.method.weights.items()}
         self.epoch, self.seconds = self.epoch + 1, self.seconds + seconds
-        images = self.steps * sum(task.batch for task in self.method.tasks)
+        images = self.steps * sum(task.batch * task.frames for task in self.method.tasks)
         row = {"epoch": self.epoch, "iterations": self.epoch * self.steps, "seconds": self.seconds}
         self.history.append({**row, "images": self.epoch * images, "lr": self._lr, **means, **weights})
         self.method.end_epoch(self.history)

@@ -21,12 +21,12 @@ from pcl_lib import data, pretrain, ranks
 from pcl_lib.errors import BadInput
 from pcl_lib.models import PCL
 
-METHODS = ("pcl", "pcl_plus", "simclr")
+METHODS = ("pcl", "pcl_plus", "simclr", "fabnet")
 SLOW = ("moco", "byol")  # with a momentum encoder beside the model, and a queue or a predictor
 SHARED: dict[str, Any] = {  # batches that two and three processes can share; batch norm in the encoder too
     "train__pdd_batch": 12,
     "train__face_batch": 12,
-    "train__pose_batch": 6,
+    "train__pose_batch": 12,
     "train__epochs": 2,
     "train__lr": 1e-5,  # at 2e-3 rounding grows by orders of magnitude within three iterations
     "model__norm": "batch",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from pcl_lib.errors import BadInput
 from pcl_lib.methods.base import Method, Task, TaskLoss
+from pcl_lib.methods.motion import TCAE, FAbNet, FaceCycle
 from pcl_lib.methods.pcl import PCLMethod, PCLPlus
 from pcl_lib.methods.simclr import SimCLR, SimCLRNoFlip
 from pcl_lib.methods.ssl import BYOL, MoCo, SimSiam
@@ -39,6 +40,9 @@ METHODS: dict[str, type[Method]] = {
     "moco": MoCo,
     "byol": BYOL,
     "simsiam": SimSiam,
+    "fabnet": FAbNet,
+    "tcae": TCAE,
+    "facecycle": FaceCycle,
     "supervised_expression": SupervisedExpression,
     "supervised_identity": SupervisedIdentity,
     "supervised_pose": SupervisedPose,

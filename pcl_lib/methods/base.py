@@ -30,15 +30,17 @@ def take_images(source: ImageSource, rows: np.ndarray, _: np.random.Generator) -
 class Task:
     """One optimiser step of an iteration.
 
-    batch: images it takes; loss: (model, uint8 images [batch, 3, S, S], generator) -> scalars by name;
+    batch: rows it takes; loss: (model, uint8 images [batch, 3, S, S], generator) -> scalars by name;
     the one under the task's own name is minimised, the others are only logged. take: (source, rows, random numbers)
-    -> what the loss gets in place of images, where it needs labels or further images as well.
+    -> what the loss gets in place of images, where it needs labels or further images as well. frames: images that
+    `take` makes of a row, as the log counts them.
     """
 
     name: str
     batch: int
     loss: TaskLoss
     take: Take = take_images
+    frames: int = 1
 
 
 class Method:
@@ -78,17 +80,19 @@ def views(images: Tensor, preset: ViewPreset, generator: torch.Generator, copies
 class OnGeneral(Method):
     """Base of the methods of one task that train the general feature alone.
 
-    Its batch is the sum of PCL's three, so that both see the same number of images in an iteration.
+    Its batch is the sum of PCL's three, so that both see the same number of images in an iteration; where it takes
+    several `frames` of each identity, so many times fewer identities.
     """
 
-    features = ("general",)
+    features: tuple[str, ...] = ("general",)
     name = ""
+    frames = 1
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
         train = self.preset.train
         batch = train.pdd_batch + train.face_batch + train.pose_batch
-        self.tasks = (Task(self.name, batch, self.loss, self.take),)
+        self.tasks = (Task(self.name, batch // self.frames, self.loss, self.take, self.frames),)
         self.weights = {self.name: 1.0}
 
     def take(self, source: ImageSource, rows: np.ndarray, rng: np.random.Generator) -> Any:
