@@ -169,7 +169,7 @@ def test_losses_fall_on_a_batch_that_is_seen_again_and_again(name: str, blobs: d
         loss.backward()
         optimizer.step()
         seen.append(loss.item())
-    assert max(seen[-5:]) < 0.99 * seen[0]  # TCAE is slow: its flows grow out of zero against the cycles
+    assert max(seen[-5:]) < 0.995 * seen[0]  # TCAE is slow: its flows grow out of zero against the cycles
 
 
 def test_a_run_counts_the_images_it_takes(blobs: data.PreparedFaces, tmp_path: Path) -> None:
