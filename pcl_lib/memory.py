@@ -18,26 +18,20 @@ def is_full(error: RuntimeError) -> bool:
 def largest(batch: Any, attempt: Callable[[Any], object]) -> int:
     """The largest of a half, a quarter, ... of the rows that `attempt` can compute; 0 if two are too many.
 
-    batch: a tensor, or a NamedTuple of tensors with one row an image.
+    batch: a tensor, or what else a task takes: it has a length and gives its first rows as `batch[:size]`.
     """
-    size = len(batch if isinstance(batch, torch.Tensor) else batch[0]) // 2
+    size = len(batch) // 2
     while size >= 2:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         try:
-            attempt(_first(batch, size))
+            attempt(batch[:size])
             return size
         except RuntimeError as error:
             if not is_full(error):
                 raise
         size //= 2
     return 0
-
-
-def _first(batch: Any, size: int) -> Any:
-    if isinstance(batch, torch.Tensor):
-        return batch[:size]
-    return type(batch)(*(part[:size] for part in batch))
 
 
 def smaller(preset: Preset, batch: int) -> list[str]:

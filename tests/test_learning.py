@@ -132,7 +132,8 @@ METHODS = {
 
 
 def test_every_method_that_trains_is_tested() -> None:
-    assert METHODS.keys() == methods.METHODS.keys() - {"random"}
+    in_test_frames = {"fabnet", "tcae", "facecycle"}  # these learn slowly: a step a time is tested there
+    assert METHODS.keys() == methods.METHODS.keys() - {"random"} - in_test_frames
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from pcl_lib import memory
+from pcl_lib.methods.supervised import Labelled
 from pcl_lib.presets import PRESETS
 
 
@@ -19,11 +20,6 @@ def test_a_full_main_memory_is_told_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.zeros(2, 3) @ torch.zeros(2, 3)
     assert not memory.is_full(caught.value)
-
-
-class Labelled(NamedTuple):
-    images: Tensor
-    targets: Tensor
 
 
 @pytest.mark.parametrize(("fits", "found"), [(16, 16), (15, 8), (2, 2), (1, 0)])

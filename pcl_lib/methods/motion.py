@@ -1,8 +1,9 @@
 """FAb-Net, TCAE and FaceCycle: what moves between frames of one identity, as a warp that a decoder reads from features.
 
-Re-implemented from the papers at the kit's sizes: encoder, budget of images, optimiser and schedule are those of every
-other method. The papers learn from frames of one video, where light and background stay; here an identity's images may
-differ in both, which no warp explains and which so stays in every loss.
+Written anew at the kit's sizes from the ideas of the papers, of which the abstracts were at hand and not the code;
+weights of terms are ours. Encoder, budget of images, optimiser and schedule are those of every other method. The papers
+learn from frames of one video, where light and background stay; here an identity's images may differ in both, which no
+warp explains and which so stays in every loss.
 """
 
 from __future__ import annotations
