@@ -15,7 +15,7 @@ from pcl_lib.probes import extract
 from pcl_lib.readers import BRANCHES
 from pcl_lib.widgets.base import DESCRIBED, Panel, Tile, slider, wrapped
 
-LIMIT = 1000  # faces to search, at most
+LIMIT, ACROSS = 500, 3  # faces to search, at most; neighbours in a line
 
 
 class NeighbourBrowser(Panel):
@@ -41,7 +41,7 @@ class NeighbourBrowser(Panel):
         self.next = ipywidgets.Button(description="another face", icon="random", style=DESCRIBED)
         self.next.on_click(lambda _: setattr(self.query, "value", (self.query.value + 37) % len(self.rows)))
         self.face = Tile("Query", width="128px")
-        self.tiles = {name: Tile(f"By {name}", width=f"{count * 100}px") for name in self.features}
+        self.tiles = {name: Tile(f"By {name}", width=f"{ACROSS * 100}px") for name in self.features}
         self.redraw_on([self.query], self.redraw)
         self.view.children = (
             self.message,
@@ -68,9 +68,10 @@ class NeighbourBrowser(Panel):
         self.face.show(pictures.to_rgb(self.faces.images([row])[0]), f"query {self._known(row)[:-1]}")
         for branch, tile in self.tiles.items():
             images, captions = self.neighbours(branch)
-            tile.show(
-                pictures.sheet(images[None], [captions]), f"nearest by the {branch} feature (yaw, cosine)"
-            )
+            across = len(captions) if len(captions) % ACROSS else ACROSS
+            lines = [captions[start : start + across] for start in range(0, len(captions), across)]
+            page = pictures.sheet(images.unflatten(0, (-1, across)), lines)
+            tile.show(page, f"nearest by the {branch} feature (yaw, cosine)")
 
     def figure(self) -> Figure:
         """The query and its neighbours, a line a feature; the faces alone where there is no model."""
