@@ -30,7 +30,6 @@ nav { display: flex; flex-wrap: wrap; gap: 0.3rem 1.5rem; padding: 0.8rem 0; fon
 nav a { color: #00629b; }
 main img { max-width: 100%; height: auto; }
 main table { display: block; overflow-x: auto; }
-main td a { overflow-wrap: anywhere; }
 main .highlight pre, main .jp-OutputArea-output pre { overflow-x: auto; }
 @media (max-width: 700px) {
   body.jp-Notebook { padding: 0 0.4rem 2rem; }
@@ -73,6 +72,8 @@ def index(run: Path, executed: Sequence[Path]) -> nbformat.NotebookNode:
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     headers = {copy.stem: course.header(nbformat.read(copy, as_version=4)) for copy in executed}
     table = course.table(headers, course.measured(run)).replace("](notebooks/", "](")
+    # A long name may break after an underscore.
+    table = re.sub(r"\[\w+\]", lambda name: name[0].replace("_", "_<wbr>"), table)
     made = ", ".join(f"{key} {summary[key]}" for key in ("preset", "seed", "device", "commit"))
     text = (
         "# Pose-disentangled contrastive learning: the course\n\n"
