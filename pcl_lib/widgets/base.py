@@ -19,7 +19,7 @@ from pcl_lib.pictures import RGB, png
 
 WRAP = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%")
 TOGETHER = ipywidgets.Layout(display="flex", flex_flow="row wrap", max_width="100%")
-DESCRIBED = {"description_width": "8.5em"}
+DESCRIBED = {"description_width": "11.5em"}
 
 
 class Tile:

@@ -40,7 +40,9 @@ class AugmentationLab(Panel):
         )
         self.again = ipywidgets.Button(description="draw again", icon="refresh")
         self.chain = ipywidgets.ToggleButtons(
-            options=list(self.views), description="settings of", style=DESCRIBED
+            options=list(self.views),
+            description="settings of",
+            style={"button_width": "auto"},
         )
         self.source = Tile("Image", width="100px")
         self.tiles = {name: Tile(name.capitalize(), width=f"{COUNT * 100}px") for name in LINES}
@@ -65,7 +67,7 @@ class AugmentationLab(Panel):
             "crop": ipywidgets.Dropdown(
                 options=["quadrant", "resized", "none"], value=view.crop, description="crop", style=DESCRIBED
             ),
-            "crop_scale": _range("crop area", view.crop_scale, 0.05, 1.0, 0.05),
+            "crop_scale": _range("crop area (share)", view.crop_scale, 0.05, 1.0, 0.05),
             "blur_sigma": _range("blur sigma (pixels)", view.blur_sigma, 0.1, 4.0, 0.1),
         }
         for name in SHARES:

@@ -62,7 +62,7 @@ class FaceStudio(Panel):
             wrapped([self.face.box, self.chart.box]),
             self.identity,
             wrapped([*self.sliders.values()]),
-            ipywidgets.HTML(f"<small>Action units: {UNIT_NAMES}.</small>"),
+            ipywidgets.HTML(f"<div style='line-height: 1.4'>Action units: {UNIT_NAMES}.</div>"),
         )
         self.redraw()
 
@@ -89,7 +89,7 @@ class FaceStudio(Panel):
         image = render(factors, size=self.size)[0]
         self.face.show(pictures.to_rgb(image), f"what the encoder sees, {self.size} x {self.size} pixels")
         truth = {scale.name: float(factors[scale.name].iloc[0]) for scale in SCALES}
-        chart = pictures.readings_chart(SCALES, truth, self.readings(image))
+        chart = pictures.readings_chart(SCALES, truth, self.readings(image)) if self.readers else None
         self.chart.show(chart, "truth, and what a linear reader makes of each feature")
 
     def figure(self) -> Figure:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pcl_lib import pictures, plots, studies
 from pcl_lib.pictures import Donor
 from pcl_lib.readers import Reader, fit_readers
-from pcl_lib.widgets.base import DESCRIBED, Panel, Tile, slider, together, wrapped
+from pcl_lib.widgets.base import Panel, Tile, slider, together, wrapped
 
 NO_DECODER = "There are no trained weights with a decoder, so here are the faces alone: train pcl first."
 
@@ -43,7 +43,10 @@ class SwapExplorer(Panel):
         names = {label(self.faces, row): row for row in self.rows}
         self.choose_a, self.choose_b = (
             ipywidgets.Dropdown(
-                options=names, value=self.rows[i], description=f"face {name}", style=DESCRIBED
+                options=names,
+                value=self.rows[i],
+                description=f"face {name}",
+                style={"description_width": "4em"},
             )
             for name, i in (("A", 0), ("B", -1))
         )
