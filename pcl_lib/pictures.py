@@ -254,6 +254,7 @@ def readings_chart(
                 pen.ellipse((x - 5, y - 5, x + 5, y + 5), inks[branch], "white")
                 numbers.append((own[scale.name], inks[branch]))
         for column, (value, ink) in enumerate(numbers):
+            value = round(value, 0 if scale.unit else 1) or 0.0  # not "-0"
             text = f"{value:.0f}{scale.unit}" if scale.unit else f"{value:.1f}"
             pen.text((width - right + 50 + 45 * column, y), text, ink, font, anchor="rm")
     return np.asarray(page)

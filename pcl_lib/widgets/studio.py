@@ -54,7 +54,7 @@ class FaceStudio(Panel):
         self.sliders["light_elevation"].value = 25.0
         self.face, self.chart = Tile("Face", width="256px"), Tile("Readings", width="560px")
         if not self.readers:
-            self.say(NO_LABELS if model is not None else "There are no trained weights, so nothing is read.")
+            self.say(NO_LABELS if model is not None else "Without a model nothing is read from the face.")
         controls = [self.identity, *self.sliders.values()]
         self.redraw_on(controls, self.redraw)
         self.view.children = (
