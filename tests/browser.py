@@ -97,9 +97,13 @@ class Lab:
         for _ in range(presses):
             knob.press(key)
 
+    def button(self, label: str) -> Any:
+        """The button of a widget with these letters; its accessible name has the letter of its icon as well."""
+        return self.page.locator(".jp-OutputArea .jupyter-button", has_text=label).first
+
     def press(self, label: str) -> None:
         """Press a button by the keyboard."""
-        button = self.page.get_by_role("button", name=label, exact=True)
+        button = self.button(label)
         button.focus()
         button.press("Enter")
 

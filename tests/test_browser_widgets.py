@@ -164,7 +164,7 @@ def test_the_monitor_in_03_stops_with_a_checkpoint_and_goes_on(jupyter: Jupyter)
         assert not lab.page.locator("img.pcl-curves").is_visible()  # nothing has been trained
         out = jupyter.folder / "runs" / "smoke"
         lab.press("train")
-        lab.page.get_by_role("button", name="stop", exact=True).click()
+        lab.button("stop").click()
         said = lab.page.get_by_text(re.compile(r"(Stopped|Finished) after \d of 4 epochs"))
         said.wait_for(timeout=120 * SECOND)
         done = int(re.findall(r"after (\d)", said.inner_text())[0])
