@@ -1,7 +1,7 @@
 """Which model and faces a notebook plays with: trained here if there is one, else those that come with the kit.
 
-Runs without a reader (`make reproduce`) always use their own model, trained then and there: what ships never passes
-for a run's result.
+Runs without a reader (`make reproduce`) use their own model, trained then and there: what ships never passes for a
+run's result.
 """
 
 from __future__ import annotations
@@ -73,8 +73,8 @@ class Gallery:
 
 @cache
 def gallery(size: int) -> Gallery:
-    """A `Gallery` of the usual length, rendered once a process."""
-    return Gallery(size)
+    """A `Gallery` of the usual length, a short one in the kernels of `make reproduce`; rendered once a process."""
+    return Gallery(size, people=30, images_per_person=4) if os.environ.get(HEADLESS) else Gallery(size)
 
 
 @dataclass(frozen=True)
@@ -93,19 +93,19 @@ class Live:
         return figure
 
 
-def choose(setup: reproduce.Setup, method: str = "pcl") -> Live:
+def choose(setup: reproduce.Setup, method: str = "pcl", *, now: bool = False) -> Live:
     """The model that a notebook plays with, and says which it is.
 
     Without a reader: the run's own, trained if need be. With one: what was trained here, in the run's folder or in
-    those of larger presets beside it; else the shipped weights. A smoke run counts only without a reader: it is too
-    short to have learnt anything. Only a model of the run's own folder comes with the run's faces, others with a
-    `Gallery`. Raises as `reproduce.trained`.
+    those of larger presets beside it; else the shipped weights; else the run's own. A smoke run counts only without a
+    reader: it is too short to have learnt anything. Only a model of the run's own folder comes with the run's faces,
+    others with a `Gallery`. now: choose as if there were a reader, so that nothing is trained first: for a picture to
+    begin with, not for a result. Raises as `reproduce.trained`.
     """
-    if headless():
+    live = _trained_here(setup, method) or _shipped(method) if now or not headless() else None
+    if live is None:
         model = reproduce.trained(setup, method).model
         live = Live(model, studies.sized(setup), f"the {method} of this run", setup.out)
-    else:
-        live = _trained_here(setup, method) or _shipped(method)
     print(f"In use: {live.source}.")
     return live
 
@@ -129,8 +129,12 @@ def _trained_here(setup: reproduce.Setup, method: str) -> Live | None:
     return None
 
 
-def _shipped(method: str) -> Live:
-    model, about = shipped(method), card(method)
+def _shipped(method: str) -> Live | None:
+    try:
+        model, about = shipped(method), card(method)
+    except BadInput as error:
+        print(f"Passed over: {error}.")
+        return None
     source = (
         f"the weights of {method} that come with the kit ({about['epochs']} epochs of preset {about['preset']}, seed "
         f"{about['seed']}, {about['seconds'] / 60:.0f} min on {about['hardware']})"

@@ -43,8 +43,10 @@ def png(picture: RGB) -> bytes:
     return buffer.getvalue()
 
 
-def sheet(images: Tensor, captions: Sequence[Sequence[str]] = (), side: int = 96) -> RGB:
+def sheet(images: Tensor, captions: Sequence[Sequence[str]] = (), side: int = 96, letters: int = 15) -> RGB:
     """Images [R, C, 3, S, S] in a grid of tiles of `side` pixels, each over its caption (one line; none where empty).
+
+    letters: size of the captions in pixels; 15 can still be read at half the width.
 
     Raises BadInput on another shape or a wrong number of captions.
     """
@@ -53,9 +55,9 @@ def sheet(images: Tensor, captions: Sequence[Sequence[str]] = (), side: int = 96
     down, across = images.shape[:2]
     if captions and [len(row) for row in captions] != [across] * down:
         raise BadInput(f"a sheet of {down} x {across} images needs as many captions")
-    gap, text = 4, 18 if captions else 0
+    gap, text = 4, letters + 6 if captions else 0
     page = Image.new("RGB", (across * (side + gap), down * (side + gap + text)), "white")
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(12)
+    pen, font = ImageDraw.Draw(page), ImageFont.load_default(letters)
     for place in range(down * across):
         r, c = divmod(place, across)
         tile = Image.fromarray(to_rgb(images[r, c])).resize((side, side), Image.Resampling.BICUBIC)
@@ -138,12 +140,14 @@ def film_strip(
     reader: Reader | None = None,
     steps: int = 7,
 ) -> RGB:
-    """The whole blend in two lines: pose from a to b with the face share held, face from a to b with the pose held."""
+    """The whole blend in two lines: pose from a to b with the face share held, face from a to b with the pose held.
+
+    The captions are shares of b.
+    """
     way = np.linspace(0, 1, steps).tolist()
     faces, poses = [face] * steps + way, way + [pose] * steps
     pictures = blends(model, a, b, faces, poses, turn, reader).unflatten(0, (2, steps))
-    captions = [[f"{name} {share:.0%} B" for share in way] for name in ("pose", "face")]
-    return sheet(pictures, captions, side=88)
+    return sheet(pictures, [[f"{share:.0%}" for share in way]] * 2, side=88)
 
 
 def read_upload(content: bytes, size: int) -> tuple[Tensor, str]:
@@ -250,6 +254,7 @@ def readings_chart(
                 pen.ellipse((x - 5, y - 5, x + 5, y + 5), inks[branch], "white")
                 numbers.append((own[scale.name], inks[branch]))
         for column, (value, ink) in enumerate(numbers):
+            value = round(value, 0 if scale.unit else 1) or 0.0  # not "-0"
             text = f"{value:.0f}{scale.unit}" if scale.unit else f"{value:.1f}"
             pen.text((width - right + 50 + 45 * column, y), text, ink, font, anchor="rm")
     return np.asarray(page)

@@ -74,10 +74,11 @@ def fit(
         initial=trainer.epoch,
         desc=method,
         unit="epoch",
-        disable=not progress or ranks.rank() > 0,
+        disable=not progress or ranks.rank() > 0 or trainer.epoch >= trainer.epochs,
     ) as bar:
         while trainer.epoch < trainer.epochs:
-            bar.set_postfix({k: f"{v:.3f}" for k, v in trainer.next_epoch().items()})
+            losses = trainer.next_epoch().items()
+            bar.set_postfix({k: f"{v:.3f}" for k, v in losses if "_" not in k})  # a notebook is not wider
             bar.update()
             if watch is not None and watch(trainer.model, pd.DataFrame(trainer.history)):
                 trainer.save()

@@ -9,9 +9,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from pathlib import Path
+from types import MappingProxyType
 from urllib.parse import unquote
 
 import nbformat
@@ -21,6 +22,21 @@ from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.files import make_folder, replace_atomically
 from pcl_lib.notebooks import NOTEBOOKS, read_stamp, to_html
 
+# Lines of a length that can be read, and on a narrow screen neither prompts nor anything that reaches out of it.
+STYLE = """<style>
+body.jp-Notebook { padding: 0 1rem 3rem; }
+nav, main { max-width: 62rem; margin: 0 auto; }
+nav { display: flex; flex-wrap: wrap; gap: 0.3rem 1.5rem; padding: 0.8rem 0; font: 15px/1.5 system-ui, sans-serif; }
+nav a { color: #00629b; }
+main img { max-width: 100%; height: auto; }
+main table { display: block; overflow-x: auto; }
+main .highlight pre, main .jp-OutputArea-output pre { overflow-x: auto; }
+@media (max-width: 700px) {
+  body.jp-Notebook { padding: 0 0.4rem 2rem; }
+  .jp-Cell .jp-InputPrompt, .jp-Cell .jp-OutputPrompt, .jp-Cell .jp-Collapser { display: none; }
+  .jp-Cell, .jp-Cell-inputArea, .jp-OutputArea-child { padding: 0; min-width: 0; }
+}
+</style>"""
 LINK = re.compile(r"\]\(([^)\s]+)\.ipynb(#[^)\s]*)?\)")
 
 
@@ -36,9 +52,16 @@ def build(run: Path, out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
     make_folder(out / "solutions")
     solutions = [notebooks / "solutions" / copy.name for copy in executed]
     solutions = [path for path in solutions if path.is_file()]
+    names, solved = [copy.stem for copy in executed], {path.stem for path in solutions}
     pages = [_write(out / "index.html", index(run, executed), "The PCL course")]
-    pages += [_page(copy, out / f"{copy.stem}.html") for copy in executed]
-    pages += [_page(path, out / "solutions" / f"{path.stem}.html") for path in solutions]
+    for place, copy in enumerate(executed):
+        links = around(names, place) | (
+            {"solutions": f"solutions/{copy.stem}.html"} if copy.stem in solved else {}
+        )
+        pages.append(_page(copy, out / f"{copy.stem}.html", links))
+    for path in solutions:
+        links = {"the course": "../index.html", f"back to {path.stem}": f"../{path.stem}.html"}
+        pages.append(_page(path, out / "solutions" / f"{path.stem}.html", links))
     if broken := broken_links(out):
         raise BadInput("; ".join(broken[:5]) + ": mend these links in the notebooks")
     return pages
@@ -49,6 +72,8 @@ def index(run: Path, executed: Sequence[Path]) -> nbformat.NotebookNode:
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
     headers = {copy.stem: course.header(nbformat.read(copy, as_version=4)) for copy in executed}
     table = course.table(headers, course.measured(run)).replace("](notebooks/", "](")
+    # A long name may break after an underscore.
+    table = re.sub(r"\[\w+\]", lambda name: name[0].replace("_", "_<wbr>"), table)
     made = ", ".join(f"{key} {summary[key]}" for key in ("preset", "seed", "device", "commit"))
     text = (
         "# Pose-disentangled contrastive learning: the course\n\n"
@@ -57,17 +82,39 @@ def index(run: Path, executed: Sequence[Path]) -> nbformat.NotebookNode:
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
 
 
-def _page(notebook: Path, page: Path) -> Path:
-    return _write(page, nbformat.read(notebook, as_version=4), notebook.stem)
+def around(names: Sequence[str], place: int) -> dict[str, str]:
+    """Where to go from the page of a notebook: what a link says -> its target. names: of all notebooks, in order."""
+    links = {"the course": "index.html"}
+    if place:
+        links[f"← {names[place - 1]}"] = f"{names[place - 1]}.html"
+    if place + 1 < len(names):
+        links[f"{names[place + 1]} →"] = f"{names[place + 1]}.html"
+    return links
 
 
-def _write(page: Path, notebook: nbformat.NotebookNode, title: str) -> Path:
+def _page(notebook: Path, page: Path, links: Mapping[str, str]) -> Path:
+    return _write(page, nbformat.read(notebook, as_version=4), notebook.stem, links)
+
+
+def _write(
+    page: Path, notebook: nbformat.NotebookNode, title: str, links: Mapping[str, str] = MappingProxyType({})
+) -> Path:
+    """Write a page with a line of links above and below its text, without parameters that the run replaced."""
+    if any("injected-parameters" in cell.metadata.get("tags", []) for cell in notebook.cells):
+        notebook.cells = [c for c in notebook.cells if "parameters" not in c.metadata.get("tags", [])]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
             cell.source = LINK.sub(r"](\1.html\2)", cell.source)
     with replace_atomically(page) as temporary:
-        temporary.write_text(to_html(notebook, title), encoding="utf-8")
+        temporary.write_text(_furnished(to_html(notebook, title), links), encoding="utf-8")
     return page
+
+
+def _furnished(text: str, links: Mapping[str, str]) -> str:
+    line = " ".join(f'<a href="{target}">{said}</a>' for said, target in links.items())
+    line = f'<nav aria-label="course">{line}</nav>' if links else ""
+    text = text.replace("</head>", f"{STYLE}</head>", 1)
+    return text.replace("<main>", f"{line}<main>", 1).replace("</main>", f"</main>{line}", 1)
 
 
 class _Links(HTMLParser):

@@ -42,7 +42,7 @@ def swap_frames(model: PCL, faces: Any) -> list[Image.Image]:
         above = torch.cat([head[None], donors]).float() / 255
         captions = [[f"pose: yaw {degrees:+.0f}°", *[f"face {n}" for n in range(1, len(face) + 1)]]]
         captions.append(["decoded:", *[f"face {n}, that pose" for n in range(1, len(face) + 1)]])
-        page = pictures.sheet(torch.stack([above, torch.cat([blank, own])]), captions, side=112)
+        page = pictures.sheet(torch.stack([above, torch.cat([blank, own])]), captions, side=112, letters=12)
         # Dithering flickers from frame to frame, and packs badly.
         frames.append(Image.fromarray(page).quantize(160, dither=Image.Dither.NONE))
     return frames

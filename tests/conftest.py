@@ -1,9 +1,11 @@
-"""What several test files share: one thread, and a small prepared folder."""
+"""What several test files share: one thread, a small prepared folder, a browser."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
+import browser
 import numpy as np
 import pandas as pd
 import pytest
@@ -36,3 +38,12 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> data.PreparedFaces:
     folder: Path = tmp_path_factory.mktemp("blobs") / "set"
     data.write_prepared(folder, blob_images(128, 16), table, name="blobs", source="drawn by the tests")
     return data.PreparedFaces(folder)
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Jupyter]:
+    """One JupyterLab and one browser for all tests that drive them."""
+    if why := browser.browser_missing():
+        pytest.skip(why)
+    with browser.serve(tmp_path_factory.mktemp("lab")) as running:
+        yield running

@@ -117,6 +117,32 @@ def test_the_best_weights_at_hand_are_taken_and_named(
     assert "Passed over" in said and "come with the kit" in said
 
 
+def test_without_any_weights_the_run_trains_its_own_and_says_so(
+    setup: reproduce.Setup,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(live, "headless", lambda: "")
+    monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "nowhere")
+    chosen = live.choose(setup, "pcl")
+    said = capsys.readouterr().out
+    assert (
+        "Passed over: no weights of pcl come with the kit" in said and "In use: the pcl of this run" in said
+    )
+    assert chosen.out == setup.out
+
+
+def test_a_picture_to_begin_with_waits_for_no_training(
+    setup: reproduce.Setup, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(live.HEADLESS, "1")
+    monkeypatch.setattr(live, "gallery", lambda size: size)
+    chosen = live.choose(setup, "pcl_plus", now=True)
+    assert chosen.out is None and "come with the kit" in capsys.readouterr().out
+    assert not (setup.out / "checkpoints" / "pcl_plus.safetensors").exists()
+
+
 def test_a_run_without_a_reader_never_takes_shipped_weights(
     setup: reproduce.Setup, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

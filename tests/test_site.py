@@ -53,6 +53,25 @@ def test_pages_lead_to_each_other(run: Path) -> None:
     assert 'href="../00_start.html"' in pages[3].read_text()
 
 
+def test_each_page_leads_on_back_and_to_the_index(run: Path) -> None:
+    index, first, second, solved = site.build(run, run.parent / "site", run.parent / "notebooks")
+    assert "<nav" not in index.read_text()
+    for page, there, not_there in ((first, "01_next →", "←"), (second, "← 00_start", "→")):
+        line = page.read_text().split("<nav")[1].split("</nav>")[0]
+        assert there in line and not_there not in line and 'href="index.html"' in line
+        assert ("solutions" in line) == (page == first)
+    assert solved.read_text().count('href="../index.html"') == 2  # above and below
+
+
+def test_parameters_that_the_run_replaced_are_left_out(run: Path) -> None:
+    made = nbformat.read(run / "notebooks" / "00_start.ipynb", as_version=4)
+    for name, tag in (("preset_of_the_notebook", "parameters"), ("preset_of_the_run", "injected-parameters")):
+        made.cells.append(nbformat.v4.new_code_cell(f"{name} = 1", metadata={"tags": [tag]}))
+    nbformat.write(made, run / "notebooks" / "00_start.ipynb")
+    text = site.build(run, run.parent / "site", run.parent / "notebooks")[1].read_text()
+    assert "preset_of_the_run" in text and "preset_of_the_notebook" not in text
+
+
 def test_a_broken_link_stops_the_build(run: Path) -> None:
     made = nbformat.read(run / "notebooks" / "01_next.ipynb", as_version=4)
     made.cells[0].source += " [gone](02_gone.ipynb)"

@@ -89,15 +89,33 @@ def upload(content: bytes) -> tuple[dict[str, Any], ...]:
     return ({"name": "x", "type": "image/png", "size": len(content), "content": memoryview(content)},)
 
 
+def as_file(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "png")
+    return buffer.getvalue()
+
+
+BAD_UPLOADS = [
+    (b"no picture", "not a whole image"),
+    (as_file(Image.new("RGB", (99, 99)))[:60], "not a whole image"),
+    (as_file(Image.new("RGB", (20, 20))), "20 x 20 pixels"),
+    (as_file(Image.new("RGB", (3000, 2000))), "6 megapixels"),
+    (as_file(Image.new("RGBA", (64, 64), (0, 0, 0, 128))), "see-through"),
+    (as_file(Image.new("RGB", (64, 200))), "no shape of a face"),
+]
+
+
 def test_uploads_are_shown_or_refused_and_the_last_good_state_stays(explorer: widgets.SwapExplorer) -> None:
     before = [shown(tile) for tile in explorer.tiles.values()]
-    explorer._upload_files("a", upload(b"no picture"))
-    assert "not a whole image" in reads_as(explorer)
-    assert all((shown(tile) == old).all() for tile, old in zip(explorer.tiles.values(), before, strict=True))
-    red = Image.new("RGB", (50, 50), (200, 20, 20))
-    buffer = io.BytesIO()
-    red.save(buffer, "png")
-    explorer._upload_files("a", upload(buffer.getvalue()))
+    for content, says in BAD_UPLOADS:
+        explorer._upload_files("a", upload(content))
+        assert says in reads_as(explorer)
+        assert all(
+            (shown(tile) == old).all() for tile, old in zip(explorer.tiles.values(), before, strict=True)
+        )
+    explorer._upload_files("a", upload(as_file(Image.new("RGBA", (50, 50), (200, 20, 20, 255)))))
+    assert (shown(explorer.tiles["A"]) == (200, 20, 20)).all() and "alpha" in reads_as(explorer)
+    explorer._upload_files("a", upload(as_file(Image.new("RGB", (50, 50), (200, 20, 20)))))
     assert (shown(explorer.tiles["A"]) == (200, 20, 20)).all() and not reads_as(explorer)
     assert explorer.tiles["Truth"].box.layout.display == "none"  # nobody knows the factors of an upload
     explorer.choose_b.value = explorer.rows[1]
@@ -142,14 +160,24 @@ def test_lab_controls_change_their_own_chain_alone(faces: live.Gallery) -> None:
     assert (lab.rows() != draw).any()
 
 
+def test_each_line_of_views_has_its_tile(faces: live.Gallery) -> None:
+    lab = widgets.AugmentationLab(faces, presets.get("cpu"))
+    for tile, views in zip(lab.tiles.values(), lab.rows(), strict=True):
+        assert (shown(tile) == pictures.sheet(views[None])).all()
+    lab.image.value = int(faces.split("train")[1])
+    assert (shown(lab.source) == pictures.to_rgb(faces.images([lab.image.value])[0])).all()
+
+
 def test_neighbours_are_those_of_the_feature(model: PCL, faces: live.Gallery) -> None:
     browser = widgets.NeighbourBrowser(model, faces, rows=range(20), count=3)
-    browser.query.value = 5.0
+    browser.query.value = 4.999999999999999  # what a browser sends for 5
     with torch.inference_mode():
         x = model.features(faces.images(range(20))).pose
     cosine = torch.cosine_similarity(x[5], x).index_fill(0, torch.tensor([5]), -2)
     images, captions = browser.neighbours("pose")
     assert (images == faces.images(cosine.topk(3).indices)).all() and len(captions) == 3
+    few = widgets.NeighbourBrowser(model, faces, rows=range(5))  # four neighbours: no two whole lines
+    assert shown(few.tiles["pose"]).shape[1] > shown(browser.tiles["pose"]).shape[1]
 
 
 def test_without_a_reader_or_weights_the_figure_stands_in(
@@ -166,6 +194,7 @@ def test_without_a_reader_or_weights_the_figure_stands_in(
     for panel in made:
         bundle = panel._repr_mimebundle_()
         assert "without a reader" in bundle["text/plain"] and "data:image/png;base64," in bundle["text/html"]
+        assert panel.still() is None  # the widget shows it already
     for nothing in (widgets.SwapExplorer(None, faces), widgets.NeighbourBrowser(None, faces)):
         assert "no trained weights" in nothing._repr_mimebundle_()["text/html"]
 
@@ -176,11 +205,15 @@ def test_monitor_stops_with_a_checkpoint_that_goes_on(blobs: PreparedFaces, tmp_
         presets.get("smoke"), changes | {"train.epochs": 2, "train.checkpoint_every": 2}
     )
     monitor = widgets.TrainingMonitor("pcl", preset=preset, faces=blobs, out=tmp_path / "stopped")
+    assert monitor.curves.box.layout.display == "none" and not reads_as(monitor)
     monitor.stopping.set()  # as if stop were pressed in the first epoch
     monitor._train()
     assert "Stopped after 1 of 2 epochs" in reads_as(monitor) and not monitor.start.disabled
     assert len(pd.read_csv(tmp_path / "stopped" / "logs" / "pcl.csv")) == 1
-    assert all(bytes(picture.value[:4]) == b"\x89PNG" for picture in (monitor.curves, monitor.swaps))
+    assert all(bytes(tile.image.value[:4]) == b"\x89PNG" for tile in (monitor.curves, monitor.swaps))
+    monitor = widgets.TrainingMonitor("pcl", preset=preset, faces=blobs, out=tmp_path / "stopped")
+    assert "1 of 2 epochs were trained before" in reads_as(monitor) and monitor.progress.value == 1
+    assert monitor.curves.image.value[:4] == b"\x89PNG"
     monitor.begin()
     assert monitor.thread is not None
     monitor.thread.join(120)

@@ -18,7 +18,8 @@ from pcl_lib.live import headless
 from pcl_lib.pictures import RGB, png
 
 WRAP = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%")
-DESCRIBED = {"description_width": "8.5em"}
+TOGETHER = ipywidgets.Layout(display="flex", flex_flow="row wrap", max_width="100%")
+DESCRIBED = {"description_width": "11.5em"}
 
 
 class Tile:
@@ -33,11 +34,11 @@ class Tile:
         layout = ipywidgets.Layout(width=width, max_width="100%", margin="0 8px 4px 0")
         self.box = ipywidgets.VBox([self.image, self.caption], layout=layout)
 
-    def show(self, picture: RGB | None, caption: str | None = None) -> None:
-        """Put a picture in, or hide the tile (None); the caption stays where None is given."""
+    def show(self, picture: RGB | bytes | None, caption: str | None = None) -> None:
+        """Put a picture (or a PNG file) in, or hide the tile (None); the caption stays where None is given."""
         self.box.layout.display = "none" if picture is None else "flex"
         if picture is not None:
-            self.image.value = png(picture)
+            self.image.value = picture if isinstance(picture, bytes) else png(picture)
         if caption is not None:
             self.caption.value = f"<div style='line-height: 1.3'>{html.escape(caption)}</div>"
 
@@ -56,6 +57,18 @@ def slider(
 def wrapped(children: Sequence[ipywidgets.Widget]) -> ipywidgets.Box:
     """Widgets side by side as far as the page is wide, the rest below."""
     return ipywidgets.Box(list(children), layout=WRAP)
+
+
+def together(children: Sequence[ipywidgets.Widget]) -> ipywidgets.Box:
+    """Widgets that belong together: `wrapped` puts them on one line if that line is wide enough for all of them."""
+    return ipywidgets.Box(list(children), layout=TOGETHER)
+
+
+def as_png(figure: Figure, dpi: int) -> bytes:
+    """A figure as a PNG file."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()
 
 
 class Panel(ABC):
@@ -96,14 +109,16 @@ class Panel(ABC):
         """Display the widget, or its static figure with the reason."""
         display(self)
 
+    def still(self) -> Figure | None:
+        """The static figure for the cell below a live widget; None where the widget itself is shown as its figure."""
+        return None if self.problem or headless() else self.figure()
+
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         why = self.problem or headless()
         if not why:
             bundle: dict[str, Any] = self.view._repr_mimebundle_()
             return bundle
-        buffer = io.BytesIO()
-        self.figure().savefig(buffer, format="png", dpi=100)
-        data = base64.b64encode(buffer.getvalue()).decode()
+        data = base64.b64encode(as_png(self.figure(), dpi=100)).decode()
         picture = (
             f'<img alt="{type(self).__name__}" style="max-width: 100%" src="data:image/png;base64,{data}">'
         )

@@ -40,20 +40,22 @@ class AugmentationLab(Panel):
         )
         self.again = ipywidgets.Button(description="draw again", icon="refresh")
         self.chain = ipywidgets.ToggleButtons(
-            options=list(self.views), description="settings of", style=DESCRIBED
+            options=list(self.views),
+            description="settings of",
+            style={"button_width": "auto"},
         )
-        self.picture = Tile("Views", width=f"{COUNT * 100}px")
+        self.source = Tile("Image", width="100px")
+        self.tiles = {name: Tile(name.capitalize(), width=f"{COUNT * 100}px") for name in LINES}
         self.controls = self._controls(preset.face_view)
         self.loading = False
         self.redraw_on([self.image, self.draw, *self.controls.values()], self.redraw)
         self.chain.observe(lambda _: self._load(), "value")
         self.again.on_click(lambda _: setattr(self.draw, "value", (self.draw.value + 1) % 10000))
-        lines = ipywidgets.HTML("lines: " + ", ".join(LINES) + " (views of the flipped image)")
         self.view.children = (
             wrapped([self.image, self.draw, self.again]),
             self.message,
-            lines,
-            self.picture.box,
+            self.source.box,
+            *[tile.box for tile in self.tiles.values()],
             self.chain,
             wrapped([*self.controls.values()]),
         )
@@ -65,7 +67,7 @@ class AugmentationLab(Panel):
             "crop": ipywidgets.Dropdown(
                 options=["quadrant", "resized", "none"], value=view.crop, description="crop", style=DESCRIBED
             ),
-            "crop_scale": _range("crop area", view.crop_scale, 0.05, 1.0, 0.05),
+            "crop_scale": _range("crop area (share)", view.crop_scale, 0.05, 1.0, 0.05),
             "blur_sigma": _range("blur sigma (pixels)", view.blur_sigma, 0.1, 4.0, 0.1),
         }
         for name in SHARES:
@@ -81,11 +83,15 @@ class AugmentationLab(Panel):
             self.controls[name].value = value
         self.loading = False
 
+    def chosen(self) -> torch.Tensor:
+        """The image whose views are shown: uint8 [3, S, S]."""
+        image: torch.Tensor = self.faces.images([self.image.value])[0]
+        return image
+
     def rows(self) -> torch.Tensor:
         """The views shown: float [3, COUNT, 3, S, S], lines as in `LINES`."""
-        image = self.faces.images([self.image.value])[0]
         face_view, pose_view = self.views.values()
-        return pictures.view_rows(image, face_view, pose_view, COUNT, self.draw.value)
+        return pictures.view_rows(self.chosen(), face_view, pose_view, COUNT, self.draw.value)
 
     def redraw(self) -> None:
         """Take the settings over and draw the views."""
@@ -93,11 +99,14 @@ class AugmentationLab(Panel):
             return
         chosen = {name: control.value for name, control in self.controls.items()}
         self.views[self.chain.value] = ViewPreset(**chosen)
-        self.picture.show(pictures.sheet(self.rows()), "")
+        self.source.show(pictures.to_rgb(self.chosen()), "the image")
+        for (name, tile), views in zip(self.tiles.items(), self.rows(), strict=True):
+            flipped = ", of the flipped image" if name == LINES[-1] else ""
+            tile.show(pictures.sheet(views[None]), name + flipped)
 
     def figure(self) -> Figure:
         """The image and its views, a line each."""
-        image = self.faces.images([self.image.value])[0].float() / 255
+        image = self.chosen().float() / 255
         first = torch.stack([image, image, image.flip(2)])[:, None]
         columns = ["image", *[""] * COUNT]
         return plots.face_grid(torch.cat([first, self.rows()], 1), rows=LINES, columns=columns)

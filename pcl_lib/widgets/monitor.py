@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import threading
 from pathlib import Path
 from typing import Any
@@ -17,39 +16,53 @@ from pcl_lib.models import PCL
 from pcl_lib.presets import Preset
 from pcl_lib.pretrain import fit
 from pcl_lib.probes import evaluating
-from pcl_lib.widgets.base import Panel, wrapped
-
-WIDE = ipywidgets.Layout(width="100%", max_width="1000px", height="auto")
+from pcl_lib.widgets.base import Panel, Tile, as_png, wrapped
 
 
 class TrainingMonitor(Panel):
     """Loss curves, weights and swap pictures after each epoch of a training in a thread, with start and stop.
 
     method, preset, faces, out, seed: as of `pretrain.fit`; faces at the preset's size. Stop ends the training after
-    the running epoch and leaves a checkpoint, from which start goes on. Where nobody can press a button, the figure
-    shows the log of a training in `out`, if there is one.
+    the running epoch and leaves a checkpoint, from which start goes on. What was trained in `out` before is shown
+    from the start.
     """
 
     def __init__(self, method: str, *, preset: Preset, faces: Any, out: Path | str, seed: int = 0) -> None:
         super().__init__()
         self.method, self.preset, self.faces, self.out, self.seed = method, preset, faces, Path(out), seed
-        self.history = pd.DataFrame()
+        self.history = self._before()
         self.thread: threading.Thread | None = None
         self.stopping = threading.Event()
         self.start = ipywidgets.Button(description="train", icon="play")
         self.stop = ipywidgets.Button(description="stop", icon="stop", disabled=True)
         self.progress = ipywidgets.IntProgress(
-            max=preset.train.epochs, description="epochs", layout=ipywidgets.Layout(flex="1 1 200px")
+            value=len(self.history),
+            max=preset.train.epochs,
+            description="epochs",
+            layout=ipywidgets.Layout(flex="1 1 200px", max_width="480px"),
         )
-        self.curves, self.swaps = (ipywidgets.Image(layout=WIDE) for _ in range(2))
+        self.curves, self.swaps = (Tile(name, width="1000px") for name in ("Curves", "Swaps"))
+        self._draw_curves()
+        self.swaps.show(None)
         self.start.on_click(lambda _: self.begin())
         self.stop.on_click(lambda _: self.end())
         self.view.children = (
             wrapped([self.start, self.stop, self.progress]),
             self.message,
-            self.curves,
-            self.swaps,
+            self.curves.box,
+            self.swaps.box,
         )
+        if len(self.history):
+            self.say(f"{len(self.history)} of {preset.train.epochs} epochs were trained before.")
+
+    def _before(self) -> pd.DataFrame:
+        """The log of what was trained in `out` so far; empty where nothing was."""
+        log = self.out / "logs" / f"{self.method}.csv"
+        return pd.read_csv(log) if log.is_file() else pd.DataFrame()
+
+    def _draw_curves(self) -> None:
+        curves = as_png(self.figure(), plots.DPI) if len(self.history) else None
+        self.curves.show(curves, "losses and weights, epoch by epoch")
 
     def begin(self) -> None:
         """Train in a thread, from the checkpoint on where there is one."""
@@ -87,24 +100,19 @@ class TrainingMonitor(Panel):
         """Show an epoch's end (`pretrain.fit` calls it); returns whether to stop."""
         self.history = history
         self.progress.value = len(history)
-        self.curves.value = _as_png(self.figure())
+        self._draw_curves()
         with evaluating(model):
             swaps = studies.swap(model, self.faces, *studies.donors(self.faces, (2, 6)))
-        self.swaps.value = _as_png(plots.swap_grid(swaps.faces, swaps.poses, swaps.pictures, swaps.labels))
+        grid = plots.swap_grid(swaps.faces, swaps.poses, swaps.pictures, swaps.labels)
+        self.swaps.show(
+            as_png(grid, plots.DPI), "swaps by the model as it is now, of people it does not train on"
+        )
         return self.stopping.is_set()
 
     def figure(self) -> Figure:
         """Curves of what was trained so far, by this monitor or before it; an empty figure where nothing was."""
-        log = self.out / "logs" / f"{self.method}.csv"
-        history = self.history if len(self.history) or not log.is_file() else pd.read_csv(log)
-        if not len(history):
+        if not len(self.history):
             empty = plots.Picture(figsize=(6, 0.6))
             empty.text(0.02, 0.4, f"No training of {self.method} in {self.out} yet.")
             return empty
-        return plots.training_curves({self.method: history})
-
-
-def _as_png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=plots.DPI)
-    return buffer.getvalue()
+        return plots.training_curves({self.method: self.history})

@@ -13,9 +13,9 @@ from matplotlib.figure import Figure
 from pcl_lib import pictures, plots
 from pcl_lib.probes import extract
 from pcl_lib.readers import BRANCHES
-from pcl_lib.widgets.base import DESCRIBED, Panel, Tile, slider, wrapped
+from pcl_lib.widgets.base import Panel, Tile, slider, wrapped
 
-LIMIT = 1000  # faces to search, at most
+LIMIT, ACROSS = 500, 3  # faces to search, at most; neighbours in a line
 
 
 class NeighbourBrowser(Panel):
@@ -38,10 +38,10 @@ class NeighbourBrowser(Panel):
         found = extract(model, faces, self.rows)
         self.features = {name: x for name in BRANCHES if (x := getattr(found, name)) is not None}
         self.query = slider("query (number)", 0.0, 0.0, len(self.rows) - 1.0, 1.0, digits=0)
-        self.next = ipywidgets.Button(description="another face", icon="random", style=DESCRIBED)
+        self.next = ipywidgets.Button(description="another face", icon="random")
         self.next.on_click(lambda _: setattr(self.query, "value", (self.query.value + 37) % len(self.rows)))
         self.face = Tile("Query", width="128px")
-        self.tiles = {name: Tile(f"By {name}", width=f"{count * 100}px") for name in self.features}
+        self.tiles = {name: Tile(f"By {name}", width=f"{ACROSS * 100}px") for name in self.features}
         self.redraw_on([self.query], self.redraw)
         self.view.children = (
             self.message,
@@ -50,9 +50,13 @@ class NeighbourBrowser(Panel):
         )
         self.redraw()
 
+    def place(self) -> int:
+        """Which of `rows` is the query; rounded, because the browser sends 4.999... for 5."""
+        return round(self.query.value)
+
     def neighbours(self, branch: str) -> tuple[torch.Tensor, list[str]]:
         """Images uint8 [count, 3, S, S] nearest to the query by a branch's feature, and what is known of each."""
-        places, cosine = pictures.nearest(self.features[branch], int(self.query.value), self.count)
+        places, cosine = pictures.nearest(self.features[branch], self.place(), self.count)
         rows = self.rows[places]
         return self.faces.images(rows), [
             f"{self._known(row)} {near:.2f}".strip() for row, near in zip(rows, cosine, strict=True)
@@ -64,19 +68,20 @@ class NeighbourBrowser(Panel):
 
     def redraw(self) -> None:
         """Find the neighbours and show them."""
-        row = self.rows[int(self.query.value)]
+        row = self.rows[self.place()]
         self.face.show(pictures.to_rgb(self.faces.images([row])[0]), f"query {self._known(row)[:-1]}")
         for branch, tile in self.tiles.items():
             images, captions = self.neighbours(branch)
-            tile.show(
-                pictures.sheet(images[None], [captions]), f"nearest by the {branch} feature (yaw, cosine)"
-            )
+            across = len(captions) if len(captions) % ACROSS else ACROSS
+            lines = [captions[start : start + across] for start in range(0, len(captions), across)]
+            page = pictures.sheet(images.unflatten(0, (-1, across)), lines)
+            tile.show(page, f"nearest by the {branch} feature (yaw, cosine)")
 
     def figure(self) -> Figure:
         """The query and its neighbours, a line a feature; the faces alone where there is no model."""
         if self.problem:
             return plots.face_grid(self.faces.images(self.rows[: self.count])[None])
-        query = self.faces.images([self.rows[int(self.query.value)]])
+        query = self.faces.images([self.rows[self.place()]])
         lines = [torch.cat([query, self.neighbours(branch)[0]]) for branch in self.features]
         columns = ["query", *[str(place) for place in range(1, len(lines[0]))]]
         return plots.face_grid(

@@ -22,6 +22,10 @@ ANGLES = tuple(Scale(name, -bound, bound, "°") for name, (_, bound) in POSE_SPR
 LIGHT = (Scale("light_azimuth", -80, 80, "°"), Scale("light_elevation", -10, 60, "°"))
 UNITS = tuple(Scale(name, 0, 5) for name in AUS)
 SCALES = (*ANGLES, *UNITS, *LIGHT)
+UNIT_NAMES = (
+    "1 inner brows up, 2 outer brows up, 4 brows down, 6 cheeks up, 9 nose wrinkled, 12 lip corners up, "
+    "15 lip corners down, 20 lips stretched, 25 lips apart, 26 jaw dropped"
+)
 NO_LABELS = "The faces have no labels of these factors, so nothing can be read from the features."
 
 
@@ -50,7 +54,7 @@ class FaceStudio(Panel):
         self.sliders["light_elevation"].value = 25.0
         self.face, self.chart = Tile("Face", width="256px"), Tile("Readings", width="560px")
         if not self.readers:
-            self.say(NO_LABELS if model is not None else "There are no trained weights, so nothing is read.")
+            self.say(NO_LABELS if model is not None else "Without a model nothing is read from the face.")
         controls = [self.identity, *self.sliders.values()]
         self.redraw_on(controls, self.redraw)
         self.view.children = (
@@ -58,6 +62,7 @@ class FaceStudio(Panel):
             wrapped([self.face.box, self.chart.box]),
             self.identity,
             wrapped([*self.sliders.values()]),
+            ipywidgets.HTML(f"<div style='line-height: 1.4'>Action units: {UNIT_NAMES}.</div>"),
         )
         self.redraw()
 
@@ -84,7 +89,7 @@ class FaceStudio(Panel):
         image = render(factors, size=self.size)[0]
         self.face.show(pictures.to_rgb(image), f"what the encoder sees, {self.size} x {self.size} pixels")
         truth = {scale.name: float(factors[scale.name].iloc[0]) for scale in SCALES}
-        chart = pictures.readings_chart(SCALES, truth, self.readings(image))
+        chart = pictures.readings_chart(SCALES, truth, self.readings(image)) if self.readers else None
         self.chart.show(chart, "truth, and what a linear reader makes of each feature")
 
     def figure(self) -> Figure:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from pcl_lib import pictures, plots, studies
 from pcl_lib.pictures import Donor
 from pcl_lib.readers import Reader, fit_readers
-from pcl_lib.widgets.base import DESCRIBED, Panel, Tile, slider, wrapped
+from pcl_lib.widgets.base import Panel, Tile, slider, together, wrapped
 
 NO_DECODER = "There are no trained weights with a decoder, so here are the faces alone: train pcl first."
 
@@ -43,7 +43,10 @@ class SwapExplorer(Panel):
         names = {label(self.faces, row): row for row in self.rows}
         self.choose_a, self.choose_b = (
             ipywidgets.Dropdown(
-                options=names, value=self.rows[i], description=f"face {name}", style=DESCRIBED
+                options=names,
+                value=self.rows[i],
+                description=f"face {name}",
+                style={"description_width": "4em"},
             )
             for name, i in (("A", 0), ("B", -1))
         )
@@ -66,7 +69,13 @@ class SwapExplorer(Panel):
         for name, upload in (("a", self.upload_a), ("b", self.upload_b)):
             upload.observe(lambda change, name=name: self._upload_files(name, change.new), "value")
         self.view.children = (
-            wrapped([self.choose_a, self.upload_a, self.choose_b, self.upload_b, self.swap]),
+            wrapped(
+                [
+                    together([self.choose_a, self.upload_a]),
+                    together([self.choose_b, self.upload_b]),
+                    self.swap,
+                ]
+            ),
             self.message,
             wrapped([self.pose, self.face, self.turn]),
             wrapped([tile.box for tile in self.tiles.values()]),
@@ -123,7 +132,7 @@ class SwapExplorer(Panel):
             None if truth is None else pictures.to_rgb(truth), f"truth, rendered: {whose} in that pose"
         )
         strip = pictures.film_strip(self.model, self.a, self.b, face, pose, turn, self.reader)
-        self.strip.show(strip, "the whole blend: pose above, face below")
+        self.strip.show(strip, "the whole blend, share of B: its pose above, its face below")
 
     def figure(self) -> Figure:
         """Both donors and the walk of the pose from A to B; the faces alone where there is no model."""

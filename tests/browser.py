@@ -1,0 +1,264 @@
+"""A real JupyterLab on loopback and a Chromium on it, for the browser tests; nothing here is a test.
+
+Needs Playwright and a Chromium (`CHROMIUM`); tests are skipped where one is missing, unless PCL_KIT_BROWSER=required.
+Screenshots stay in PCL_KIT_SCREENSHOTS, or in the tests' folder. PCL_KIT_PATIENCE=10 waits ten times as long for
+everything, on a machine that has other work.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+from PIL import Image
+
+from pcl_lib import live
+
+ROOT = Path(__file__).resolve().parent.parent
+CHROMIUM = "/usr/bin/chromium"
+REQUIRED = os.environ.get("PCL_KIT_BROWSER") == "required"
+PATIENCE = float(os.environ.get("PCL_KIT_PATIENCE", "1"))
+SECOND = 1000 * PATIENCE  # in the browser's milliseconds
+ROUNDING = 3  # grey values: one picture decoded alone, one in a batch, on other threads
+TOKEN = "only-for-this-test"
+WIDTHS = (1280, 480)  # of the windows that screenshots are taken in
+SETTINGS = {
+    "notebook-extension/tracker": {"windowingMode": "none"},
+    "apputils-extension/notification": {"fetchNews": "false"},
+}
+READ = """async e => {
+    const blob = await (await fetch(e.src)).blob(), reader = new FileReader();
+    return await new Promise(done => { reader.onload = () => done(reader.result); reader.readAsDataURL(blob); });
+}"""
+ASKED = """() => [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')]
+    .some(prompt => /[*\\d]/.test(prompt.textContent))"""
+IDLE = """() => { const prompts = [...document.querySelectorAll('.jp-CodeCell .jp-InputPrompt')];
+    return prompts.length && prompts.every(p => /\\d/.test(p.textContent)); }"""
+PARTS = "img[class*=pcl-], .widget-slider, .widget-text, .widget-dropdown, .jp-OutputArea .widget-button"
+ERRORS = ".jp-RenderedText[data-mime-type='application/vnd.jupyter.stderr'], .jp-OutputArea-error"
+
+
+def browser_missing() -> str:
+    """Why no browser can be driven here; "" where one can."""
+    try:
+        import playwright.sync_api  # noqa: F401
+    except ImportError:
+        return "Playwright is not installed (make env)"
+    return "" if Path(CHROMIUM).is_file() else f"there is no {CHROMIUM} (apt-get install chromium)"
+
+
+@dataclass
+class Lab:
+    """A page of JupyterLab on one notebook, and what its console complained of."""
+
+    page: Any
+    screenshots: Path
+    complaints: list[str] = field(default_factory=list)
+
+    def run_all(self) -> None:
+        """Run All Cells, and wait for the last. A request before the kernel is connected is dropped: ask again."""
+        from playwright.sync_api import TimeoutError as TooLate
+
+        for _ in range(int(10 * PATIENCE)):
+            self.page.get_by_role("menuitem", name="Run", exact=True).click()
+            self.page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+            try:
+                self.page.wait_for_function(ASKED, timeout=10_000)
+                break
+            except TooLate:
+                continue
+        self.page.wait_for_function(IDLE, timeout=300 * SECOND)  # no prompt is empty or shows an asterisk
+
+    def picture(self, name: str) -> np.ndarray:
+        """The picture that a tile of a widget shows now, int [H, W, 3]."""
+        data = self.page.locator(f"img.pcl-{name}").first.evaluate(READ)
+        content = base64.b64decode(data.split(",")[1])
+        return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+
+    def move(self, label: str, key: str, presses: int = 1, handle: int = 0) -> None:
+        """Press a key on a handle of the slider whose label holds these letters."""
+        knob = self.page.locator(".widget-slider", has_text=label).first.locator(".noUi-handle").nth(handle)
+        knob.focus()
+        for _ in range(presses):
+            knob.press(key)
+
+    def button(self, label: str) -> Any:
+        """The button of a widget with these letters; its accessible name has the letter of its icon as well."""
+        return self.page.locator(".jp-OutputArea .jupyter-button", has_text=label).first
+
+    def press(self, label: str) -> None:
+        """Press a button by the keyboard."""
+        button = self.button(label)
+        button.focus()
+        button.press("Enter")
+
+    def wait_for(self, name: str, expected: np.ndarray, rows: slice = slice(None)) -> None:
+        """Wait until a tile shows the expected picture, uint8 [H, W, 3]; fails with how far off it is.
+
+        rows: the lines of the picture to look at.
+        """
+        end = time.monotonic() + 10 * PATIENCE
+        while True:
+            shown = self.picture(name)
+            assert shown.shape == expected.shape, f"{name} is {shown.shape}, not {expected.shape}"
+            off = np.abs(shown - expected.astype(int))[rows].max()
+            if off <= ROUNDING:
+                return
+            if time.monotonic() > end:
+                raise AssertionError(f"{name} is off by up to {off} of 255 grey values")
+            self.page.wait_for_timeout(50)
+
+    def look(self, name: str, place: str) -> None:
+        """Keep a screenshot at each of `WIDTHS`; fails where a picture or control reaches out of the page.
+
+        place: CSS selector of what is scrolled to.
+        """
+        self.screenshots.mkdir(parents=True, exist_ok=True)
+        if self.page.locator(".jp-FileBrowser").first.is_visible():  # a narrow window has no room for it
+            self.page.locator("li[data-id=filebrowser]").first.click()
+        for width in WIDTHS:
+            self.page.set_viewport_size({"width": width, "height": 1600})
+            self.page.locator(place).first.scroll_into_view_if_needed()
+            self.page.wait_for_timeout(500 * max(1.0, PATIENCE / 5))
+            self.page.screenshot(path=self.screenshots / f"{name}_{width}.png")
+            panel = self.page.locator(".jp-NotebookPanel").first.bounding_box()
+            for part in self.page.locator(PARTS).all():
+                box = part.bounding_box()
+                assert not box or box["x"] + box["width"] <= panel["x"] + panel["width"] + 1, (
+                    f"cut off at {width} pixels: {part.inner_text() or part.get_attribute('class')}"
+                )
+
+    def assert_quiet(self) -> None:
+        """No error output in any cell, nothing in the console."""
+        assert self.page.locator(ERRORS).all_inner_texts() == []
+        assert not self.complaints
+
+
+@dataclass
+class Jupyter:
+    """A running JupyterLab over copies of the notebooks in `folder`, and a browser."""
+
+    folder: Path
+    address: str
+    chromium: Any
+    screenshots: Path
+
+    @contextmanager
+    def open(self, name: str) -> Iterator[Lab]:
+        """A notebook after Run All, in a window of its own; its kernel ends with it."""
+        page = self.chromium.new_page(viewport={"width": WIDTHS[0], "height": 1000})
+        page.set_default_timeout(30 * SECOND)
+        lab = Lab(page, self.screenshots)
+        page.on("console", lambda m: lab.complaints.append(m.text) if m.type == "error" else None)
+        page.on("pageerror", lambda error: lab.complaints.append(str(error)))
+        try:
+            page.goto(f"{self.address}/lab/tree/notebooks/{name}.ipynb?token={TOKEN}")
+            page.locator(".jp-MarkdownOutput h1").first.wait_for(timeout=90 * SECOND)
+            lab.run_all()
+            yield lab
+        finally:
+            page.close()
+            self._end_kernels()
+
+    @contextmanager
+    def open_cells(self, name: str, *needles: str) -> Iterator[Lab]:
+        """As `open`, with no more of a notebook than title, set-up and the cells that hold one of these texts."""
+        notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+        wanted = ("open_run(", *needles)
+        notebook.cells = [notebook.cells[0]] + [
+            cell
+            for cell in notebook.cells
+            if cell.cell_type == "code"
+            and ("parameters" in cell.metadata.get("tags", []) or any(text in cell.source for text in wanted))
+        ]
+        assert len(notebook.cells) >= 3 + len(needles), f"{name} lacks a cell with one of {needles}"
+        part = f"{name}_{''.join(filter(str.isalnum, needles[0]))}"
+        nbformat.write(notebook, self.folder / "notebooks" / f"{part}.ipynb")
+        with self.open(part) as lab:
+            yield lab
+
+    def _end_kernels(self) -> None:
+        for kernel in self._ask("kernels"):
+            self._ask(f"kernels/{kernel['id']}", "DELETE")
+
+    def _ask(self, what: str, method: str = "GET") -> Sequence[dict[str, str]]:
+        request = urllib.request.Request(f"{self.address}/api/{what}?token={TOKEN}", method=method)
+        with urllib.request.urlopen(request, timeout=30 * PATIENCE) as answer:
+            return json.loads(answer.read() or "[]")
+
+
+@contextmanager
+def serve(folder: Path) -> Iterator[Jupyter]:
+    """JupyterLab and Chromium, ended with the block."""
+    from playwright.sync_api import sync_playwright
+
+    screenshots = Path(os.environ.get("PCL_KIT_SCREENSHOTS", folder / "screenshots"))
+    server, address = start_jupyterlab(folder)
+    try:
+        with sync_playwright() as playwright:
+            chromium = playwright.chromium.launch(
+                executable_path=CHROMIUM, args=["--no-sandbox"], timeout=60 * SECOND
+            )
+            yield Jupyter(folder, address, chromium, screenshots)
+            chromium.close()
+    finally:
+        server.terminate()
+        server.wait(30 * PATIENCE)
+
+
+def start_jupyterlab(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
+    """JupyterLab on loopback over copies of the notebooks, without the user's own settings; and its address."""
+    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    for name, values in SETTINGS.items():
+        path = folder / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(values))
+    port = free_port()
+    own = {
+        name: str(folder / name.lower())
+        for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
+    }
+    environment = os.environ | own | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment.pop(live.HEADLESS, None)
+    options = [
+        "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
+        f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None",
+        f"--LabApp.user_settings_dir={folder / 'settings'}", "--LabApp.extension_manager=readonly",
+        f"--LabApp.workspaces_dir={folder / 'workspaces'}",
+        f"--MappingKernelManager.kernel_info_timeout={60 * PATIENCE}",
+    ]  # fmt: skip
+    with open(folder / "jupyterlab.log", "wb") as log:
+        command = [sys.executable, "-m", "jupyterlab", *options]
+        server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=folder)
+    address = f"http://127.0.0.1:{port}"
+    end = time.monotonic() + 60 * PATIENCE
+    while time.monotonic() < end and server.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{address}/api?token={TOKEN}", timeout=PATIENCE):
+                return server, address
+        except OSError:
+            time.sleep(0.1)
+    server.kill()
+    raise AssertionError("JupyterLab did not start: " + (folder / "jupyterlab.log").read_text()[-2000:])
+
+
+def free_port() -> int:
+    """A port on loopback that nobody uses."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])
