@@ -167,7 +167,8 @@ class Jupyter:
         page.on("console", lambda m: lab.complaints.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: lab.complaints.append(str(error)))
         try:
-            page.goto(f"{self.address}/lab/tree/notebooks/{name}.ipynb?token={TOKEN}")
+            # a workspace of its own: another would open the tabs that an earlier window had
+            page.goto(f"{self.address}/lab/workspaces/{name}/tree/notebooks/{name}.ipynb?token={TOKEN}")
             page.locator(".jp-MarkdownOutput h1").first.wait_for(timeout=90 * SECOND)
             lab.run_all()
             yield lab

@@ -6,6 +6,7 @@ The notebooks are cut down to set-up and the widgets' own cells. What it needs, 
 from __future__ import annotations
 
 import re
+import shutil
 from dataclasses import replace
 from typing import Any
 
@@ -160,9 +161,10 @@ def test_every_parameter_of_the_augmentations_in_03(jupyter: Jupyter) -> None:
 
 
 def test_the_monitor_in_03_stops_with_a_checkpoint_and_goes_on(jupyter: Jupyter) -> None:
+    out = jupyter.folder / "runs" / "smoke"
+    shutil.rmtree(out, ignore_errors=True)  # what other notebooks trained
     with jupyter.open_cells("03_contrastive_pretraining", "TrainingMonitor") as lab:
         assert not lab.page.locator("img.pcl-curves").is_visible()  # nothing has been trained
-        out = jupyter.folder / "runs" / "smoke"
         lab.press("train")
         lab.button("stop").click()
         said = lab.page.get_by_text(re.compile(r"(Stopped|Finished) after \d of 4 epochs"))
