@@ -218,16 +218,16 @@ def write_all(
         lead = against(probes, bootstrap, reference)
         made["lead"] = (
             lead,
-            f"Lead of {reference} (more is better for it), paired over test people and seeds",
+            f"Lead of {reference}, more is better for it",
         )
     if asked := [q for q in QUESTIONS if {q.first, q.second} <= there]:
         made["questions"] = (
             answers(probes, bootstrap, asked, ASKED),
-            "Questions: by how much the first is better than the second, paired over test people and seeds",
+            "Questions: by how much the first variant is better than the second",
         )
     for name in ("lead", "questions"):
         if name in made:
-            made[name][0].attrs["context"] = context
+            made[name][0].attrs |= {"context": context, "difference": True}
     return [
         path
         for name, (table, caption) in made.items()

@@ -199,7 +199,7 @@ def context_of(rows: pd.DataFrame, alike: Sequence[str] = ALIKE) -> dict[str, st
     what = "task" if "task" in rows else "factor"
     if "n" in rows:
         counts = rows.groupby(what, sort=False)["n"].unique()
-        said["n"] = ", ".join(f"{task} {' / '.join(map(str, n))}" for task, n in counts.items())
+        said["n"] = ", ".join(f"{task} {' / '.join(f'{x:.0f}' for x in n)}" for task, n in counts.items())
     if "labels" in rows and (pseudo := rows["labels"] == "pseudo").any():
         said["pseudo labels"] = ", ".join(map(str, rows.loc[pseudo, what].unique()))
     return said | {"seeds": " ".join(map(str, sorted(rows["seed"].unique())))}
@@ -211,7 +211,8 @@ def write_table(frame: pd.DataFrame, out_stem: Path | str, caption: str) -> list
     frame: of `main_table` or `disentanglement_table`, or any table of strings and numbers; its index is written
     where it is more than row numbers. A `Cell` column gets columns "... low", "... high" and "... std" beside it in
     the CSV, where there are such; gaps are empty there and named in the column "missing". What attrs["context"]
-    says stands in the CSV's last columns and under the caption; attrs["blocks"] sets a heading before some row numbers.
+    says stands in the CSV's last columns and under the caption; attrs["blocks"] sets a heading before some row numbers,
+    attrs["difference"]: whether cells are leads of one method over another (`comparisons`).
     """
     if not isinstance(frame.index, pd.RangeIndex):
         attrs, frame = frame.attrs, frame.reset_index()
@@ -237,13 +238,13 @@ def write_table(frame: pd.DataFrame, out_stem: Path | str, caption: str) -> list
 
 def _legend(frame: pd.DataFrame) -> str:
     cells = [x for column in frame for x in frame[column] if isinstance(x, Cell)]
-    text = (
-        " In brackets: 95% interval over test identities." if any(math.isfinite(c.low) for c in cells) else ""
-    )
+    differs = frame.attrs.get("difference", False)
+    over = "over test identities" + (" and seeds, of the difference" if differs else "")
+    text = f" In brackets: 95% interval {over}." if any(math.isfinite(c.low) for c in cells) else ""
     if any(math.isfinite(c.std) for c in cells):
         text += " ±: standard deviation over seeds."
     if any("MAE" in str(column) for column in frame):
-        text += " MAE in degrees, lower is better."
+        text += f" MAE in degrees, {'a positive lead' if differs else 'lower'} is better."
     return text
 
 

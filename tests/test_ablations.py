@@ -170,6 +170,8 @@ def test_tables_show_rows_costs_and_what_was_not_run(done: reproduce.Setup) -> N
     lead = pd.read_csv(done.out / "tables" / "ablation_lead_table.csv").set_index("method")
     simclr = rows["probes"].query("method == 'simclr' and metric == 'MAE yaw'")["value"].item()
     assert lead.loc["simclr", "yaw MAE"] == pytest.approx(simclr - probed["value"].item())
+    text = (done.out / "tables" / "ablation_lead_table.md").read_text()
+    assert "over test identities and seeds, of the difference" in text and "a positive lead is better" in text
 
 
 def test_bounds_and_longer_runs_are_never_the_best() -> None:
