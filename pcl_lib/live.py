@@ -102,7 +102,7 @@ def choose(setup: reproduce.Setup, method: str = "pcl", *, now: bool = False) ->
     others with a `Gallery`. now: choose as if there were a reader, so that nothing is trained first: for a picture to
     begin with, not for a result. Raises as `reproduce.trained`.
     """
-    live = _trained_here(setup, method) or _shipped(method) if now or not headless() else None
+    live = (_trained_here(setup, method) or _shipped(method)) if now or not headless() else None
     if live is None:
         model = reproduce.trained(setup, method).model
         live = Live(model, studies.sized(setup), f"the {method} of this run", setup.out)

@@ -45,10 +45,8 @@ class Variant:
 
 
 SLOWER = 2.2  # times as long as SimCLR's: an iteration of PCL at the cpu preset
-BOUND = {
-    "train.epochs": 4.0,
-    "train.lr": 2.0,
-}  # shorter, expression is still at chance: no bound for anything
+# Trained no longer than the others, expression is still at chance: no bound for anything.
+BOUND = {"train.epochs": 4.0, "train.lr": 2.0}
 OTHERS = "other methods"
 BACKBONES = "backbones of PCL"
 TRIES = "tries for a better pcl_plus (make search)"

@@ -50,9 +50,6 @@ def test_open_run_makes_the_folder_and_names_what_differs(blobs, tmp_path):
     assert config["data"] == {"name": "blobs", "content_hash": blobs.content_hash} and config["seed"] == 3
     assert "torch 2" in config["versions"]
     reproduce.open_run("smoke", str(blobs.folder), str(out), 3)
-    del config["preset"]["model"]["backbone"]  # as a version wrote it that had no such setting
-    (out / "config.json").write_text(json.dumps(config))
-    reproduce.open_run("smoke", blobs.folder, out, 3)
     other = presets.override(presets.get("smoke"), {"train.lr": 0.5})
     with pytest.raises(
         BadInput, match=r"preset\.train\.lr was 0\.002, now 0\.5; seed was 3, now 4.*another --out"

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
+from test_pictures import BAD_UPLOADS, as_file
 
 from pcl_lib import live, pictures, presets, pretrain, widgets
 from pcl_lib.data import PreparedFaces
@@ -87,22 +88,6 @@ def test_swap_button_and_lists_change_the_donors(explorer: widgets.SwapExplorer)
 
 def upload(content: bytes) -> tuple[dict[str, Any], ...]:
     return ({"name": "x", "type": "image/png", "size": len(content), "content": memoryview(content)},)
-
-
-def as_file(picture: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, "png")
-    return buffer.getvalue()
-
-
-BAD_UPLOADS = [
-    (b"no picture", "not a whole image"),
-    (as_file(Image.new("RGB", (99, 99)))[:60], "not a whole image"),
-    (as_file(Image.new("RGB", (20, 20))), "20 x 20 pixels"),
-    (as_file(Image.new("RGB", (3000, 2000))), "6 megapixels"),
-    (as_file(Image.new("RGBA", (64, 64), (0, 0, 0, 128))), "see-through"),
-    (as_file(Image.new("RGB", (64, 200))), "no shape of a face"),
-]
 
 
 def test_uploads_are_shown_or_refused_and_the_last_good_state_stays(explorer: widgets.SwapExplorer) -> None:
