@@ -115,7 +115,7 @@ class Case(NamedTuple):
 
 
 # Gains found with seeds 0 to 3, not every seed with every method: yaw .26 to .47, expression .42 to .48, au01 .13
-# and .17, identity .13 and .14; fabnet .20 to .47, tcae .24 and .45, facecycle .16 and .29 (yaw, two or three seeds each).
+# and .17, identity .13 and .14; yaw of fabnet .20 to .47, of tcae .24 and .45, of facecycle .16 and .29.
 METHODS = {
     "simclr": Case(),
     "simclr_noflip": Case(),
