@@ -12,7 +12,17 @@ import pandas as pd
 from pcl_lib import disentangle
 from pcl_lib.comparisons import Question, against, answers
 from pcl_lib.labels import ANGLE_NAMES, AU_NAMES
-from pcl_lib.tables import MAIN_COLUMNS, Cell, cell_of, context_of, need_columns, write_table
+from pcl_lib.tables import (
+    MAIN_COLUMNS,
+    PAIRS,
+    Cell,
+    cell_of,
+    context_of,
+    need_columns,
+    parts_table,
+    readings,
+    write_table,
+)
 
 NOT_RUN = "n/a: not run"
 TIME, BOUNDS = (
@@ -46,6 +56,14 @@ QUESTIONS = (
     Question("a flip, not a rotation in the plane?", "pcl", "in-plane rotation"),
     Question("would true turns of the head help?", "3D turn (oracle)", "pcl"),
     Question("does parting by construction help?", "pcl_plus", "pcl"),
+    Question("does it help to read the parts of the general feature?", "pcl, parts", "pcl"),
+    Question("also where nothing was learnt?", "random, parts", "random"),
+    Question("so read, is PCL better than SimCLR?", "pcl, parts", "simclr, parts"),
+    Question("than SimCLR without flips?", "pcl, parts", "simclr_noflip, parts"),
+    Question("than SimCLR in equal time?", "pcl, parts", "simclr, equal time, parts"),
+    Question("than SimCLR without flips in equal time?", "pcl, parts", "simclr_noflip, equal time, parts"),
+    Question("than SimCLR as it is read otherwise?", "pcl, parts", "simclr"),
+    Question("does it help to learn the parts (pcl_plus)?", "pcl_plus, branches", "pcl, parts"),
 )
 ASKED = {
     name: MAIN_COLUMNS[name]
@@ -147,14 +165,19 @@ def _metrics(
 
 
 def parting_table(readability: pd.DataFrame) -> pd.DataFrame:
-    """`disentangle.parted` of every method with two features: mean and standard deviation over seeds."""
+    """`disentangle.parted` of every two features (`tables.PAIRS`) of a method: mean and deviation over seeds."""
     need_columns(readability, "feature", "factor", "value", "chance")
-    both = readability.groupby("method")["feature"].agg(lambda found: {"face", "pose"} <= set(found))
-    names = [name for name in readability["method"].unique() if both[name]]
-    columns: dict[str, Any] = {"method": names}
-    for name in names:
+    features = readability.groupby("method")["feature"].agg(set)
+    wanted = [
+        (name, kind)
+        for kind, pair in PAIRS.items()
+        for name in readability["method"].unique()
+        if set(pair) <= features[name]
+    ]
+    columns: dict[str, Any] = {"method": [f"{name}, {kind}" for name, kind in wanted]}
+    for name, kind in wanted:
         own = readability[readability["method"] == name]
-        scores = pd.DataFrame([disentangle.parted(part) for _, part in own.groupby("seed")])
+        scores = pd.DataFrame([disentangle.parted(part, PAIRS[kind]) for _, part in own.groupby("seed")])
         for score, values in scores.items():
             spread = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
             columns.setdefault(str(score), []).append(Cell(float(values.mean()), std=spread))
@@ -213,16 +236,23 @@ def write_all(
             swap_table(rows["swaps"]),
             "Swaps: correlation of what is read with the donors' factors",
         )
+    read, resampled = readings(probes), readings(bootstrap)
+    if read["method"].str.endswith(", parts").any():
+        made["parts"] = (
+            parts_table(probes),
+            "Each task from one of two features: yaw and roll from what a flip turns over, all else from the other",
+        )
     there, context = set(probes["method"]), made["main"][0].attrs["context"]
     if reference in there and len(there) > 1:
-        lead = against(probes, bootstrap, reference)
+        own = read[read["method"].isin(there)]
+        lead = against(own, resampled, reference)
         made["lead"] = (
             lead,
             f"Lead of {reference}, more is better for it",
         )
-    if asked := [q for q in QUESTIONS if {q.first, q.second} <= there]:
+    if asked := [q for q in QUESTIONS if {q.first, q.second} <= set(read["method"])]:
         made["questions"] = (
-            answers(probes, bootstrap, asked, ASKED),
+            answers(read, resampled, asked, ASKED),
             "Questions: by how much the first variant is better than the second",
         )
     for name in ("lead", "questions"):

@@ -76,8 +76,7 @@ def run_cell(cell: Cell, preset: Preset, faces: Any, folder: Path) -> dict[str, 
     run = pretrain.fit(variant.method, preset=own, faces=faces, out=folder, seed=cell.seed, progress=False)
     images = own.model.image_size
     seen = faces if faces.image_size == images else studies.SizedFaces(faces, images)
-    found = probes.extract(run.model, seen)
-    meant = probes.Features(**{name: getattr(found, name) for name in run.method.features})
+    meant = studies.meant(probes.extract(probes.Parts(run.model), seen), run.method)
     scored, bootstrap = probes.evaluate_paired(meant, seen, seed=TEST_SEED)
     parts = {"probes": scored, "readability": studies.readability(meant, seen, TEST_SEED)}
     parts["swaps"] = swaps(run, seen)

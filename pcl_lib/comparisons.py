@@ -53,11 +53,12 @@ def against(
     method: str = "pcl",
     columns: Mapping[str, tuple[str, str, str]] = MAIN_COLUMNS,
 ) -> pd.DataFrame:
-    """The lead of one method over each other one on the general feature, a row a method, a column a task.
+    """The lead of one method over each other one, a row a method, a column a task.
 
-    rows, bootstrap: as `ablations.read` and `ablations.read_bootstrap` give them. A cell is the mean difference over
-    the seeds that both have, signed so that more is better for `method`, with its paired 95% interval; an interval
-    that holds 0 is no difference. Nobody chose "the best other" by its test score: all are shown.
+    rows, bootstrap: as `ablations.read` and `ablations.read_bootstrap` give them, after `tables.readings`. A cell is
+    the mean difference over the seeds that both have, signed so that more is better for `method`, with its paired 95%
+    interval; an interval that holds 0 is no difference. Nobody chose "the best other" by its test score: all are
+    shown.
     Raises BadInput where there are no rows of `method`.
     """
     if method not in set(rows["method"]):
@@ -121,7 +122,10 @@ def _lead(
 
 
 def _by_seed(frame: pd.DataFrame, columns: list[str]) -> dict[Key, np.ndarray]:
-    """Numbers of the general feature by method, task, metric and seed."""
-    general = frame[frame["feature"] == "general"]
-    keys = zip(general["method"], general["task"], general["metric"], general["seed"], strict=True)
-    return dict(zip(keys, general[columns].to_numpy(float), strict=True))
+    """Numbers by method, task, metric and seed. Raises BadInput where a method is read from several features."""
+    if frame.duplicated(["method", "task", "metric", "seed"]).any():
+        raise BadInput(
+            "rows of several features cannot be compared: name their readings first (tables.readings)"
+        )
+    keys = zip(frame["method"], frame["task"], frame["metric"], frame["seed"], strict=True)
+    return dict(zip(keys, frame[columns].to_numpy(float), strict=True))

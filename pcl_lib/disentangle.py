@@ -122,10 +122,10 @@ def _read_identity(frozen: linear.Frozen, faces: Any, games: tuple[Split, ...]) 
     return _accuracy(right[0], truth == np.bincount(truth).argmax())
 
 
-def parted(rows: pd.DataFrame) -> dict[str, float]:
+def parted(rows: pd.DataFrame, pair: tuple[str, str] = ("face", "pose")) -> dict[str, float]:
     """How well two features part the factors, in 0..1: DCI's disentanglement and completeness, and SAP.
 
-    rows: of `readability` for one method and seed, with face and pose features. The code has two parts, the two
+    rows: of `readability` for one method and seed, with both features of the pair. The code has two parts, the two
     features, not single numbers, so that a rotation within a feature changes nothing. A part's share in a factor is its
     reading above chance (as a share of what is left above chance, at least 0) divided by the sum over both parts.
     informativeness: mean over factors of the better reading. SAP: mean over factors of the better less the worse.
@@ -136,11 +136,11 @@ def parted(rows: pd.DataFrame) -> dict[str, float]:
     """
     above = rows.assign(above=((rows["value"] - rows["chance"]) / (1 - rows["chance"])).clip(lower=0))
     table = above.pivot(index="factor", columns="feature", values="above")
-    if not {"face", "pose"} <= set(table):
+    if not set(pair) <= set(table):
         raise BadInput(
-            "parting needs what is read from a face and from a pose feature: this method has not both"
+            f"parting needs what is read from the features {pair[0]} and {pair[1]}: these rows have not both"
         )
-    r = table[["face", "pose"]].to_numpy(float)  # [factors, 2]
+    r = table[list(pair)].to_numpy(float)  # [factors, 2]
     total = r.sum()
 
     def parts_of(x: np.ndarray) -> float:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import logging
 import math
 import os
 import time
@@ -72,7 +73,7 @@ def fit(
     with tqdm(
         total=trainer.epochs,
         initial=trainer.epoch,
-        desc=method,
+        desc=f"{method} ({fabric.device.type}, {trainer.precision})",
         unit="epoch",
         disable=not progress or ranks.rank() > 0 or trainer.epoch >= trainer.epochs,
     ) as bar:
@@ -336,7 +337,10 @@ def _is_trained(parameter: torch.nn.Parameter) -> bool:
 
 
 def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
-    """A Fabric on the best device there is, with the preset's precision. Says what it chose."""
+    """A Fabric on the best device there is, with the preset's precision; the progress bar of `fit` names both."""
+    logging.getLogger("lightning_fabric").setLevel(
+        logging.WARNING
+    )  # its notes look like errors in a notebook
     precision = preset.train.precision
     if precision == "auto":
         precision = "bf16-mixed" if has_fast_bf16() else "32-true"

@@ -40,15 +40,44 @@ __all__ = [
 ]
 
 
-FEATURES = ("general", "face", "pose")
+FEATURES = ("general", "face", "pose", "even", "odd")
 
 
 class Features(NamedTuple):
-    """Frozen features, each float32 [n, D]; controls such as raw pixels have a general feature only."""
+    """Frozen features, each float32 [n, D]; controls such as raw pixels have a general feature only.
+
+    even, odd: the parts of the general feature under the flip, where `Parts` made them.
+    """
 
     general: Tensor
     face: Tensor | None = None
     pose: Tensor | None = None
+    even: Tensor | None = None
+    odd: Tensor | None = None
+
+
+class Parts(nn.Module):
+    """A model, and the even and the odd part of its general feature g under the flip: (g(x) +- g(flip of x)) / 2.
+
+    The flip is all that PCL knows of pose, and its parts need no training: what `pcl_plus` learns is to be compared
+    with what they part in any encoder. The even part is the same for an image and its flip, the odd part the negative.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.general = getattr(model, "general_feature", lambda x: model.features(x).general)
+
+    def features(self, x: Tensor) -> Features:
+        """x: uint8 or float in [0, 1], [N, 3, H, W] -> the model's own features, even and odd [N, D] each."""
+        found, flipped = self.model.features(x), self.general(x.flip(3))
+        return Features(
+            found.general,
+            getattr(found, "face", None),
+            getattr(found, "pose", None),
+            (found.general + flipped) / 2,
+            (found.general - flipped) / 2,
+        )
 
 
 class RawPixels:
@@ -96,7 +125,7 @@ def extract(
             with torch.inference_mode(), mixed:
                 out = model.features(faces.images(rows[start : start + batch_size]).to(where))
             for name in FEATURES:
-                part = getattr(out, name)
+                part = getattr(out, name, None)
                 if part is None:
                     continue
                 if name not in parts:

@@ -21,6 +21,7 @@ from pcl_lib.data import PreparedFaces, resize_images
 from pcl_lib.errors import BadInput
 from pcl_lib.handcrafted import LBP, HoG
 from pcl_lib.labels import EXPRESSION_NAMES, identity_codes
+from pcl_lib.methods import Method
 from pcl_lib.models import PCL
 from pcl_lib.probes import FEATURES, Features, expression_codes
 from pcl_lib.reproduce import Setup, trained
@@ -95,14 +96,19 @@ def encode(setup: Setup, methods: Sequence[str] = (*CONTROLS, *METHODS)) -> dict
     faces, encoded = sized(setup), {}
     for method in methods:
         if method in CONTROLS:
-            model = CONTROLS[method]()
+            model = probes.Parts(CONTROLS[method]())
             encoded[method] = Encoded(probes.extract(model, faces), "32-true", model)
             continue
         run = trained(setup, method)
-        found = probes.extract(run.model, faces)
-        meant = {name: getattr(found, name) for name in run.method.features}
-        encoded[method] = Encoded(Features(**meant), run.precision, run.model)
+        model = probes.Parts(run.model)
+        encoded[method] = Encoded(meant(probes.extract(model, faces), run.method), run.precision, model)
     return encoded
+
+
+def meant(found: Features, method: Method) -> Features:
+    """Of the features those that the method gives a meaning to, and the parts of the general one."""
+    kept = (*method.features, "even", "odd")
+    return Features(**{name: getattr(found, name) for name in kept})
 
 
 def probed(setup: Setup) -> sets.Probed:

@@ -34,7 +34,15 @@ MAIN_COLUMNS = {
     "roll MAE": ("head pose", "MAE roll", "lower"),
 }
 ALIKE = ("preset", "data", "protocol")  # what the rows of one table may not mix
-FEATURE_ORDER = ("general", "face", "pose")
+FEATURE_ORDER = ("general", "face", "pose", "even", "odd")
+PAIRS = {
+    "branches": ("face", "pose"),
+    "parts": ("even", "odd"),
+}  # two features of one image, and what to call them
+TURNED = (
+    "MAE yaw",
+    "MAE roll",
+)  # what a flip turns over: of the second feature of a pair; all else is of the first
 CONSTANT = "constant answer"
 HERE = "this run"  # in a column source: measured, not cited
 HEADLINES = ("main", "disentanglement")  # the tables whose numbers go into summary.json
@@ -114,7 +122,7 @@ def main_table(rows: pd.DataFrame) -> pd.DataFrame:
     Raises BadInput where rows of several data sets, presets or protocols are mixed, or a seed stands twice.
     """
     need_columns(rows, "feature", "task", "metric", "value")
-    rows = rows[~rows["feature"].isin(("face", "pose"))]
+    rows = rows[~rows["feature"].isin(FEATURE_ORDER[1:])]
     context = context_of(rows)
     methods = list(rows["method"].unique())
     columns: dict[str, Any] = {"method": methods}
@@ -126,6 +134,33 @@ def main_table(rows: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(columns)
     table.attrs["context"] = context
     return table
+
+
+def readings(rows: pd.DataFrame) -> pd.DataFrame:
+    """Result rows by how a method is read: from one feature, or each task from the one of two that should hold it.
+
+    rows: of probes, or their bootstrap. The general feature keeps the name of its method; "pcl, branches" is read from
+    the face-aware and the pose-related feature, "pcl, parts" from the even and the odd part of the general feature
+    (`probes.Parts`): `TURNED` from the second, all else from the first.
+    """
+    found = [rows[rows["feature"] == "general"]]
+    for name, (first, second) in PAIRS.items():
+        turned = rows["metric"].isin(TURNED)
+        own = rows[((rows["feature"] == first) & ~turned) | ((rows["feature"] == second) & turned)]
+        found.append(own.assign(method=own["method"] + f", {name}"))
+    return pd.concat(found, ignore_index=True)
+
+
+def parts_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """`main_table` of methods as `readings` names them, but for the plain ones: each task from one of two features.
+
+    Pitch is read from the first of the two: a flip does not turn it over. Constant answers stay as they are.
+    Raises as `main_table`.
+    """
+    need_columns(rows, "feature", "task", "metric", "value")
+    read = readings(rows)
+    pairs = read[~read["method"].isin(rows["method"])].assign(feature="of two")
+    return main_table(pd.concat([rows[~rows["feature"].isin(FEATURE_ORDER)], pairs], ignore_index=True))
 
 
 def disentanglement_table(rows: pd.DataFrame) -> pd.DataFrame:

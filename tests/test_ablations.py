@@ -81,7 +81,7 @@ def test_cells_are_kept_with_their_costs_and_context(done: reproduce.Setup) -> N
     assert cells.loc["pcl", "training_GFLOP"] > cells.loc["simclr", "training_GFLOP"] > 0
     rows = ablations.read(done.out, "probes")
     assert {"value", "n", "commit", "versions", "precision", "settings"} <= set(rows)
-    assert set(rows.loc[rows["method"] == "simclr", "feature"]) == {"general"}
+    assert set(rows.loc[rows["method"] == "simclr", "feature"]) == {"general", "even", "odd"}
     assert not (done.out / Cell("pcl", 0).stem).exists()  # checkpoints go once they are probed
 
 
@@ -152,7 +152,9 @@ def test_tables_show_rows_costs_and_what_was_not_run(done: reproduce.Setup) -> N
     written = ablation_tables.write_all(done.out, rows, ablations.read_bootstrap(done.out), GROUPS)
     names = {path.name for path in written}
     assert {
-        f"ablation_{n}_table{end}" for n in ("main", "pose", "parting", "lead") for end in (".csv", ".tex")
+        f"ablation_{n}_table{end}"
+        for n in ("main", "pose", "parting", "parts", "lead")
+        for end in (".csv", ".tex")
     } <= (names)
     table = pd.read_csv(done.out / "tables" / "ablation_main_table.csv").set_index("method")
     assert list(table.index) == sorted(
@@ -168,8 +170,18 @@ def test_tables_show_rows_costs_and_what_was_not_run(done: reproduce.Setup) -> N
     text = (done.out / "tables" / "ablation_main_table.md").read_text()
     assert "| *parts of PCL* |" in text and "| K = 1 | 0 | n/a: not run |" in text
     lead = pd.read_csv(done.out / "tables" / "ablation_lead_table.csv").set_index("method")
-    simclr = rows["probes"].query("method == 'simclr' and metric == 'MAE yaw'")["value"].item()
+    simclr = (
+        rows["probes"]
+        .query("method == 'simclr' and feature == 'general' and metric == 'MAE yaw'")["value"]
+        .item()
+    )
     assert lead.loc["simclr", "yaw MAE"] == pytest.approx(simclr - probed["value"].item())
+    parts = pd.read_csv(done.out / "tables" / "ablation_parts_table.csv").set_index("method")
+    odd = rows["probes"].query("method == 'simclr' and feature == 'odd' and metric == 'MAE yaw'")
+    assert parts.loc["simclr, parts", "yaw MAE"] == pytest.approx(odd["value"].item())
+    assert list(parts.index) == ["pcl, branches", "pcl, parts", "simclr, parts"]
+    parting = pd.read_csv(done.out / "tables" / "ablation_parting_table.csv")
+    assert list(parting["method"]) == list(parts.index)
     text = (done.out / "tables" / "ablation_lead_table.md").read_text()
     assert "over test identities and seeds, of the difference" in text and "a positive lead is better" in text
 
@@ -237,7 +249,8 @@ def test_swap_table_holds_the_mean_over_seeds_of_both_donors() -> None:
 
 def test_questions_and_search_name_variants_that_there_are() -> None:
     for question in ablation_tables.QUESTIONS:
-        assert {question.first, question.second} <= set(GROUPS)
+        for name in (question.first, question.second):
+            assert name.removesuffix(", parts").removesuffix(", branches") in GROUPS
     assert set(variants.SEARCH) | set(GROUPS) == set(VARIANTS)
     assert len({Cell(name, 0).stem for name in VARIANTS}) == len(VARIANTS)
 
@@ -255,7 +268,7 @@ def test_cells_of_rendered_faces_measure_swaps(tmp_path: Path) -> None:
     table = pd.read_csv(setup.out / "tables" / "ablation_main_table.csv")
     assert list(table["method"]) == names  # a table of some variants has their rows alone
     answered = pd.read_csv(setup.out / "tables" / "ablation_questions_table.csv")
-    assert list(answered["compared"]) == ["pcl - face + pose, no PDD"]
+    assert list(answered["compared"]) == ["pcl - face + pose, no PDD", "pcl, parts - pcl"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc which processes there are")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
 
-from pcl_lib import comparisons
+from pcl_lib import comparisons, tables
 from pcl_lib.errors import BadInput
 from pcl_lib.tables import MAIN_COLUMNS
 
@@ -70,10 +72,28 @@ def frames(method: str, seed: int, accuracy: float, yaw: float) -> tuple[pd.Data
     return keys.assign(value=value), pd.concat([keys, replicates], axis=1)
 
 
+def read(given: Sequence[tuple[str, int, float, float]]) -> tuple[pd.DataFrame, ...]:
+    """Rows and their bootstrap, of the general feature."""
+    both = (pd.concat(part) for part in zip(*(frames(*line) for line in given), strict=True))
+    return tuple(part[part["feature"] == "general"] for part in both)
+
+
+def test_rows_of_several_features_are_refused() -> None:
+    rows, bootstrap = (
+        pd.concat(part) for part in zip(frames("a", 0, 0.5, 7.0), frames("b", 0, 0.6, 8.0), strict=True)
+    )
+    with pytest.raises(BadInput, match="rows of several features cannot be compared"):
+        comparisons.against(rows, bootstrap, "a")
+    assert (
+        float(comparisons.against(tables.readings(rows), tables.readings(bootstrap), "a")["yaw MAE"][0])
+        == 1.0
+    )
+
+
 def test_leads_are_differences_over_common_seeds_signed_for_the_method() -> None:
     given = [("pcl", 0, 0.5, 7.0), ("pcl", 1, 0.7, 9.0), ("other", 0, 0.4, 10.0), ("other", 1, 0.5, 10.0)]
     given += [("late", 2, 0.9, 1.0)]
-    rows, bootstrap = (pd.concat(part) for part in zip(*(frames(*line) for line in given), strict=True))
+    rows, bootstrap = read(given)
     table = comparisons.against(rows, bootstrap).set_index("method")
     assert table.loc["other", "seeds"] == 2 and table.loc["late", "seeds"] == 0
     assert float(table.loc["other", "expression accuracy"]) == pytest.approx((0.1 + 0.2) / 2)
@@ -88,7 +108,7 @@ def test_leads_are_differences_over_common_seeds_signed_for_the_method() -> None
 
 def test_answers_are_leads_of_any_two_variants() -> None:
     given = [("a", 0, 0.5, 7.0), ("a", 1, 0.7, 9.0), ("b", 1, 0.6, 10.0), ("c", 2, 0.1, 3.0)]
-    rows, bootstrap = (pd.concat(part) for part in zip(*(frames(*line) for line in given), strict=True))
+    rows, bootstrap = read(given)
     asked = [comparisons.Question("better?", "a", "b"), comparisons.Question("run?", "a", "c")]
     table = comparisons.answers(rows, bootstrap, asked)
     assert list(table["compared"]) == ["a - b", "a - c"] and list(table["seeds"]) == [1, 0]

@@ -176,11 +176,13 @@ def test_parting_by_hand() -> None:
     face = -(np.log2(1 / 3) / 3 + 2 * np.log2(2 / 3) / 3)  # the face feature's shares are .2 and .4
     assert found["disentanglement"] == pytest.approx((0.6 * (1 - face) + 0.6) / 1.2)
     assert found["SAP"] == pytest.approx(0.4) and found["informativeness"] == pytest.approx(0.5)
+    rows = readings(yaw=(0.2, 0.6), identity=(0.4, 0.0)).replace({"feature": {"face": "even", "pose": "odd"}})
+    assert disentangle.parted(rows, ("even", "odd")) == found
 
 
 def test_parting_below_chance_counts_nothing_and_needs_both_features() -> None:
     nothing = disentangle.parted(readings(yaw=(-0.3, -0.1), identity=(-0.2, 0.0)))
     assert np.isnan(nothing["disentanglement"]) and nothing["informativeness"] == nothing["SAP"] == 0
     rows = readings(yaw=(0.1, 0.2))
-    with pytest.raises(BadInput, match="has not both"):
+    with pytest.raises(BadInput, match="have not both"):
         disentangle.parted(rows[rows["feature"] == "pose"])

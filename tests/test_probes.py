@@ -15,9 +15,10 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import nn
 
-from pcl_lib import linear, probes, scores
+from pcl_lib import linear, presets, probes, scores
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import EXPRESSION_NAMES
+from pcl_lib.models import PCL
 from pcl_lib.tasks import Split, left_out, plan
 
 UNITS = ["au01", "au12"]
@@ -108,7 +109,7 @@ def test_extract_runs_each_image_once_in_eval_mode_and_keeps_order():
     rows = np.array([7, 3, 299, 0, 12])
     out = probes.extract(model, faces, rows, batch_size=2)
     assert model.seen == rows.tolist() and model.modes == {False} and model.norm.training
-    for name in probes.FEATURES:
+    for name in features:
         np.testing.assert_array_equal(getattr(out, name).numpy(), features[name][rows].astype(np.float32))
         assert getattr(out, name).dtype == torch.float32 and not getattr(out, name).is_inference()
 
@@ -213,6 +214,32 @@ def test_nan_features_are_named_with_their_rows():
         BadInput, match=r"pose feature is NaN or infinite for 2 of 300 images \(rows 17, 40\)"
     ):
         probes.extract(Lookup(**features), faces)
+
+
+def test_parts_of_raw_pixels_are_those_of_the_picture():
+    images = torch.rand(5, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    found = probes.Parts(probes.RawPixels(24)).features(images)
+    even, odd = (images + images.flip(3)) / 2, (images - images.flip(3)) / 2
+    centre, spread = images.flatten(1).mean(1, keepdim=True), images.flatten(1).std(1, keepdim=True)
+    torch.testing.assert_close(
+        found.even, (even.flatten(1) - centre) / spread
+    )  # a flip moves neither of them
+    torch.testing.assert_close(found.odd, odd.flatten(1) / spread)
+    assert found.face is None
+
+
+@pytest.mark.parametrize("parity", [False, True])
+def test_parts_of_an_encoder_keep_or_turn_their_sign_under_the_flip(parity):
+    model = PCL(presets.override(presets.get("smoke"), {"model.parity": parity}).model)
+    images = torch.rand(6, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(1))
+    faces = SimpleNamespace(images=lambda rows: torch.cat([images, images.flip(3)])[rows])
+    found = probes.extract(probes.Parts(model), faces, np.arange(12))
+    torch.testing.assert_close(found.even[:6], found.even[6:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.odd[:6], -found.odd[6:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(found.even + found.odd, found.general)
+    own = probes.extract(model, faces, np.arange(12))
+    assert all(torch.equal(a, b) for a, b in zip(found[:3], own[:3], strict=True))
+    assert found.odd.abs().max() > 0.01 and own.even is None
 
 
 def test_raw_pixels_have_only_a_general_feature():

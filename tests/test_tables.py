@@ -133,6 +133,21 @@ def test_the_three_files_agree(rows, tmp_path):
     assert tex.count("{") == tex.count("}") and r"\begin{tabular}{l" + "c" * len(TASKS) + "}" in tex
 
 
+def test_each_task_is_read_from_one_of_two_features(rows):
+    even = probe_rows("pcl", {"expression accuracy": 0.7, "yaw MAE": 20.0, "pitch MAE": 4.0}, feature="even")
+    odd = probe_rows("pcl", {"expression accuracy": 0.1, "yaw MAE": 4.5, "pitch MAE": 9.0}, feature="odd")
+    table = tables.parts_table(pd.concat([rows, even, odd])).set_index("method")
+    assert list(table.index) == ["constant", "pcl, branches", "pcl, parts"]
+    shown = {column: float(table.loc["pcl, parts", column]) for column in TASKS if column in table}
+    assert shown["expression accuracy"] == 0.7 and shown["yaw MAE"] == 4.5 and shown["pitch MAE"] == 4.0
+    assert float(table.loc["pcl, branches", "yaw MAE"]) == 0.1
+    assert (
+        str(table.loc["pcl, branches", "expression accuracy"]) == "n/a: not run"
+    )  # no face feature was probed
+    named = tables.readings(pd.concat([rows, even, odd])).groupby("method")["value"].apply(sorted)
+    assert named["pcl"] == [0.6, 0.8, 5.0] and named["simclr"] == [0.7, 0.75, 6.5]
+
+
 def test_disentanglement_by_method_and_feature_with_chance(tmp_path):
     parts = []
     for method, shift in (("random", 0.0), ("pcl", 0.1)):
