@@ -59,11 +59,15 @@ QUESTIONS = (
     Question("does it help to read the parts of the general feature?", "pcl, parts", "pcl"),
     Question("also where nothing was learnt?", "random, parts", "random"),
     Question("so read, is PCL better than SimCLR?", "pcl, parts", "simclr, parts"),
-    Question("than SimCLR without flips?", "pcl, parts", "simclr_noflip, parts"),
-    Question("than SimCLR in equal time?", "pcl, parts", "simclr, equal time, parts"),
     Question("than SimCLR without flips in equal time?", "pcl, parts", "simclr_noflip, equal time, parts"),
-    Question("than SimCLR as it is read otherwise?", "pcl, parts", "simclr"),
-    Question("does it help to learn the parts (pcl_plus)?", "pcl_plus, branches", "pcl, parts"),
+    Question("so read, is pcl_plus better than SimCLR?", "pcl_plus, parts", "simclr, parts"),
+    Question("than SimCLR in equal time?", "pcl_plus, parts", "simclr, equal time, parts"),
+    Question("than SimCLR without flips?", "pcl_plus, parts", "simclr_noflip, parts"),
+    Question(
+        "than SimCLR without flips in equal time?", "pcl_plus, parts", "simclr_noflip, equal time, parts"
+    ),
+    Question("than PCL?", "pcl_plus, parts", "pcl, parts"),
+    Question("than its own two branches?", "pcl_plus, parts", "pcl_plus, branches"),
 )
 ASKED = {
     name: MAIN_COLUMNS[name]
