@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from pcl_lib import live, presets, reproduce
+from pcl_lib import live, presets, pretrain, probes, reproduce, ship
 from pcl_lib.errors import BadInput
-from pcl_lib.models import PCL, save_checkpoint, shipped
+from pcl_lib.models import PCL, load_checkpoint, save_checkpoint, shipped
 
 METHODS = ("pcl", "pcl_plus")
 
@@ -44,52 +41,51 @@ def test_it_has_learnt_something_that_an_untrained_one_has_not() -> None:
     assert r2[0] > r2[1] and r2[0] > 0.6
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    """A finished smoke run as far as an export reads it."""
-    preset, out = presets.get("smoke"), tmp_path / "smoke"
-    for method in METHODS:
-        notes = {"method": method, "preset": "smoke", "seed": 3, "epoch": preset.train.epochs, "seconds": 1.5}
-        save_checkpoint(PCL(preset.model, seed=3), out / "checkpoints" / f"{method}.safetensors", notes)
-    config = {"preset": presets.to_dict(preset), "data": {"name": "x", "content_hash": "0"}, "versions": "v"}
-    (out / "config.json").write_text(json.dumps(config))
-    (out / "summary.json").write_text(json.dumps({"device": "cpu", "commit": "abc"}))
-    (out / "tables").mkdir()
-    row = {"method": "pcl", "feature": "general", "task": "expression", "metric": "accuracy", "value": 0.25}
-    pd.DataFrame([row]).to_csv(out / "tables" / "probes.csv", index=False)
+@pytest.fixture(scope="module")
+def shipment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `ship` makes of one epoch at smoke: weights in "weights", the training in "run"."""
+    out = tmp_path_factory.mktemp("ship")
+    preset = presets.override(presets.get("smoke"), {"train.epochs": 1})
+    faces = pretrain.open_faces(None, preset, out)
+    ship.ship("pcl", preset, faces, out / "run", out / "weights", "the command")
     return out
 
 
-def test_export_halves_the_weights_and_writes_cards(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_shipping_halves_the_weights_and_writes_a_card(
+    shipment: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = tmp_path / "weights"
-    shipped.export(run, folder=folder, hardware="two cores")
-    monkeypatch.setattr(shipped, "WEIGHTS", folder)
-    about = shipped.card("pcl")
-    assert about["hardware"] == "two cores" and about["metrics"] == {"general: expression accuracy": 0.25}
-    assert about["command"] == "make reproduce PRESET=smoke SEED=3"
-    model, original = shipped.shipped("pcl"), PCL(presets.get("smoke").model, seed=3)
-    for key, value in original.state_dict().items():
+    monkeypatch.setattr(shipped, "WEIGHTS", shipment / "weights")
+    about, model = shipped.card("pcl"), shipped.shipped("pcl")
+    trained = shipment / "run" / "checkpoints" / "pcl.safetensors"
+    for key, value in load_checkpoint(trained).state_dict().items():
         torch.testing.assert_close(model.state_dict()[key], value, atol=1e-6, rtol=2**-10)
-    assert (folder / "pcl.safetensors").stat().st_size < 0.6 * (
-        run / "checkpoints" / "pcl.safetensors"
-    ).stat().st_size
+    assert (shipment / "weights" / "pcl.safetensors").stat().st_size < 0.6 * trained.stat().st_size
+    assert about["command"] == "the command" and about["epochs"] == 1 and about["preset"] == "smoke"
+    faces = pretrain.open_faces(None, presets.get("smoke"), shipment)
+    rows = probes.evaluate(model, faces, features=["general"])
+    yaw = rows.loc[rows["metric"] == "MAE yaw", "value"].item()
+    assert about["metrics"]["general: head pose MAE yaw"] == pytest.approx(yaw, abs=1e-3)
+    assert {"face: expression accuracy", "odd: head pose MAE yaw"} <= set(about["metrics"])
 
 
-def test_export_refuses_what_is_not_finished_or_not_there(run: Path, tmp_path: Path) -> None:
-    notes = {"method": "pcl", "preset": "smoke", "seed": 3, "epoch": 1, "seconds": 1.5}
-    save_checkpoint(PCL(presets.get("smoke").model), run / "checkpoints" / "pcl.safetensors", notes)
-    with pytest.raises(BadInput, match="after epoch 1 of 4"):
-        shipped.export(run, folder=tmp_path / "weights")
-    shutil.rmtree(run / "tables")
-    with pytest.raises(BadInput, match="notebook 05"):
-        shipped.export(run, ["pcl_plus"], tmp_path / "weights")
+def test_shipping_goes_on_from_a_finished_training_and_keeps_to_the_limit(
+    shipment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    preset = presets.override(presets.get("smoke"), {"train.epochs": 1})
+    faces = pretrain.open_faces(None, preset, shipment)
+    before = (shipment / "run" / "checkpoints" / "pcl.safetensors").stat().st_mtime_ns
+    monkeypatch.setattr(ship, "LIMIT", 1000)
+    with pytest.raises(BadInput, match="may be shipped"):
+        ship.ship("pcl", preset, faces, shipment / "run", tmp_path)
+    assert (shipment / "run" / "checkpoints" / "pcl.safetensors").stat().st_mtime_ns == before
+
+
+def test_what_does_not_ship_is_one_sentence() -> None:
     with pytest.raises(BadInput, match="no weights of simclr"):
         shipped.shipped("simclr")
-    command = [sys.executable, "-m", "pcl_lib.models.shipped", str(tmp_path / "nowhere")]
+    command = [sys.executable, "-m", "pcl_lib.ship", "--only", "simclr"]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 2 and "finished run" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "simclr does not ship" in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.fixture
