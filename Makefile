@@ -45,7 +45,7 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	$(BIN)/python -m pcl_lib.faces figures/
 	$(BIN)/python -m pcl_lib.swap_gif figures/swap.gif
 	mkdir -p figures/tables
-	for name in main disentanglement swap_table training; do cp $(OUT)/tables/$$name.* figures/tables/; done
+	for name in main parts disentanglement swap_table training; do cp $(OUT)/tables/$$name.* figures/tables/; done
 	for name in swaps swaps_plus readability training_curves embedding; do cp $(OUT)/figures/$$name.png figures/; done
 	if [ -d $(OUT)-ablations ]; then cp $(OUT)-ablations/tables/ablation_*_table.* figures/tables/; \
 	  cp $(OUT)-ablations/figures/ablation_*.png figures/; else echo "$(OUT)-ablations is not there: its tables stay as they are"; fi

@@ -303,7 +303,7 @@ def readability_heatmap(table: pd.DataFrame) -> Figure:
     value = table.pivot_table(index="row", columns="factor", values="value").reindex(rows)[factors]
     chance = table.pivot_table(index="row", columns="factor", values="chance").reindex(rows)[factors]
     above = ((value - chance) / (1 - chance)).clip(0, 1)
-    figure = _picture(max(6.0, 2.4 + 1.2 * len(factors)), 1.3 + 0.5 * len(rows))
+    figure = _picture(max(6.0, 2.4 + 1.2 * len(factors)), 1.3 + 0.42 * len(rows))
     axes = figure.subplots()
     drawn = axes.imshow(above, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for (r, c), number in np.ndenumerate(value.to_numpy(float)):
