@@ -204,8 +204,12 @@ def view_rows(
 
 
 def nearest(features: Tensor, query: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Places of the `count` rows of features [n, D] nearest to row `query` by cosine, itself left out; and cosines."""
-    unit = F.normalize(features.float(), dim=1)
+    """Places of the `count` rows of features [n, D] nearest to row `query` by cosine, itself left out; and cosines.
+
+    The cosine is of deviations from the mean of all rows: what they share makes all faces look alike.
+    """
+    x = features.float()
+    unit = F.normalize(x - x.mean(0), dim=1)
     cosine = unit @ unit[query]
     cosine[query] = -torch.inf
     found = cosine.topk(min(count, len(unit) - 1))

@@ -90,7 +90,8 @@ def neighbours_follow_the_query(lab: Lab, model: Any, faces: live.Gallery) -> No
         lab.move("query (number)", key, presses)
         lab.wait_for("query", pictures.to_rgb(faces.images(rows[[query]])[0]))
         for branch in ("face", "pose"):
-            unit = torch.nn.functional.normalize(found[branch].double(), dim=1)
+            x = found[branch].double()
+            unit = torch.nn.functional.normalize(x - x.mean(0), dim=1)
             cosine = (unit @ unit[query]).index_fill(0, torch.tensor([query]), -2.0)
             nearest = rows[cosine.argsort(descending=True)[:6].numpy()]
             page = pictures.sheet(faces.images(nearest).unflatten(0, (2, 3)), [[""] * 3] * 2)
