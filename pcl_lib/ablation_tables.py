@@ -66,6 +66,7 @@ QUESTIONS = (
     Question(
         "than SimCLR without flips in equal time?", "pcl_plus, parts", "simclr_noflip, equal time, parts"
     ),
+    Question("than SimCLR read from its general feature?", "pcl_plus, parts", "simclr"),
     Question("than PCL?", "pcl_plus, parts", "pcl, parts"),
     Question("than its own two branches?", "pcl_plus, parts", "pcl_plus, branches"),
 )

@@ -175,7 +175,8 @@ class PCLPlus(PCLMethod):
     feature what it turns over (`PCL.mirror_features`). The four reconstructions become two, the orthogonality term is
     zero over any batch that holds the flip of each image, and the flips of the pose contrast cost nothing, so that
     the whole batch can be its negatives (`losses.mirror_logits`). What a flip does not change (pitch, how far a head
-    is turned) stays in the face-aware feature.
+    is turned) stays in the face-aware feature. Downstream tasks read best from the same two parts of the general
+    feature (`probes.Parts`), which any encoder has: compare with those.
     """
 
     changes = MappingProxyType({"model.parity": True, "loss.negatives": "batch"})
