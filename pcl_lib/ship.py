@@ -34,6 +34,7 @@ def ship(
     Returns the path of the weights. Raises BadInput as `pretrain.fit`, where weights leave float16, and where all in
     the folder together are larger than `LIMIT`.
     """
+    tree = commit()  # before the weights themselves change it
     run = pretrain.fit(method, preset=preset, faces=faces, out=out, seed=0)
     model = run.model.cpu().half()
     if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
@@ -42,7 +43,8 @@ def ship(
     notes = {"method": method, "preset": preset.name, "seed": 0, "epoch": preset.train.epochs}
     save_checkpoint(model, path, notes)
     found = studies.meant(probes.extract(probes.Parts(load_checkpoint(path)), faces), run.method)
-    about = _card(run, preset, faces, probes.evaluate(found, faces)) | {"method": method, "command": command}
+    about = _card(run, preset, faces, probes.evaluate(found, faces))
+    about |= {"method": method, "command": command, "commit": tree}
     with replace_atomically(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     size = sum(each.stat().st_size for each in folder.glob("*.safetensors"))
@@ -65,7 +67,6 @@ def _card(run: pretrain.Run, preset: Preset, faces: PreparedFaces, rows: pd.Data
         "data": {"name": faces.name, "hash": faces.content_hash},
         "settings": presets.to_dict(preset),
         "versions": versions(),
-        "commit": commit(),
         "metrics": dict(zip(names, rows["value"].round(4).tolist(), strict=True)),
         "weights": "float16",
         "exported": datetime.date.today().isoformat(),

@@ -127,7 +127,9 @@ def table_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("|")]
 
 
-@pytest.mark.parametrize("name", ["main", "parts", "disentanglement", "swap_table", "ablation_questions_table"])
+@pytest.mark.parametrize(
+    "name", ["main", "parts", "disentanglement", "swap_table", "ablation_questions_table"]
+)
 def test_readme_shows_the_committed_tables(name: str) -> None:
     shown = table_lines((ROOT / "README.md").read_text(encoding="utf-8"))
     lines = table_lines((ROOT / "figures" / "tables" / f"{name}.md").read_text(encoding="utf-8"))
