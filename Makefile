@@ -47,9 +47,9 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	mkdir -p figures/tables
 	for name in main parts disentanglement swap_table training; do cp $(OUT)/tables/$$name.* figures/tables/; done
 	for name in swaps swaps_plus readability training_curves embedding; do cp $(OUT)/figures/$$name.png figures/; done
-	if [ -d $(OUT)-ablations ]; then cp $(OUT)-ablations/tables/ablation_*_table.* figures/tables/; \
+	if [ -f $(OUT)-ablations/tables/ablation_main_table.md ]; then cp $(OUT)-ablations/tables/ablation_*_table.* figures/tables/; \
 	  cp $(OUT)-ablations/figures/ablation_*.png figures/; else echo "$(OUT)-ablations is not there: its tables stay as they are"; fi
-	if [ -d $(OUT)-search ]; then for name in main parts lead; do for end in csv md; do \
+	if [ -f $(OUT)-search/tables/ablation_main_table.md ]; then for name in main parts lead; do for end in csv md; do \
 	  cp $(OUT)-search/tables/ablation_$${name}_table.$$end figures/tables/search_$${name}_table.$$end; done; done; fi
 	rm -f figures/tables/*.tex
 	$(BIN)/python -m pcl_lib.course $(OUT)
