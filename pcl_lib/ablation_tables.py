@@ -241,31 +241,37 @@ def write_all(
             swap_table(rows["swaps"]),
             "Swaps: correlation of what is read with the donors' factors",
         )
-    read, resampled = readings(probes), readings(bootstrap)
-    if read["method"].str.endswith(", parts").any():
+    if probes["feature"].isin(PAIRS["parts"]).any():
         made["parts"] = (
             parts_table(probes),
             "Each task from one of two features: yaw and roll from what a flip turns over, all else from the other",
         )
-    there, context = set(probes["method"]), made["main"][0].attrs["context"]
-    if reference in there and len(there) > 1:
-        own = read[read["method"].isin(there)]
-        lead = against(own, resampled, reference)
-        made["lead"] = (
-            lead,
-            f"Lead of {reference}, more is better for it",
-        )
-    if asked := [q for q in QUESTIONS if {q.first, q.second} <= set(read["method"])]:
-        made["questions"] = (
-            answers(read, resampled, asked, ASKED),
-            "Questions: by how much the first variant is better than the second",
-        )
-    for name in ("lead", "questions"):
-        if name in made:
-            made[name][0].attrs |= {"context": context, "difference": True}
+    context = made["main"][0].attrs["context"]
+    for name, (table, caption) in _compared(probes, bootstrap, reference).items():
+        table.attrs |= {"context": context, "difference": True}
+        made[name] = (table, caption)
     return [
         path
         for name, (table, caption) in made.items()
         if len(table)
         for path in write_table(table, out / "tables" / f"ablation_{name}_table", caption)
     ]
+
+
+def _compared(
+    probes: pd.DataFrame, bootstrap: pd.DataFrame, reference: str
+) -> dict[str, tuple[pd.DataFrame, str]]:
+    """The tables of leads by name, each with its caption."""
+    rows, resampled, made = readings(probes), readings(bootstrap), {}
+    plain = rows["method"].isin(probes["method"])
+    parts = rows["method"].str.endswith(", parts")
+    for name, kind, first in (("lead", plain, reference), ("lead_parts", parts, f"{reference}, parts")):
+        own = rows[kind]
+        if first in set(own["method"]) and own["method"].nunique() > 1:
+            made[name] = (against(own, resampled, first), f"Lead of {first}, more is better for it")
+    if asked := [q for q in QUESTIONS if {q.first, q.second} <= set(rows["method"])]:
+        made["questions"] = (
+            answers(rows, resampled, asked, ASKED),
+            "Questions: by how much the first variant is better than the second",
+        )
+    return made
