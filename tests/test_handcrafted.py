@@ -32,8 +32,8 @@ def test_grey_is_luma_and_resizes_without_aliasing() -> None:
 @pytest.mark.parametrize(("model", "width"), [(HoG(), 36 * 49), (HoG(32, 8), 36 * 9), (LBP(), PATTERNS * 36)])
 def test_rows_do_not_hang_on_the_batch_and_floats_are_bytes(model: HoG | LBP, width: int) -> None:
     x = noise()
-    general, face, pose = model.features(x)
-    assert general.shape == (3, width) and general.dtype == torch.float32 and face is None and pose is None
+    general, *others = model.features(x)
+    assert general.shape == (3, width) and general.dtype == torch.float32 and others == [None] * 4
     assert torch.equal(model.features(x[1:2]).general, general[1:2])
     torch.testing.assert_close(model.features(x.float() / 255).general, general, atol=1e-5, rtol=0)
     assert not torch.allclose(general[0], general[1])
