@@ -17,8 +17,8 @@ from torch import Tensor
 
 from pcl_lib import linear
 from pcl_lib.errors import BadInput
-from pcl_lib.labels import identity_codes
-from pcl_lib.probes import FEATURES, evaluating, expression_codes, extract, hold
+from pcl_lib.labels import FEATURES, identity_codes
+from pcl_lib.probes import evaluating, expression_codes, extract, hold
 from pcl_lib.tasks import Split, labelled, plan
 
 SWAP_FACTORS = ("yaw", "pitch", "roll", "skin_tone", "hair_tone", "light_azimuth")

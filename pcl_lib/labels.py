@@ -14,6 +14,13 @@ EXPRESSION_NAMES = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "a
 AU_NAMES = tuple(f"au{unit:02d}" for unit in (1, 2, 4, 5, 6, 9, 12, 15, 17, 20, 25, 26))  # BP4D, DISFA, ours
 PAPER_UNITS = ("au01", "au02", "au04", "au06", "au09", "au12", "au25", "au26")  # those usual on DISFA
 ANGLE_NAMES = ("yaw", "pitch", "roll")
+FEATURES = (
+    "general",
+    "face",
+    "pose",
+    "even",
+    "odd",
+)  # of an encoder: its own, the branches, the parts under a flip
 SPLITS = ("train", "validation", "test")
 ATTRIBUTE = "attr_"  # begins the name of a yes/no label, such as CelebA's attr_smiling: 1, 0 or not given
 NUMBER_RANGES = {name: (0.0, 5.0) for name in AU_NAMES} | {name: (-180.0, 180.0) for name in ANGLE_NAMES}

@@ -11,8 +11,8 @@ from typing import Any
 
 import pandas as pd
 
-from pcl_lib.labels import ANGLE_NAMES, PAPER_UNITS
-from pcl_lib.tables import FEATURE_ORDER, HERE, MAIN_COLUMNS, Cell, cell_of, context_of, need_columns
+from pcl_lib.labels import ANGLE_NAMES, FEATURES, PAPER_UNITS
+from pcl_lib.tables import HERE, MAIN_COLUMNS, Cell, cell_of, context_of, need_columns
 from pcl_lib.tasks import PROBED
 
 NOT_GIVEN = "n/a: not given"
@@ -74,7 +74,7 @@ def paper_table(
     the column's title. Raises BadInput as `tables.main_table`, but sets may be mixed.
     """
     need_columns(rows, "feature", "task", "metric", "value")
-    rows = rows[~rows["feature"].isin(FEATURE_ORDER[1:])]
+    rows = rows[~rows["feature"].isin(FEATURES[1:])]
     methods = [str(method) for method in rows["method"].unique()]
     cited = _cited(published)
     made: dict[str, Any] = {

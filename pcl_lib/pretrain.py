@@ -338,9 +338,8 @@ def _is_trained(parameter: torch.nn.Parameter) -> bool:
 
 def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
     """A Fabric on the best device there is, with the preset's precision; the progress bar of `fit` names both."""
-    logging.getLogger("lightning_fabric").setLevel(
-        logging.WARNING
-    )  # its notes look like errors in a notebook
+    # Its notes look like errors in a notebook.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     precision = preset.train.precision
     if precision == "auto":
         precision = "bf16-mixed" if has_fast_bf16() else "32-true"

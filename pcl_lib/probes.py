@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from pcl_lib import linear, released_probes
 from pcl_lib.errors import BadInput
-from pcl_lib.labels import ANGLE_NAMES, EXPRESSION_NAMES, PAPER_UNITS
+from pcl_lib.labels import ANGLE_NAMES, EXPRESSION_NAMES, FEATURES, PAPER_UNITS
 from pcl_lib.results import result_rows, summarise
 from pcl_lib.scores import Scores, score_table, scorers
 from pcl_lib.tasks import PRESENT, PROTOCOLS, Plan, Split, left_out, plans
@@ -38,9 +38,6 @@ __all__ = [
     "result_rows",
     "summarise",
 ]
-
-
-FEATURES = ("general", "face", "pose", "even", "odd")
 
 
 class Features(NamedTuple):

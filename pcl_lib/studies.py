@@ -20,10 +20,10 @@ from pcl_lib import disentangle, linear, probes, sets, tables
 from pcl_lib.data import PreparedFaces, resize_images
 from pcl_lib.errors import BadInput
 from pcl_lib.handcrafted import LBP, HoG
-from pcl_lib.labels import EXPRESSION_NAMES, identity_codes
+from pcl_lib.labels import EXPRESSION_NAMES, FEATURES, identity_codes
 from pcl_lib.methods import Method
 from pcl_lib.models import PCL
-from pcl_lib.probes import FEATURES, Features, expression_codes
+from pcl_lib.probes import Features, expression_codes
 from pcl_lib.reproduce import Setup, trained
 from pcl_lib.tasks import labelled, plan
 

@@ -15,6 +15,7 @@ import pandas as pd
 
 from pcl_lib.errors import BadInput
 from pcl_lib.files import replace_atomically
+from pcl_lib.labels import FEATURES
 from pcl_lib.results import commit, summarise, versions
 
 if TYPE_CHECKING:  # reproduce sits on top of this module
@@ -34,15 +35,9 @@ MAIN_COLUMNS = {
     "roll MAE": ("head pose", "MAE roll", "lower"),
 }
 ALIKE = ("preset", "data", "protocol")  # what the rows of one table may not mix
-FEATURE_ORDER = ("general", "face", "pose", "even", "odd")
-PAIRS = {
-    "branches": ("face", "pose"),
-    "parts": ("even", "odd"),
-}  # two features of one image, and what to call them
-TURNED = (
-    "MAE yaw",
-    "MAE roll",
-)  # what a flip turns over: of the second feature of a pair; all else is of the first
+# Two features by what both are called: what a flip turns over is read from the second, all else from the first.
+PAIRS = {"branches": ("face", "pose"), "parts": ("even", "odd")}
+TURNED = ("MAE yaw", "MAE roll")
 CONSTANT = "constant answer"
 HERE = "this run"  # in a column source: measured, not cited
 HEADLINES = ("main", "disentanglement")  # the tables whose numbers go into summary.json
@@ -122,7 +117,7 @@ def main_table(rows: pd.DataFrame) -> pd.DataFrame:
     Raises BadInput where rows of several data sets, presets or protocols are mixed, or a seed stands twice.
     """
     need_columns(rows, "feature", "task", "metric", "value")
-    rows = rows[~rows["feature"].isin(FEATURE_ORDER[1:])]
+    rows = rows[~rows["feature"].isin(FEATURES[1:])]
     context = context_of(rows)
     methods = list(rows["method"].unique())
     columns: dict[str, Any] = {"method": methods}
@@ -160,7 +155,7 @@ def parts_table(rows: pd.DataFrame) -> pd.DataFrame:
     need_columns(rows, "feature", "task", "metric", "value")
     read = readings(rows)
     pairs = read[~read["method"].isin(rows["method"])].assign(feature="of two")
-    return main_table(pd.concat([rows[~rows["feature"].isin(FEATURE_ORDER)], pairs], ignore_index=True))
+    return main_table(pd.concat([rows[~rows["feature"].isin(FEATURES)], pairs], ignore_index=True))
 
 
 def disentanglement_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -175,7 +170,7 @@ def disentanglement_table(rows: pd.DataFrame) -> pd.DataFrame:
     pairs = [
         (method, feature)
         for method in rows["method"].unique()
-        for feature in FEATURE_ORDER
+        for feature in FEATURES
         if ((rows["method"] == method) & (rows["feature"] == feature)).any()
     ]
     columns: dict[str, Any] = {
