@@ -110,7 +110,8 @@ def face_grid(
             raise BadInput(f"{len(labels)} {name} labels were given for a grid of {count} {name}s")
     down, across = images.shape[:2]
     cell = (width - (1.2 if rows else 0.0)) / across
-    height = cell * down + (0.45 if columns else 0.0) + (0.5 if title else 0.0)
+    lines = max((label.count("\n") for label in columns), default=0)
+    height = cell * down + (0.45 + 0.3 * lines if columns else 0.0) + (0.5 if title else 0.0)
     figure = _picture(width, height, title)
     figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
     grid = _panels(figure, down, across)

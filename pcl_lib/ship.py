@@ -62,7 +62,7 @@ def _card(run: pretrain.Run, preset: Preset, faces: PreparedFaces, rows: pd.Data
         "seed": 0,
         "epochs": preset.train.epochs,
         "seconds": round(run.seconds, 1),
-        "hardware": f"{where['device']}: {where['threads']} threads of {where['cores']} cores, {where['processor']}",
+        "hardware": f"{where['device']}: threads {where['threads']}, cores {where['cores']}, {where['processor']}",
         "precision": run.precision,
         "data": {"name": faces.name, "hash": faces.content_hash},
         "settings": presets.to_dict(preset),

@@ -43,6 +43,16 @@ def test_a_wrong_number_of_labels_is_refused() -> None:
         plots.face_grid(torch.zeros(1, 3, 3, 8, 8), columns=["a", "b"])
 
 
+def test_labels_of_three_lines_are_inside_the_page():
+    figure = plots.face_grid(torch.zeros(1, 7, 3, 8, 8), columns=["yaw +60°\nface -1°\npose +55°"] * 7)
+    figure.draw_without_rendering()
+    for axes in figure.axes:
+        assert axes.title.get_window_extent().y1 <= figure.bbox.y1
+        assert axes.bbox.height == pytest.approx(
+            axes.bbox.width, rel=0.02
+        )  # and the faces are not smaller for it
+
+
 def test_a_swap_grid_frames_swaps_with_their_donors() -> None:
     faces, poses = torch.full((2, 3, 4, 4), 51, dtype=torch.uint8), torch.full((3, 3, 4, 4), 0.4)
     figure = plots.swap_grid(faces, poses, torch.full((2, 3, 3, 4, 4), 1.7), ["-30", "0", "30"])
