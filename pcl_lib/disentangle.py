@@ -18,7 +18,7 @@ from torch import Tensor
 from pcl_lib import linear
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import FEATURES, identity_codes
-from pcl_lib.probes import evaluating, expression_codes, extract, hold
+from pcl_lib.probes import AsDecoded, evaluating, expression_codes, extract, hold
 from pcl_lib.tasks import Split, labelled, plan
 
 SWAP_FACTORS = ("yaw", "pitch", "roll", "skin_tone", "hair_tone", "light_azimuth")
@@ -172,9 +172,9 @@ def swap_report(
 
     Draws n pairs (a, b) of test images of different identities, reconstructs decode(face(a), pose(b)) and reads
     each factor from the picture with a reader that was fitted on plain reconstructions decode(face(x), pose(x)) of
-    training images (`PictureReader`). factors: columns of the table; those without labels are left out and named
-    in the table's attrs["left_out"]. reader_images: training images for the reader, at most; a quarter as many
-    validation images choose its settings.
+    training images (`PictureReader`). Features are those that the decoder knows (`AsDecoded`).
+    factors: columns of the table; those without labels are left out and named in the table's attrs["left_out"].
+    reader_images: training images for the reader, at most; a quarter as many validation images choose its settings.
     Returns factor, pose_donor_r and face_donor_r (correlation of what is read with the true factor of b and of a,
     NaN for a picture that never changes), reader_r2 (of the reader on plain reconstructions of the drawn test
     images: a factor with a low one is not in the pictures, and its correlations mean little) and n.
@@ -193,7 +193,7 @@ def swap_report(
     a, b = _pairs(split.test, identity_codes(faces.table), n, generator)
     donors = np.unique(np.concatenate([a, b]))
     rows = np.concatenate([train, validation, donors])
-    held = extract(model, faces, rows, batch_size)
+    held = extract(AsDecoded(model), faces, rows, batch_size)
     if held.face is None or held.pose is None:
         raise BadInput("swaps need a face feature and a pose feature; this model has only a general one")
     plain = pictures(model, held.face, held.pose, batch_size)

@@ -82,10 +82,13 @@ class Donor:
 
 
 def encode_donor(model: Any, image: Tensor, factors: pd.DataFrame | None = None) -> Donor:
-    """Features of one image uint8 [3, S, S]. factors: one row; kept where it holds all that the renderer reads."""
+    """`PCL.decoder_features` of one image uint8 [3, S, S].
+
+    factors: one row; kept where it holds all that the renderer reads.
+    """
     device = next(model.parameters()).device
     with evaluating(model), torch.inference_mode():
-        _, face, pose = model.features(image[None].to(device))
+        _, face, pose = model.decoder_features(image[None].to(device))
     if factors is not None:
         known = set(NUMERIC) <= set(factors) and factors[list(NUMERIC)].notna().all(axis=None)
         factors = factors[list(NUMERIC)] if known else None

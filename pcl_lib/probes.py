@@ -77,6 +77,15 @@ class Parts(nn.Module):
         )
 
 
+class AsDecoded(nn.Module):
+    """A model with the features that its decoder knows (`PCL.decoder_features`) in place of those of clean images."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+        self.features = getattr(model, "decoder_features", model.features)
+
+
 class RawPixels:
     """The control without a model: the image itself, small, each standardised to mean 0 and spread 1."""
 

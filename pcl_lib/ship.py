@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import datetime
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -22,7 +24,21 @@ from pcl_lib.models.shipped import LIMIT, SHIPPED, WEIGHTS
 from pcl_lib.presets import Preset
 from pcl_lib.results import commit, versions
 
-TIMES = 4  # as many epochs as the preset has
+
+@dataclass(frozen=True)
+class Recipe:
+    """How shipped weights are trained: so many times the preset's epochs, and settings that differ from it."""
+
+    times: int
+    changes: Mapping[str, Any] = MappingProxyType({})
+
+    def of(self, preset: Preset) -> Preset:
+        """The preset with the recipe's changes."""
+        return presets.override(preset, {**self.changes, "train.epochs": self.times * preset.train.epochs})
+
+
+# The swaps at the top of the README and in the widgets are of pcl_plus: longer, and with a decoder that has more to say.
+RECIPES = {"pcl": Recipe(4), "pcl_plus": Recipe(8, MappingProxyType({"loss.pdd": 16.0}))}
 
 
 def ship(
@@ -77,8 +93,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line: python -m pcl_lib.ship."""
     parser = argparse.ArgumentParser(
         prog="python -m pcl_lib.ship",
-        description=f"Train the weights that come with the kit {TIMES} times as long as the preset does, probe them "
-        "and write them, in float16 and with a card each, to pcl_lib/weights. Goes on where it was.",
+        description="Train the weights that come with the kit, longer than the preset does, probe them and write them, "
+        "in float16 and with a card each, to pcl_lib/weights. Goes on where it was.",
     )
     parser.add_argument("--preset", default="cpu", help=", ".join(presets.PRESETS))
     parser.add_argument("--out", type=Path, default=Path("runs/weights"), help="where training goes on from")
@@ -87,11 +103,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if unknown := set(given.only) - set(SHIPPED):
         raise BadInput(f"--only: {min(unknown)} does not ship, choose some of {', '.join(SHIPPED)}")
     preset = presets.get(given.preset)
-    preset = presets.override(preset, {"train.epochs": TIMES * preset.train.epochs})
     faces = pretrain.open_faces(None, preset, given.out.parent)
     for method in given.only:
         command = f"python -m pcl_lib.ship --preset {preset.name} --only {method}"
-        path = ship(method, preset, faces, given.out, command=command)
+        path = ship(method, RECIPES[method].of(preset), faces, given.out, command=command)
         print(f"{path} ({path.stat().st_size / 1e6:.1f} MB) and {path.with_suffix('.json').name}")
 
 

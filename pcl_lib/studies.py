@@ -202,13 +202,13 @@ def donors(faces: PreparedFaces, count: tuple[int, int] = (5, 7)) -> tuple[np.nd
 
 
 def swap(model: PCL, faces: PreparedFaces, face_rows: np.ndarray, pose_rows: np.ndarray) -> Swaps:
-    """Every face of `face_rows` in every pose of `pose_rows`: decode(face, pose)."""
+    """Every face of `face_rows` in every pose of `pose_rows`: decode(face, pose) of `PCL.decoder_features`."""
     device = next(model.parameters()).device
     shown = [
         resize_images(faces.images(rows), model.image_size).to(device) for rows in (face_rows, pose_rows)
     ]
     with torch.inference_mode():
-        face, pose = model.features(shown[0]).face, model.features(shown[1]).pose
+        face, pose = model.decoder_features(shown[0]).face, model.decoder_features(shown[1]).pose
         r, c = len(face), len(pose)
         pictures = model.decode(face.repeat_interleave(c, 0), pose.repeat(r, 1)).unflatten(0, (r, c))
     yaw = faces.table["yaw"].iloc[pose_rows] if "yaw" in faces.table else pd.Series(np.nan, range(c))

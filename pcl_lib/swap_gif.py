@@ -33,7 +33,7 @@ def swap_frames(model: PCL, faces: Any) -> list[Image.Image]:
     poses = render(turning, size=model.image_size)
     donors = faces.images(studies.donors(faces, (PEOPLE, 1))[0])
     with torch.inference_mode():
-        face, pose = model.features(donors).face, model.features(poses).pose
+        face, pose = model.decoder_features(donors).face, model.decoder_features(poses).pose
         decoded = model.decode(face.repeat(FRAMES, 1), pose.repeat_interleave(len(face), 0))
     swaps = decoded.unflatten(0, (FRAMES, len(face)))
     blank = torch.ones_like(swaps[0, :1])

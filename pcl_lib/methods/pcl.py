@@ -9,11 +9,12 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pcl_lib import losses, ranks
 from pcl_lib.augment import rotate
 from pcl_lib.batches import ImageSource
+from pcl_lib.data import PreparedFaces
 from pcl_lib.errors import BadInput
 from pcl_lib.methods.base import Method, Take, Task, accuracy, take_images, views
 from pcl_lib.models import PCL
@@ -39,6 +40,12 @@ class PCLMethod(Method):
             Task(name, batches[name] * sum(batches.values()) // kept, getattr(self, name), self._take(name))
             for name in self.weights
         )
+
+    def attach(self, model: PCL, faces: PreparedFaces) -> nn.Module:
+        """Nothing beside the model, but the model learns with what noise its decoder is trained."""
+        if "pdd" in self.weights:
+            model.decoder_noise = self.preset.loss.noise
+        return super().attach(model, faces)
 
     @staticmethod
     def _check(change: str, negatives: str) -> None:

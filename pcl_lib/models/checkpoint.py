@@ -23,7 +23,11 @@ def save_checkpoint(model: PCL, path: Path | str, notes: Mapping[str, object] = 
 
     Raises BadInput where the folder cannot be written or the disk is full; a file there before stays.
     """
-    header = {"model": json.dumps(to_dict(model.config)), "notes": json.dumps(dict(notes))}
+    header = {
+        "model": json.dumps(to_dict(model.config)),
+        "decoder_noise": json.dumps(model.decoder_noise),
+        "notes": json.dumps(dict(notes)),
+    }
     weights: dict[str, Tensor] = {k: v.contiguous().cpu() for k, v in model.state_dict().items()}
     with replace_atomically(Path(path)) as temporary:
         safetensors.torch.save_file(weights, temporary, metadata=header)
@@ -34,8 +38,9 @@ def load_checkpoint(path: Path | str, device: str = "cpu") -> PCL:
 
     Raises BadInput where the file is missing, torn, not the kit's, or does not fit its own settings.
     """
-    config, _ = _header(Path(path))
+    config, noise, _ = _header(Path(path))
     model = PCL(from_dict(ModelPreset, config, "model."))
+    model.decoder_noise = noise
     load_weights(model, safetensors.torch.load_file(path, device=device), str(path))
     return model.to(device).eval()
 
@@ -45,11 +50,11 @@ def checkpoint_notes(path: Path | str) -> dict[str, str | int | float]:
 
     Raises BadInput where the file is missing, torn or not the kit's.
     """
-    return _header(Path(path))[1]
+    return _header(Path(path))[2]
 
 
-def _header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Model settings and notes of a checkpoint, once it is known to be whole."""
+def _header(path: Path) -> tuple[dict[str, Any], float, dict[str, Any]]:
+    """Model settings, `PCL.decoder_noise` and notes of a checkpoint, once it is known to be whole."""
     if not path.is_file():
         raise BadInput(f"no checkpoint at {path}: train one with python -m pcl_lib.pretrain")
     try:
@@ -61,11 +66,12 @@ def _header(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         ) from None
     try:
         config, notes = json.loads(header.get("model", "")), json.loads(header.get("notes", ""))
+        noise = float(header.get("decoder_noise", 0))  # older checkpoints do not say
     except ValueError:
-        config, notes = None, None
+        config, noise, notes = None, 0.0, None
     if not isinstance(config, dict) or not isinstance(notes, dict):
         raise BadInput(f"{path} was not written by this kit: its header holds no model settings")
-    return config, notes
+    return config, noise, notes
 
 
 def load_weights(model: PCL, weights: dict[str, Tensor], where: str) -> None:

@@ -34,12 +34,15 @@ class PCL(nn.Module):
 
     Holds no optimiser and no loss; needs only its own few fields. At width 1 and 64 pixels it is the
     paper's, with features of 2048. `seed` fixes the initial weights without touching the global state.
+    `decoder_noise` is the spread of the Gaussian noise on the images whose features the decoder was trained with
+    (METHOD.md 3); the method that trains it sets it, and checkpoints keep it.
     """
 
     def __init__(self, config: ModelPreset, seed: int = 0) -> None:
         super().__init__()
         self.config = config
         self.image_size = config.image_size
+        self.decoder_noise = 0.0
         size = scaled(128, config.width) * map_size(config.image_size) ** 2
         pose_size = config.pose_dim or size
         with torch.random.fork_rng(devices=[]):
@@ -97,6 +100,18 @@ class PCL(nn.Module):
         """Image [N, 3, S, S] of the trained size from face-aware and pose-related features, [N, D] each."""
         y: Tensor = self.decoder(face + self.pose_expand(pose))
         return y
+
+    def decoder_features(self, images: Tensor) -> Features:
+        """`features` as the decoder knows them: of the images with noise of `decoder_noise`, one fixed draw for all.
+
+        The PDD never decodes the features of a clean image in training, and draws a wrong picture of them (notebook 06
+        measures it); so swaps take these. For probes take `features`.
+        """
+        if not self.decoder_noise:
+            return self.features(images)
+        x = as_float(images)
+        noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0))
+        return self.features(x + self.decoder_noise * noise.to(x))
 
     def _encoded(self, images: Tensor) -> Features:
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 16:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from pcl_lib import pictures, plots, studies
 from pcl_lib.pictures import Donor
+from pcl_lib.probes import AsDecoded
 from pcl_lib.readers import Reader, fit_readers
 from pcl_lib.widgets.base import Panel, Tile, slider, together, wrapped
 
@@ -33,7 +34,7 @@ class SwapExplorer(Panel):
         if model is None or not hasattr(model, "decode"):
             self.problem = NO_DECODER
             return
-        readers = fit_readers(model, faces, ("yaw",))
+        readers = fit_readers(AsDecoded(model), faces, ("yaw",))
         self.reader: Reader | None = readers.get("pose")
         self._build()
         self.a, self.b = self._donor(self.choose_a.value), self._donor(self.choose_b.value)
