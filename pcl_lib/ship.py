@@ -37,7 +37,7 @@ class Recipe:
         return presets.override(preset, {**self.changes, "train.epochs": self.times * preset.train.epochs})
 
 
-# The swaps at the top of the README and in the widgets are of pcl_plus: longer, and with a decoder that has more to say.
+# The swaps of the README and of the widgets are by pcl_plus: longer, and its decoder has more say in the features.
 RECIPES = {"pcl": Recipe(4), "pcl_plus": Recipe(8, MappingProxyType({"loss.pdd": 16.0}))}
 
 

@@ -103,6 +103,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "plus, temperature x 2": Variant(TRIES, "pcl_plus", times={"loss.temperature": 2.0}),
         "plus, PDD x 0.25": Variant(TRIES, "pcl_plus", times={"loss.pdd": 0.25}),
         "plus, PDD x 4": Variant(TRIES, "pcl_plus", times={"loss.pdd": 4.0}),
+        "plus, PDD x 16": Variant(TRIES, "pcl_plus", times={"loss.pdd": 16.0}),
         "plus, pose feature of 16": Variant(TRIES, "pcl_plus", {"model.pose_dim": 16}),
     }
 )

@@ -14,6 +14,7 @@ from browser import REQUIRED, SECOND, Jupyter, Lab, browser_missing
 
 from pcl_lib import live, pictures, studies
 from pcl_lib.models.shipped import shipped
+from pcl_lib.probes import AsDecoded
 from pcl_lib.readers import fit_readers
 from pcl_lib.widgets.swap import spread
 
@@ -38,7 +39,7 @@ def expected() -> dict[str, np.ndarray]:
     a, b = (
         pictures.encode_donor(model, faces.images([row])[0], faces.table.iloc[[row]]) for row in rows[[0, -1]]
     )
-    reader = fit_readers(model, faces, ("yaw",))["pose"]
+    reader = fit_readers(AsDecoded(model), faces, ("yaw",))["pose"]
     swap = studies.swap(model, faces, rows[[0]], rows[[-1]]).pictures[0, 0]
     places = {"A": (0.0, 0.0, 0.0), "half": (0.0, 0.5, 0.0), "B": (1.0, 1.0, 0.0), "turned": (0.0, 1.0, 20.0)}
     drawn = {

@@ -258,6 +258,20 @@ def test_a_part_of_weight_0_is_left_out_and_its_images_go_to_the_others() -> Non
         assert method.weights.keys() == {name for name, _ in tasks}
 
 
+def test_a_model_knows_the_noise_of_its_decoders_training(blobs: data.PreparedFaces) -> None:
+    for name, changes, noise in (
+        ("pcl", {}, 0.3),
+        ("pcl_plus", {}, 0.3),
+        ("pcl", {"loss.pdd": 0.0}, 0),
+        ("simclr", {}, 0),
+    ):
+        preset = preset_of(**{"loss.noise": 0.3}, **changes)
+        method = methods.build(name, preset)
+        model = PCL(method.preset.model)
+        method.attach(model, blobs)
+        assert model.decoder_noise == noise
+
+
 @pytest.mark.parametrize("change", ["rotate", "flip_rotate"])
 def test_rotated_negatives_are_the_own_image_turned(change: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Views change nothing here, so what is rotated must be the images (or their flips), K times over."""

@@ -175,6 +175,27 @@ def test_without_parity_mirrored_features_are_those_of_each_image() -> None:
             assert torch.equal(one, two)
 
 
+@pytest.mark.parametrize("parity", [False, True])
+def test_the_decoder_is_given_features_of_images_with_its_noise(
+    parity: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, x = lively(replace(TINY, parity=parity)), torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
+    with torch.no_grad():
+        for one, two in zip(model.decoder_features(x), model.features(x), strict=True):
+            assert torch.equal(one, two)  # none, unless the method that trains the decoder says so
+        model.decoder_noise = 0.3
+        together, alone = model.decoder_features(x), model.decoder_features(x[1:2])
+        again = model.decoder_features(x)
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(model, "features", seen.append)
+    model.decoder_features(x)
+    noise = seen[0] - x / 255
+    assert noise.std().item() == pytest.approx(0.3, rel=0.05) and abs(noise.mean().item()) < 0.02
+    for pair, one, two in zip(together, alone, again, strict=True):
+        torch.testing.assert_close(pair[1:2], one)  # the same draw for each image, every time
+        torch.testing.assert_close(pair, two)
+
+
 def test_bytes_and_floats_give_the_same_features() -> None:
     model, x = lively(TINY), torch.randint(256, (4, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
@@ -224,6 +245,19 @@ def test_checkpoint_gives_the_model_back(saved: Path) -> None:
     ours, theirs = model.state_dict(), back.state_dict()
     assert ours.keys() == theirs.keys() and all(torch.equal(ours[key], theirs[key]) for key in ours)
     assert checkpoint_notes(saved) == {"method": "pcl", "seed": 7}
+    assert back.decoder_noise == 0
+    model.decoder_noise = 0.25
+    save_checkpoint(model, saved)
+    assert load_checkpoint(saved).decoder_noise == 0.25
+
+
+def test_a_checkpoint_of_before_the_noise_was_kept_still_loads(saved: Path) -> None:
+    weights = safetensors.torch.load_file(saved)
+    with safetensors.safe_open(saved, "pt") as file:
+        header = {key: value for key, value in file.metadata().items() if key != "decoder_noise"}
+    assert len(header) == 2
+    safetensors.torch.save_file(weights, saved, metadata=header)
+    assert load_checkpoint(saved).decoder_noise == 0
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]  # nothing temporary stays
 
 
