@@ -134,7 +134,7 @@ LFW = DataSet(
     key="lfw",
     name="Labeled Faces in the Wild",
     purpose="the face recognition probe (View 2: 6,000 pairs in 10 folds)",
-    ask="the LFW page of the University of Massachusetts (vis-www.cs.umass.edu/lfw); research use",
+    ask="the LFW page of the University of Massachusetts (https://vis-www.cs.umass.edu/lfw); research use",
     licence="LFW: research use; photographs are their owners'",
     layout="""    ROOT/NAME/NAME_0001.jpg                lfw, lfw-deepfunneled, or any crop under its names
     ROOT/pairs.txt                         beside the people or one folder up; or --pairs FILE""",

@@ -51,6 +51,7 @@ WORKERS = 4  # at most, where nobody says: each takes 1.5 GB
 TEST_SEED = 0  # test people are resampled alike in every cell, so that two cells can be compared pair by pair
 DRAWN = (("head pose", "MAE yaw"), ("expression", "accuracy"), ("verification", "accuracy"))
 FEW = ("pcl", "simclr")  # what notebook 04 runs where there are no cells yet
+RECORD = Path(__file__).resolve().parents[1] / "figures" / "tables"  # of the kit's own `make ablations`
 
 
 class Cell(NamedTuple):
@@ -298,6 +299,20 @@ def shown(setup: reproduce.Setup) -> tuple[dict[str, pd.DataFrame], pd.DataFrame
             return found, bootstrap
         raise
     return current(out, tiny), read_bootstrap(out)
+
+
+def record(name: str) -> str:
+    """A table that the kit's own `make ablations` left in figures/tables, as Markdown, under a sentence that says so.
+
+    name: "main", "questions", "lead", ... Where the file is not there, the sentence alone.
+    """
+    path = RECORD / f"ablation_{name}_table.md"
+    if not path.is_file():
+        return f"*The kit's own table is not there ({path}): it comes with the repository, not with the package.*"
+    return (
+        "*On record, not of this run: what `make ablations` left for the kit itself (figures/tables).*\n\n"
+        + path.read_text(encoding="utf-8")
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -236,6 +236,16 @@ def test_notebook_gets_the_cells_beside_the_run_or_tiny_ones(
     assert list(rows["cells"]["method"]) == ["pcl", "simclr"] and len(bootstrap)
 
 
+def test_the_record_is_the_committed_table_and_says_that_it_is_none_of_this_run(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said, table = ablations.record("questions").split("\n\n", 1)
+    assert "not of this run" in said
+    assert table == (ablations.RECORD / "ablation_questions_table.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(ablations, "RECORD", tmp_path)
+    assert f"is not there ({tmp_path}" in ablations.record("main")
+
+
 def test_swap_table_holds_the_mean_over_seeds_of_both_donors() -> None:
     context = dict.fromkeys(("preset", "data", "protocol", "device", "precision", "versions", "commit"), "x")
     swaps = pd.DataFrame(

@@ -122,7 +122,7 @@ def test_parameters_are_four_literals(path: Path) -> None:
         assert isinstance(line, ast.Assign) and isinstance(line.targets[0], ast.Name)
         values[line.targets[0].id] = ast.literal_eval(line.value)
     assert tuple(values) == PARAMETERS
-    assert values == {"preset": "smoke", "data": "", "out": "../runs/smoke", "seed": 0}
+    assert values == {"preset": "cpu", "data": "", "out": "../runs/cpu", "seed": 0}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
