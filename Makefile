@@ -58,7 +58,7 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 site: env  ## render the executed notebooks of the run in OUT as web pages, to SITE (default OUT/site)
 	$(BIN)/python -m pcl_lib.site $(OUT) $(SITE)
 
-weights: env  ## train pcl and pcl_plus four times as long as the preset does and ship them, a card beside each (PRESET=cpu)
+weights: env  ## train the weights that ship, longer than the preset does (`ship.RECIPES`), a card beside each (PRESET=cpu)
 	$(BIN)/python -m pcl_lib.ship --preset $(PRESET)
 
 test: env  ## lint, types, unit tests and every notebook at the smoke preset

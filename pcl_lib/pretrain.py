@@ -78,8 +78,8 @@ def fit(
         disable=not progress or ranks.rank() > 0 or trainer.epoch >= trainer.epochs,
     ) as bar:
         while trainer.epoch < trainer.epochs:
-            losses = trainer.next_epoch().items()
-            bar.set_postfix({k: f"{v:.3f}" for k, v in losses if "_" not in k})  # a notebook is not wider
+            means = trainer.next_epoch()
+            bar.set_postfix({task: f"{means[task]:.3f}" for task in trainer.method.weights})
             bar.update()
             if watch is not None and watch(trainer.model, pd.DataFrame(trainer.history)):
                 trainer.save()
