@@ -132,6 +132,7 @@ def test_features_are_those_of_the_released_network(released: Released, path: Pa
 
 def test_projections_and_pictures_are_those_of_the_released_network(released: Released, path: Path) -> None:
     model = load_released(path)
+    assert model.decoder_noise == 0.4  # METHOD.md 3
     face, pose = torch.randn(2, 3, 2048, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         assert_close(model.decode(face, pose), released.decoder(face, pose))

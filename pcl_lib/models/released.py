@@ -16,6 +16,7 @@ from pcl_lib.models.pcl import PCL
 from pcl_lib.presets import ModelPreset
 
 PREFIX = "module."  # the released code trains under DataParallel
+NOISE = 0.4  # what the released code trains its decoder with (METHOD.md 3)
 ENCODER = {  # released name -> ours, both below "encoder."
     "conv1.0": "stem.0.0",
     "conv1.2": "stem.1.0",
@@ -49,6 +50,7 @@ def load_released(path: Path | str) -> PCL:
     ):
         _refuse(path, what, sorted(keys))
     model = PCL(ModelPreset())
+    model.decoder_noise = NOISE
     own = model.state_dict()
     other = [
         f"{key} {tuple(weights[key].shape)} instead of {tuple(own[ours].shape)}"
