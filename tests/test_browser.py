@@ -37,10 +37,10 @@ def expected() -> dict[str, np.ndarray]:
     model, faces = shipped("pcl_plus"), live.gallery(64)
     rows = spread(faces)
     a, b = (
-        pictures.encode_donor(model, faces.images([row])[0], faces.table.iloc[[row]]) for row in rows[[0, -1]]
+        pictures.encode_donor(model, faces.images([row])[0], faces.table.iloc[[row]]) for row in rows[[0, -2]]
     )
     reader = fit_readers(AsDecoded(model), faces, ("yaw",))["pose"]
-    swap = studies.swap(model, faces, rows[[0]], rows[[-1]]).pictures[0, 0]
+    swap = studies.swap(model, faces, rows[[0]], rows[[-2]]).pictures[0, 0]
     places = {"A": (0.0, 0.0, 0.0), "half": (0.0, 0.5, 0.0), "B": (1.0, 1.0, 0.0), "turned": (0.0, 1.0, 20.0)}
     drawn = {
         name: pictures.to_rgb(pictures.blends(model, a, b, [face], [pose], turn, reader)[0])

@@ -42,14 +42,15 @@ class SwapExplorer(Panel):
 
     def _build(self) -> None:
         names = {label(self.faces, row): row for row in self.rows}
+        first = (self.rows[0], self.rows[-2 if len(self.rows) > 2 else -1])  # the last is often in profile
         self.choose_a, self.choose_b = (
             ipywidgets.Dropdown(
                 options=names,
-                value=self.rows[i],
+                value=row,
                 description=f"face {name}",
                 style={"description_width": "4em"},
             )
-            for name, i in (("A", 0), ("B", -1))
+            for name, row in zip("AB", first, strict=True)
         )
         self.upload_a, self.upload_b = (
             ipywidgets.FileUpload(accept="image/*", multiple=False, description=f"upload {name}")
