@@ -104,6 +104,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "plus, PDD x 0.25": Variant(TRIES, "pcl_plus", times={"loss.pdd": 0.25}),
         "plus, PDD x 4": Variant(TRIES, "pcl_plus", times={"loss.pdd": 4.0}),
         "plus, PDD x 16": Variant(TRIES, "pcl_plus", times={"loss.pdd": 16.0}),
+        "PDD x 16": Variant(TRIES, "pcl", times={"loss.pdd": 16.0}),
         "plus, pose feature of 16": Variant(TRIES, "pcl_plus", {"model.pose_dim": 16}),
     }
 )
