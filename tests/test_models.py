@@ -113,6 +113,21 @@ def test_decoder_sees_only_the_direction_of_the_sum() -> None:
     assert one.abs().max() <= 1
 
 
+def test_settled_batch_norms_hold_the_mean_statistics_of_the_batches() -> None:
+    decoder = lively(TINY).decoder.train()
+    batches = 3 * torch.randn(3, 16, 64, generator=torch.Generator().manual_seed(0)) + 1
+    met: list[torch.Tensor] = []
+    decoder.norms[0].register_forward_pre_hook(lambda _, inputs: met.append(inputs[0]))
+    with torch.no_grad(), decoder.settling():
+        for batch in batches:
+            decoder(batch)
+    means = torch.stack([x.mean((0, 2, 3)) for x in met])
+    variances = torch.stack([x.var((0, 2, 3)) for x in met])
+    torch.testing.assert_close(decoder.norms[0].running_mean, means.mean(0))
+    torch.testing.assert_close(decoder.norms[0].running_var, variances.mean(0))
+    assert all(norm.momentum == nn.BatchNorm2d(1).momentum for norm in decoder.norms)
+
+
 def test_narrow_pose_feature() -> None:
     narrow = PCL(replace(TINY, pose_dim=5)).eval()
     with torch.no_grad():

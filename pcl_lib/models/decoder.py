@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -31,6 +33,24 @@ class Decoder(nn.Module):
             nn.Conv2d(a, b, 3, 1, 1) for a, b in zip(channels, outputs, strict=True)
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in outputs[:-1])
+
+    @contextmanager
+    def settling(self) -> Iterator[None]:
+        """Batch norms forget, and take the plain mean over the batches that pass in train mode in this block.
+
+        Their running averages lag behind weights that still change fast, and pictures in eval mode are wrong by that.
+        Source: Wu and Johnson, "Rethinking Batch in BatchNorm", 2021 (precise BatchNorm).
+        """
+        norms = [norm for norm in self.norms if isinstance(norm, nn.BatchNorm2d)]
+        momenta = [norm.momentum for norm in norms]
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None
+        try:
+            yield
+        finally:
+            for norm, momentum in zip(norms, momenta, strict=True):
+                norm.momentum = momentum
 
     def forward(self, feature: Tensor) -> Tensor:
         x = self.fc(F.normalize(feature, dim=1))[:, :, None, None]
