@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -34,23 +32,20 @@ class Decoder(nn.Module):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in outputs[:-1])
 
-    @contextmanager
-    def settling(self) -> Iterator[None]:
-        """Batch norms forget, and take the plain mean over the batches that pass in train mode in this block.
+    @torch.no_grad()
+    def settle(self, feature: Tensor) -> None:
+        """Set the running statistics of every batch norm to those of one batch of features [N, D].
 
-        Their running averages lag behind weights that still change fast, and pictures in eval mode are wrong by that.
-        Source: Wu and Johnson, "Rethinking Batch in BatchNorm", 2021 (precise BatchNorm).
+        They are averages over past steps, and lag behind weights that still change fast: pictures in eval mode are
+        wrong by that. Source: Wu and Johnson, "Rethinking Batch in BatchNorm", 2021 (precise BatchNorm).
         """
         norms = [norm for norm in self.norms if isinstance(norm, nn.BatchNorm2d)]
-        momenta = [norm.momentum for norm in norms]
+        before = [(norm.training, norm.momentum) for norm in norms]
         for norm in norms:
-            norm.reset_running_stats()
-            norm.momentum = None
-        try:
-            yield
-        finally:
-            for norm, momentum in zip(norms, momenta, strict=True):
-                norm.momentum = momentum
+            norm.training, norm.momentum = True, 1.0
+        self(feature)
+        for norm, (training, momentum) in zip(norms, before, strict=True):
+            norm.training, norm.momentum = training, momentum
 
     def forward(self, feature: Tensor) -> Tensor:
         x = self.fc(F.normalize(feature, dim=1))[:, :, None, None]

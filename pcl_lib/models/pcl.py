@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from typing import NamedTuple
 
 import torch
@@ -112,6 +113,17 @@ class PCL(nn.Module):
         x = as_float(images)
         noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0))
         return self.features(x + self.decoder_noise * noise.to(x))
+
+    def settled(self, images: Tensor) -> PCL:
+        """A copy in eval mode whose decoder's batch norms have met these images (`Decoder.settle`).
+
+        For pictures in the middle of a training, or at the end of a short one.
+        """
+        copy = deepcopy(self).eval()
+        with torch.no_grad():
+            x = copy.decoder_features(images)
+            copy.decoder.settle(x.face + copy.pose_expand(x.pose))
+        return copy
 
     def _encoded(self, images: Tensor) -> Features:
         if images.ndim != 4 or images.shape[1] != 3 or min(images.shape[2:]) < 16:

@@ -11,11 +11,11 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pcl_lib import plots, studies
+from pcl_lib.data import resize_images
 from pcl_lib.errors import BadInput
 from pcl_lib.models import PCL
 from pcl_lib.presets import Preset
 from pcl_lib.pretrain import fit
-from pcl_lib.probes import evaluating
 from pcl_lib.widgets.base import Panel, Tile, as_png, wrapped
 
 
@@ -101,8 +101,9 @@ class TrainingMonitor(Panel):
         self.history = history
         self.progress.value = len(history)
         self._draw_curves()
-        with evaluating(model):
-            swaps = studies.swap(model, self.faces, *studies.donors(self.faces, (2, 6)))
+        some = resize_images(self.faces.images(self.faces.split("train")[:256]), model.image_size)
+        shown = model.settled(some.to(next(model.parameters()).device))
+        swaps = studies.swap(shown, self.faces, *studies.donors(self.faces, (2, 6)))
         grid = plots.swap_grid(swaps.faces, swaps.poses, swaps.pictures, swaps.labels)
         self.swaps.show(
             as_png(grid, plots.DPI), "swaps by the model as it is now, of people it does not train on"
