@@ -6,9 +6,8 @@ import argparse
 import datetime
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pandas as pd
@@ -30,7 +29,7 @@ class Recipe:
     """How shipped weights are trained: so many times the preset's epochs, and settings that differ from it."""
 
     times: int
-    changes: Mapping[str, Any] = MappingProxyType({})
+    changes: Mapping[str, Any] = field(default_factory=dict)
 
     def of(self, preset: Preset) -> Preset:
         """The preset with the recipe's changes."""
@@ -38,7 +37,7 @@ class Recipe:
 
 
 # The swaps of the README and of the widgets are by pcl_plus: longer, and its decoder has more say in the features.
-RECIPES = {"pcl": Recipe(4), "pcl_plus": Recipe(8, MappingProxyType({"loss.pdd": 16.0}))}
+RECIPES = {"pcl": Recipe(4), "pcl_plus": Recipe(8, {"loss.pdd": 16.0})}
 
 
 def ship(
