@@ -155,9 +155,9 @@ def degrees(turn: float) -> str:
 
 
 def spread(faces: Any, count: int = 12) -> np.ndarray:
-    """Rows of unseen people, one each, from the most to the least turned left where yaw is known."""
-    face_rows, pose_rows = studies.donors(faces, (1, count - 1))
-    return np.concatenate([face_rows, pose_rows])
+    """Rows of unseen people: two frontal ones, the others from the least to the most yaw, where that is known."""
+    face_rows, pose_rows = studies.donors(faces, (2, count - 2))
+    return np.concatenate([face_rows[::-1], pose_rows])
 
 
 def label(faces: Any, row: int) -> str:
