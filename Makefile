@@ -49,7 +49,7 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	for name in swaps swaps_plus readability training_curves embedding; do cp $(OUT)/figures/$$name.png figures/; done
 	if [ -f $(OUT)-ablations/tables/ablation_main_table.md ]; then cp $(OUT)-ablations/tables/ablation_*_table.* figures/tables/; \
 	  cp $(OUT)-ablations/figures/ablation_*.png figures/; else echo "$(OUT)-ablations is not there: its tables stay as they are"; fi
-	for set in search pdd lfw fer2013; do for name in main parts lead lead_parts; do for end in csv md; do \
+	for set in search pdd lfw fer2013; do for name in main parts lead lead_parts swaps; do for end in csv md; do \
 	  table=$(OUT)-$$set/tables/ablation_$${name}_table.$$end; \
 	  if [ -f $$table ]; then cp $$table figures/tables/$${set}_$${name}_table.$$end; fi; done; done; done
 	rm -f figures/tables/*.tex

@@ -24,6 +24,10 @@ def test_what_ships_is_whole_and_says_where_it_is_from(method: str) -> None:
     for key in ("preset", "seed", "seconds", "command", "hardware", "data", "versions", "commit", "exported"):
         assert about[key] not in ("", None), key
     settings = presets.from_dict(presets.Preset, about["settings"])
+    assert settings == ship.RECIPES[method].of(
+        presets.get(about["preset"])
+    )  # what `make weights` would train
+    assert model.decoder_noise == settings.loss.noise
     assert settings.model.width == model.config.width and settings.model.image_size == model.image_size
     with torch.inference_mode():
         picture = model.decode(*model.features(torch.rand(2, 3, 64, 64))[1:])
