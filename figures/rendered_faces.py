@@ -1,4 +1,4 @@
-"""`python -m pcl_lib.faces FOLDER`: draw rendered_faces.png (identities by yaw) and expressions.png there."""
+"""`python figures/rendered_faces.py FOLDER`: draw rendered_faces.png (identities by yaw) and expressions.png there."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ FIGURES: dict[str, Callable[[], Image.Image]] = {
 
 
 def main() -> None:
-    """Command line: python -m pcl_lib.faces."""
-    parser = argparse.ArgumentParser(prog="python -m pcl_lib.faces", description=__doc__)
+    """Command line: python figures/rendered_faces.py."""
+    parser = argparse.ArgumentParser(prog="python figures/rendered_faces.py", description=__doc__)
     parser.add_argument("folder", type=Path, help="where to write the two figures")
     folder = parser.parse_args().folder
     if not folder.is_dir():

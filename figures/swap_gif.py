@@ -1,16 +1,15 @@
-"""The animated swap of the README, by the shipped weights: `python -m pcl_lib.swap_gif figures/swap.gif`."""
+"""The animated swap of the README, by the shipped weights: `python figures/swap_gif.py figures/swap.gif`."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
-from pcl_lib.data import rendered
+from pcl_lib.data import FaceSet, rendered
 from pcl_lib.faces import render, sample_factors
 from pcl_lib.models import PCL
 from pcl_lib.models.shipped import shipped
@@ -23,7 +22,7 @@ DURATION = 90  # milliseconds a frame
 POSE_DONOR = rendered.STRANGERS - 1
 
 
-def swap_frames(model: PCL, faces: Any) -> list[Image.Image]:
+def swap_frames(model: PCL, faces: FaceSet) -> list[Image.Image]:
     """A stranger who turns from side to side, and unseen people who are decoded in the pose of each moment.
 
     Above: the pose donor, then the face donors; below: what the decoder makes of each face and that pose.
@@ -50,8 +49,8 @@ def swap_frames(model: PCL, faces: Any) -> list[Image.Image]:
 
 
 def main() -> None:
-    """Command line: python -m pcl_lib.swap_gif."""
-    parser = argparse.ArgumentParser(prog="python -m pcl_lib.swap_gif", description=__doc__)
+    """Command line: python figures/swap_gif.py."""
+    parser = argparse.ArgumentParser(prog="python figures/swap_gif.py", description=__doc__)
     parser.add_argument("file", type=Path, help="the GIF to write")
     file = parser.parse_args().file
     model = shipped("pcl_plus")

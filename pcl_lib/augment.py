@@ -1,4 +1,4 @@
-"""Batched views: every image of a batch gets its own draw, on the batch's device (notebooks/method.md, sections 4 and 5).
+"""Batched views: every image gets its own draw, on the batch's device (notebooks/method.md, sections 4 and 5).
 
 `draw` takes the random numbers of a whole batch from one Generator; `apply_views` is then a pure
 function of images and draw. Colour operations equal torchvision's functional ones on float images,

@@ -402,8 +402,9 @@ PROVENANCE = ("device", "precision", "versions", "commit")
 def summarise(rows: pd.DataFrame) -> pd.DataFrame:
     """Mean and spread over seeds of rows that differ in nothing but seed and value.
 
-    rows: as `save_rows` writes them. Returns their columns with value = mean over seeds, std = sample standard deviation (NaN for one seed), n_seeds and seeds ("0 1 2"); where devices, precisions,
-    versions or commits differ, all are named. Raises BadInput where a seed stands twice for one row.
+    rows: as `save_rows` writes them. Returns their columns with value = mean over seeds, std = sample standard
+    deviation (NaN for one seed), n_seeds and seeds ("0 1 2"); where devices, precisions, versions or commits differ,
+    all are named. Raises BadInput where a seed stands twice for one row.
     """
     if "seed" not in rows or "value" not in rows:
         raise BadInput("only rows with the columns value and seed can be summarised; save_rows writes such")

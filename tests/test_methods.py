@@ -137,7 +137,7 @@ class Tagged(nn.Module):
 
 @pytest.mark.parametrize("negatives", ["own_flip", "released_code"])
 def test_negatives_are_those_the_setting_names(negatives: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """notebooks/method.md, section 5: own flips only; or features ordered [k][sample] but chunked as if ordered [sample][k]."""
+    """method.md, section 5: own flips only; or features ordered [k][sample] but chunked as if ordered [sample][k]."""
     batch, count = 3, 4
     preset = replace(preset_of(**{"loss.negatives": negatives}), pose_view=UNCHANGED)
     tagged = torch.zeros(batch, 3, 32, 32, dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""pcl_lib.widgets.pictures and pcl_lib.probes.directions against closed forms and what the library does in other words."""
+"""widgets.pictures and probes.directions against closed forms and what the library does in other words."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""pcl_lib.models.released against a network written with the released code's names (notebooks/method.md, sections 1, 2, 9)."""
+"""pcl_lib.models.released against a network written with the released code's names (method.md, sections 1, 2, 9)."""
 
 from __future__ import annotations
 

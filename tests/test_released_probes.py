@@ -1,4 +1,4 @@
-"""pcl_lib.probes.released_code against the loop that notebooks/method.md, section 7 describes, written with torch.nn and a scheduler."""
+"""pcl_lib.probes.released_code against the loop of notebooks/method.md, section 7, in torch.nn with a scheduler."""
 
 from __future__ import annotations
 

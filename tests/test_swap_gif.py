@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pcl_lib import presets, swap_gif
+from figures import swap_gif
+from pcl_lib import presets
 from pcl_lib.data import rendered
 from pcl_lib.models import PCL
 

@@ -1,7 +1,8 @@
 """Variants x seeds, cell by cell: `python -m pcl_lib.ablations` trains and probes each and keeps what is done.
 
-A cell is one variant (`pcl_lib.ablations.variants`) with one seed. It is shorter than a run of `reproduce`, sees as many images
-as any other and leaves its rows in tables/ablation_*.csv at once: whoever stops the command loses the cells in work.
+A cell is one variant (`pcl_lib.ablations.variants`) with one seed. It is shorter than a run of `reproduce`, sees as
+many images as any other and leaves its rows in tables/ablation_*.csv at once: whoever stops the command loses the
+cells in work.
 """
 
 from __future__ import annotations
@@ -261,7 +262,7 @@ def draw_figures(
 
 
 def cells_of(run: Run) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
-    """Rows by `KINDS` and their bootstrap that `make ablations` left next to a run's folder; empty where none are of its set."""
+    """Rows by `KINDS`, and their bootstrap, that `make ablations` left for this run's set; empty without any."""
     folder = run.out.parent / f"{run.preset.name}-ablations"
     found = current(folder, run.preset)
     if len(found["cells"]) and set(found["cells"]["data"]) == {run.faces.name}:

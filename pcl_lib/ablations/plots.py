@@ -20,8 +20,8 @@ def dots(
 ) -> Figure:
     """A line a variant, a panel a metric: each seed as a small dot, their mean as a large one.
 
-    probes: rows of `ablation_cells.read`; groups: variant -> heading, a colour each; metrics: (task, metric). The dashed
-    line is the mean of `reference`. Raises BadInput where there are no rows of a metric.
+    probes: rows of `ablation_cells.read`; groups: variant -> heading, a colour each; metrics: (task, metric). The
+    dashed line is the mean of `reference`. Raises BadInput where there are no rows of a metric.
     """
     general = probes[probes["feature"] == "general"]
     order = list(dict.fromkeys(groups.values()))
@@ -54,8 +54,8 @@ def sensitivity(
 ) -> Figure:
     """How a result moves with one setting, a panel a setting: mean and, with several seeds, sample deviation.
 
-    probes: rows of `ablation_cells.read`; series: setting -> {value in words: variant}; metric: (task, metric). Settings of
-    which fewer than two values were run have no panel. Raises BadInput where no setting has two.
+    probes: rows of `ablation_cells.read`; series: setting -> {value in words: variant}; metric: (task, metric).
+    Settings of which fewer than two values were run have no panel. Raises BadInput where no setting has two.
     """
     task, name = metric
     rows = probes[(probes["feature"] == "general") & (probes["task"] == task) & (probes["metric"] == name)]

@@ -54,8 +54,8 @@ def against(
 
     rows, bootstrap: as `cells.read` and `cells.read_bootstrap` give them, after `tables.readings`. An entry is
     the mean difference over the seeds that both have, signed so that more is better for `method`, with its paired 95%
-    interval; an interval that contains 0 is no difference. All other methods are shown: choosing the best of them by its
-    test score would bias the lead.
+    interval; an interval that contains 0 is no difference. All other methods are shown: choosing the best of them by
+    its test score would bias the lead.
     Raises BadInput where there are no rows of `method`.
     """
     if method not in set(rows["method"]):

@@ -103,7 +103,7 @@ def bench_step(bench: Bench) -> None:
 
 
 def bench_probes(bench: Bench) -> None:
-    """A linear probe of 300 epochs (notebooks/method.md, section 7) on 1,024 images: the encoder in every epoch, or once."""
+    """A linear probe of 300 epochs (method.md, section 7) on 1,024 images: the encoder in every epoch, or once."""
     preset, count, epochs = PRESETS["cpu"], 1024, 300
     model = PCL(preset.model).to(bench.device).eval()
     generator = torch.Generator(bench.device).manual_seed(0)

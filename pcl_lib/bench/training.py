@@ -249,7 +249,7 @@ def loaded(images: ImageFolder, batch: int, workers: int) -> Iterator[Tensor]:
 
 
 def bench_data(bench: Bench) -> None:
-    """Training steps fed in several ways (cpu preset, face task): "faster" is the share of the speed on constant data."""
+    """Training steps fed in several ways (cpu preset, face task): "faster" is relative to constant data."""
     preset = PRESETS["cpu"]
     task = next(t for t in methods.build("pcl", preset).tasks if t.name == "face")
     step = trainer(preset, task, bench.device, False, best_dtype())

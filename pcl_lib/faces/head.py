@@ -13,7 +13,9 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
+from pcl_lib.faces.accessories import ear_patch, frames
 from pcl_lib.faces.factors import AUS, HAIR_STYLES, SHAPE
+from pcl_lib.faces.hair import hair_shells
 from pcl_lib.faces.mesh import (
     ABOVE,
     BELOW,
@@ -199,9 +201,6 @@ def _au_fields(p: Floats, upper: Floats, lower: Floats, jaw: Floats, lip: Floats
 @cache
 def head() -> Head:
     """Build the morphable head (once a process)."""
-    from pcl_lib.faces.accessories import ear_patch, frames
-    from pcl_lib.faces.hair import hair_shells  # both build on the functions above
-
     grid, y0, lids = _skin_grid()
     columns = grid.shape[1]
     skin = grid.reshape(-1, 3)

@@ -1,7 +1,12 @@
 """What one training iteration does: a method is a few tasks, each with its own batch and loss.
 
-To add a method, write one small class with `tasks` (and `on_epoch_end` where weights change, `changes` where it differs
-from another only in settings) and put it in `METHODS`; the loop of `pretrain.fit` does the rest.
+base         `Method` and `Task`; to add a method, see pcl_lib/README.md
+pcl          PCL and pcl_plus
+simclr       SimCLR, with and without flips
+siamese      MoCo, BYOL, SimSiam
+flow         warping one frame into another
+frame_pairs  FAb-Net, TCAE, FaceCycle: what moves between frames of a person
+supervised   upper bounds, trained on the labels of one task
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Method:
         self.weights: dict[str, float] = {}
 
     def auxiliary(self, model: PCL, faces: FaceSet) -> nn.Module:  # noqa: ARG002
-        """Make the auxiliary modules of the method; they are trained, saved and resumed with the model. None by default.
+        """The auxiliary modules of the method; they are trained, saved and resumed with the model. None by default.
 
         Called once, with the model as it starts, the faces to train on, and the run's seed set. Parameters that no
         gradient should reach have requires_grad False.

@@ -1,8 +1,8 @@
 """MoCo v2, BYOL and SimSiam on the same trunk, budget and views; losses, heads and averages are lightly's.
 
-What differs from the papers: the encoder and the projector are the kit's (notebooks/method.md, sections 1 and 4), the views those of
-`preset.simclr_view`, and momenta are those of short runs: at the papers' .999 and .996 the average of the weights would
-still be near its start after some hundred iterations.
+What differs from the papers: the encoder and the projector are the kit's (notebooks/method.md, sections 1 and 4),
+the views those of `preset.simclr_view`, and momenta are those of short runs: at the papers' .999 and .996 the
+average of the weights would still be near its start after some hundred iterations.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' released code: another layout of the same 105 tensors (notebooks/method.md, section 9)."""
+"""Checkpoints of the authors' released code: the same 105 tensors in another layout (notebooks/method.md, 9)."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ NORM = (*TRAINED, "running_mean", "running_var", "num_batches_tracked")
 def load_released(path: Path | str) -> PCL:
     """A `PCL` of the paper's size, in eval mode, from a checkpoint of the released code.
 
-    Keys and shapes must all fit (notebooks/method.md, section 9). The file is read by PyTorch's weights-only loader, which runs no
-    code that a pickle may hold. Raises BadInput where the file is missing, not such a checkpoint, holds NaN or
-    infinite weights, or has missing, unknown or misshapen entries, naming them.
+    Keys and shapes must all fit (notebooks/method.md, section 9). The file is read by PyTorch's weights-only loader,
+    which runs no code that a pickle may hold. Raises BadInput where the file is missing, not such a checkpoint,
+    holds NaN or infinite weights, or has missing, unknown or misshapen entries, naming them.
     """
     path = Path(path)
     weights = _state_dict(path)

@@ -1,4 +1,4 @@
-"""Weights that come with the kit, each with a card of where it is from (`pcl_lib.reproduce.shipped_weights` makes them).
+"""Weights that come with the kit, each with a card of where it is from (made by `reproduce.shipped_weights`).
 
 They are kept in float16, half the size; pictures and readings made with them differ from the run's in rounding.
 """

@@ -36,7 +36,8 @@ class FeatureModel(Protocol):
     """Anything that gives images features: a `PCL`, raw pixels, hand-crafted descriptors, or one of your own."""
 
     def features(self, images: Tensor, /) -> Any:
-        """uint8 or float in [0, 1], [N, 3, H, W] -> a tuple with `general` [N, D] and, where it has them, the others."""
+        """uint8 or float in [0, 1], [N, 3, H, W] -> a tuple with `general` [N, D] and what else of `FEATURES` there
+        is."""
 
 
 class EvenOdd(nn.Module):

@@ -1,4 +1,6 @@
-"""Probes as the released code trains them (notebooks/method.md, section 7): 300 epochs of Adam, and the score of the best TEST epoch.
+"""Probes as the released code trains them (notebooks/method.md, section 7).
+
+300 epochs of Adam, and the score of the best TEST epoch.
 
 Choosing the epoch on the test images makes the score optimistic; it is here to be set beside numbers that were made so.
 Features are extracted once, which changes nothing: the encoder is frozen.

@@ -30,7 +30,7 @@ REASONS = {
     "none in range": "{task} was left out: a split of {data} has no images within {largest:.0f} degrees.",
     "some angles": "{task}: {columns} left out, because {data} has no such labels.",
     "no pairs": "{task} was left out: {data} has no list of pairs.",
-    "outside test": "{task}: {rows} pairs of {data} were left out, because an image of theirs is not in the test split.",
+    "outside test": "{task}: {rows} pairs of {data} were left out: an image of theirs is not in the test split.",
     "no yaw of pairs": "{task} was left out: it needs pairs of {data} and their yaw.",
     "too few pairs": "{task} was left out: {data} needs same and different pairs in at least two folds.",
     "too few people": "{task} was left out: {columns} of {data} has fewer than two identities with two images.",

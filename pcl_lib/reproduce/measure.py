@@ -99,8 +99,8 @@ def probed(run: Run) -> tasks.Probed:
 def probe_rows(run: Run, encoded: Mapping[str, Encoded]) -> pd.DataFrame:
     """`probes.evaluate` of each method after `probes.baseline_rows` (method `tables.CONSTANT`), set by set.
 
-    The columns data and labels (`tasks.mark_labels`) tell the sets apart. An empty table where there is nothing to probe
-    for in any of them; what is left out is printed.
+    The columns data and labels (`tasks.mark_labels`) tell the sets apart. An empty table where there is nothing to
+    probe for in any of them; what is left out is printed.
     """
     found = probed(run)
     for note in found.told():
@@ -247,7 +247,7 @@ def predict_pose(faces: FaceSet, x: FrozenFeatures) -> tuple[np.ndarray, np.ndar
 
 
 def predict_expression(faces: FaceSet, x: FrozenFeatures) -> tuple[np.ndarray, np.ndarray] | None:
-    """The expression probe's test images on the general feature: true and predicted classes, [n] each; None unlabelled."""
+    """As `predict_pose` for expressions: true and predicted classes of the test images, [n] each."""
     split = plan(faces).expression
     if split is None:
         return None

@@ -1,8 +1,8 @@
 """What README and the notebooks' headers say of the course, written by one command instead of by hand.
 
-`python -m pcl_lib.reproduce.readme runs/cpu runs/smoke` reads the minutes that these runs measured (summary.json), keeps them in
-figures/tables/minutes.csv, and writes them between the markers of each notebook's header and of README's table
-question -> notebook -> minutes -> paper section.
+`python -m pcl_lib.reproduce.readme runs/cpu runs/smoke` reads the minutes that these runs measured (summary.json),
+keeps them in figures/tables/minutes.csv, and writes them between the markers of each notebook's header and of
+README's table question -> notebook -> minutes -> paper section.
 """
 
 from __future__ import annotations
