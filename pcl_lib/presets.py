@@ -198,6 +198,8 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
 
 def completed(values: Any) -> Any:
     """Plain values of a preset with settings they lack at their defaults; as they are where they are no preset's."""
+    if not isinstance(values, Mapping):
+        return values
     try:
         return to_dict(from_dict(Preset, values))
     except (BadInput, TypeError):

@@ -46,7 +46,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> data.PreparedFaces:
 
 
 @pytest.fixture(scope="module")
-def done(faces: data.PreparedFaces, tmp_path_factory: pytest.TempPathFactory) -> reproduce.Setup:
+def done(faces: data.PreparedFaces, tmp_path_factory: pytest.TempPathFactory) -> reproduce.Run:
     """A run folder with two cells of three."""
     setup = reproduce.open_run(SMALL, faces.folder, tmp_path_factory.mktemp("runs") / "run", 0)
     for cell in (Cell("pcl", 0), Cell("simclr", 0)):
@@ -72,7 +72,7 @@ def test_changes_and_factors_reach_the_preset() -> None:
     assert Variant("x", times={"train.pose_negatives": 0.01}).of(PRESETS["cpu"]).train.pose_negatives == 1
 
 
-def test_cells_are_kept_with_their_costs_and_context(done: reproduce.Setup) -> None:
+def test_cells_are_kept_with_their_costs_and_context(done: reproduce.Run) -> None:
     cells = ablation_cells.read(done.out, "cells").set_index("method")
     assert list(cells.index) == ["pcl", "simclr"]
     assert cells.loc["pcl", "images"] == cells.loc["simclr", "images"] > 0
@@ -83,7 +83,7 @@ def test_cells_are_kept_with_their_costs_and_context(done: reproduce.Setup) -> N
     assert not (done.out / Cell("pcl", 0).stem).exists()  # checkpoints go once they are probed
 
 
-def test_probes_of_a_cell_and_their_bootstrap_belong_together(done: reproduce.Setup) -> None:
+def test_probes_of_a_cell_and_their_bootstrap_belong_together(done: reproduce.Run) -> None:
     rows, again = ablation_cells.read(done.out, "probes"), ablation_cells.read_bootstrap(done.out)
     keys = ["method", "seed", "feature", "task", "metric"]
     both = rows.merge(again, on=keys)
@@ -92,7 +92,7 @@ def test_probes_of_a_cell_and_their_bootstrap_belong_together(done: reproduce.Se
     np.testing.assert_allclose(low, both["low"])
 
 
-def test_only_cells_of_these_settings_count_as_done(done: reproduce.Setup) -> None:
+def test_only_cells_of_these_settings_count_as_done(done: reproduce.Run) -> None:
     cells = ablation_cells.left(done.out, SMALL, ["pcl", "simclr"], [0, 1])
     assert cells == [Cell("pcl", 1), Cell("simclr", 1)]
     other = presets.override(SMALL, {"train.lr": 0.5})
@@ -138,20 +138,20 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     assert "1 cells, 1 of them done before" in capsys.readouterr().out
 
 
-def test_processes_give_the_rows_of_a_cell_run_here(done: reproduce.Setup, tmp_path: Path) -> None:
+def test_processes_give_the_rows_of_a_cell_run_here(done: reproduce.Run, tmp_path: Path) -> None:
     out = reproduce.open_run(SMALL, done.faces.folder, tmp_path / "run", 0)
     assert not ablation_cells.run_cells(out, ["simclr"], [0], 1)
     here = ablation_cells.read(done.out, "probes").query("method == 'simclr'")["value"].to_numpy()
     np.testing.assert_allclose(ablation_cells.read(out.out, "probes")["value"], here, rtol=1e-5)
 
 
-def test_tables_show_rows_costs_and_what_was_not_run(done: reproduce.Setup) -> None:
+def test_tables_show_rows_costs_and_what_was_not_run(done: reproduce.Run) -> None:
     rows = ablation_cells.current(done.out, SMALL)
     written = ablation_tables.write_all(done.out, rows, ablation_cells.read_bootstrap(done.out), GROUPS)
     names = {path.name for path in written}
     assert {
         f"ablation_{n}_table{end}"
-        for n in ("main", "pose", "dci", "parts", "lead")
+        for n in ("main", "pose", "dci", "components", "lead")
         for end in (".csv", ".tex")
     } <= (names)
     table = pd.read_csv(done.out / "tables" / "ablation_main_table.csv").set_index("method")
@@ -206,7 +206,7 @@ def test_bounds_and_longer_runs_are_never_the_best() -> None:
     assert line.endswith("| 10 | 7 | 1 |")
 
 
-def test_figures_show_every_seed_and_series(done: reproduce.Setup) -> None:
+def test_figures_show_every_seed_and_series(done: reproduce.Run) -> None:
     rows = ablation_cells.current(done.out, SMALL)["probes"]
     rows = pd.concat([rows, rows.assign(seed=1, value=rows["value"] + 1), rows.assign(method="K = 1")])
     figure = ablation_plots.dots(rows, GROUPS, [("head pose", "MAE yaw")])
@@ -221,7 +221,7 @@ def test_figures_show_every_seed_and_series(done: reproduce.Setup) -> None:
 
 
 def test_notebook_gets_the_cells_beside_the_run_or_tiny_ones(
-    done: reproduce.Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    done: reproduce.Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(ablation_cells, "FEW", ("simclr",))
     setup = reproduce.open_run(SMALL, done.faces.folder, tmp_path / "run", 0)
@@ -251,8 +251,8 @@ def test_swap_table_holds_the_mean_over_seeds_of_both_donors() -> None:
         columns=["method", "seed", "pose_donor_r", "face_donor_r"],
     ).assign(factor="yaw", reader_r2=1.0, n=8, **context)
     table = ablation_tables.swap_table(swaps)
-    assert list(table["seeds"]) == [2, 1]
-    assert list(table["yaw: pose / face donor"]) == ["0.70 / 0.15", "-0.50 / 0.00"]
+    assert list(table.frame["seeds"]) == [2, 1]
+    assert list(table.frame["yaw: pose / face donor"]) == ["0.70 / 0.15", "-0.50 / 0.00"]
 
 
 def test_questions_and_search_name_variants_that_there_are() -> None:
@@ -286,9 +286,9 @@ def test_a_killed_command_leaves_no_cells_computing(tmp_path: Path) -> None:
     """The workers end with the command, however it ends."""
     code = (
         "import time, multiprocessing as m\nfrom concurrent.futures import ProcessPoolExecutor\n"
-        "from pcl_lib import ablations\n"
+        "from pcl_lib.ablations import cells\n"
         "if __name__ == '__main__':\n"
-        "    pool = ProcessPoolExecutor(1, m.get_context('spawn'), ablations._start)\n"
+        "    pool = ProcessPoolExecutor(1, m.get_context('spawn'), cells._start)\n"
         "    pool.submit(time.sleep, 600)\n"
         "    while not pool._processes: time.sleep(0.1)\n"
         "    print(*pool._processes, flush=True)\n    time.sleep(600)\n"
@@ -326,11 +326,11 @@ def test_action_unit_table_holds_f1_and_auc_of_each_unit() -> None:
         ]
     ).assign(feature="general", task="action units", n=8, **context)
     table = ablation_tables.unit_table(rows)
-    assert list(zip(table["method"], table["metric"], strict=True)) == [
+    assert list(zip(table.frame["method"], table.frame["metric"], strict=True)) == [
         ("a", "F1"), ("b", "F1"), ("a", "AUC"), ("b", "AUC")
     ]  # fmt: skip
     assert list(table.columns) == ["method", "metric", "au01", "au12", "mean"]
-    assert str(table["au12"][1]) == f"0.550 ± {np.std([0.5, 0.6], ddof=1):.3f}"
+    assert str(table.frame["au12"][1]) == f"0.550 ± {np.std([0.5, 0.6], ddof=1):.3f}"
 
 
 @pytest.mark.parametrize(

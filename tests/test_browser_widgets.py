@@ -71,7 +71,7 @@ def test_what_the_studio_in_05_reads(jupyter: Jupyter) -> None:
         with torch.inference_mode():
             found = model.features(image[None])._asdict()
         read = {
-            branch: dict(zip(reader.names, reader.read(found[branch])[0].tolist(), strict=True))
+            branch: dict(zip(reader.names, reader.predict(found[branch])[0].tolist(), strict=True))
             for branch, reader in readers.items()
         }
         truth = dict.fromkeys(readers["pose"].names, 0.0) | {"light_elevation": 25.0, "yaw": 40.0}

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -290,6 +291,11 @@ def test_one_row_of_each_identity_an_epoch() -> None:
         data.identity_index(table, np.array([], dtype=int))
 
 
+def fed(source: data.ImageSource, order: list[np.ndarray]) -> Iterator[torch.Tensor]:
+    """Batches as training gets them."""
+    return data.read_ahead(map(source.take, order), source)
+
+
 @pytest.mark.parametrize("size", [None, 4])
 def test_resident_and_streamed_batches_are_the_same(
     folder: Path, size: int | None, monkeypatch: pytest.MonkeyPatch
@@ -301,7 +307,7 @@ def test_resident_and_streamed_batches_are_the_same(
     streamed = data.ImageSource(faces, rows, size=size, budget_bytes=7 * 3 * (size or SIZE) ** 2 - 1)
     resident = data.ImageSource(faces, rows, size=size, budget_bytes=7 * 3 * (size or SIZE) ** 2)
     assert resident.resident and not streamed.resident
-    for a, b, asked in zip(resident.batches(order), streamed.batches(order), order, strict=True):
+    for a, b, asked in zip(fed(resident, order), fed(streamed, order), order, strict=True):
         wanted = data.resize_images(torch.from_numpy(pictures()[asked]), size or SIZE)
         assert torch.equal(a, wanted) and torch.equal(b, wanted)
     for source in (streamed, resident):
@@ -314,7 +320,7 @@ def test_resident_and_streamed_batches_are_the_same(
 def test_streaming_passes_errors_on(folder: Path) -> None:
     source = data.ImageSource(data.PreparedFaces(folder), np.arange(4), resident=False)
     with pytest.raises(BadInput, match="not among"):
-        list(source.batches([np.array([0]), np.array([4]), np.array([1])]))
+        list(fed(source, [np.array([0]), np.array([4]), np.array([1])]))
 
 
 def test_shrinking_averages_with_a_tent() -> None:

@@ -66,7 +66,9 @@ def test_the_shortcut_through_the_pose_feature_is_seen(faces):
 def test_what_the_pictures_do_not_show_is_not_read(faces):
     model = Painter(faces, {"yaw": "pose", "pitch": "pose", "skin_tone": "face"})
     table = disentangle.swap_report(model, faces, n=200, factors=("roll", "hair_tone"))
-    assert table["factor"].tolist() == ["roll"] and "hair_tone" in table.attrs["left_out"][0]
+    assert table["factor"].tolist() == ["roll"]
+    known, _, notes = disentangle.swap_plan(faces, ("roll", "hair_tone"))
+    assert known == ["roll"] and notes[0].columns == ("hair_tone",)
     assert table["reader_r2"].item() < 0.1 and abs(table["pose_donor_r"].item()) < 0.25
     same = disentangle.swap_report(model, faces, n=200, factors=("roll", "hair_tone"))
     pd.testing.assert_frame_equal(table, same)
@@ -143,9 +145,9 @@ def test_leakage_says_what_it_left_out():
     bare = FakeFaces(faces.table[["identity", "split", "yaw"]])
     table = disentangle.leakage(Lookup(**known_features(faces)), bare)
     assert set(table["factor"]) == {"yaw", "identity"}
-    said = " ".join(table.attrs["left_out"])
+    said = " ".join(map(str, disentangle.leakage_plan(bare).left_out))
     assert all(word in said for word in ("Expression", "pitch", "Skin tone"))
-    with pytest.raises(BadInput, match="nothing can be read"):
+    with pytest.raises(BadInput, match="can be probed"):
         disentangle.leakage(Lookup(), FakeFaces(faces.table[["split"]]))
 
 
@@ -184,5 +186,5 @@ def test_parting_below_chance_counts_nothing_and_needs_both_features() -> None:
     nothing = disentangle.dci(readings(yaw=(-0.3, -0.1), identity=(-0.2, 0.0)))
     assert np.isnan(nothing["disentanglement"]) and nothing["informativeness"] == nothing["SAP"] == 0
     rows = readings(yaw=(0.1, 0.2))
-    with pytest.raises(BadInput, match="have not both"):
+    with pytest.raises(BadInput, match="these rows lack one"):
         disentangle.dci(rows[rows["feature"] == "pose"])

@@ -105,11 +105,11 @@ def test_a_reader_finds_a_linear_rule_and_turns_by_what_is_asked() -> None:
     directions = rng.normal(size=(2, 12))
     x = torch.from_numpy(y @ directions + rng.normal(0, 0.01, (400, 12)) + 3).float()
     reader = fit_probe(x[:300], y[:300], x[300:], y[300:], ["yaw", "pitch"])
-    read = reader.read(x[300:]).numpy()
+    read = reader.predict(x[300:]).numpy()
     np.testing.assert_allclose(read, y[300:], atol=0.5)
     assert min(reader.r2.values()) > 0.99
     turned = reader.turn(x[300:], "yaw", 15.0)
-    np.testing.assert_allclose(reader.read(turned)[:, 0].numpy(), read[:, 0] + 15, atol=0.05)
+    np.testing.assert_allclose(reader.predict(turned)[:, 0].numpy(), read[:, 0] + 15, atol=0.05)
     # Of independent factors, the feature itself moves as the rule that made it says.
     moved = (turned - x[300:])[0].numpy()
     np.testing.assert_allclose(moved, 15 * directions[0], atol=0.15 * 15 * np.abs(directions[0]).max())

@@ -1,4 +1,4 @@
-"""pcl_lib.presets: the values METHOD.md gives, and strictness about everything else."""
+"""pcl_lib.presets: the values notebooks/method.md gives, and strictness about everything else."""
 
 from __future__ import annotations
 
@@ -91,3 +91,11 @@ def test_a_whole_number_serves_as_float_and_a_list_as_tuple() -> None:
 def test_unknown_keys_and_other_types_are_refused_by_name(key: str, value: object, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         presets.override(PRESETS["cpu"], {key: value})
+
+
+def test_smaller_presets_have_smaller_batches_and_no_larger_network() -> None:
+    paper, cpu, smoke = (presets.PRESETS[name] for name in ("paper", "cpu", "smoke"))
+    assert presets.smaller(paper) == ["smoke", "cpu"]
+    assert presets.smaller(cpu) == ["smoke"] and presets.smaller(smoke) == []
+    wide = presets.override(cpu, {"model.width": 0.0625})
+    assert presets.smaller(wide) == []  # smoke's network is wider

@@ -43,7 +43,7 @@ def tiny(**changes: Any) -> Preset:
     )
 
 
-def fit(faces: data.PreparedFaces, out: Path, method: str = "pcl", **changes: Any) -> pretrain.Run:
+def fit(faces: data.PreparedFaces, out: Path, method: str = "pcl", **changes: Any) -> pretrain.Trained:
     return pretrain.fit(method, preset=tiny(**changes), faces=faces, out=out, seed=3, progress=False)
 
 
@@ -60,7 +60,7 @@ def assert_equal_weights(one: torch.nn.Module, two: torch.nn.Module) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(blobs: data.PreparedFaces, tmp_path_factory: pytest.TempPathFactory) -> pretrain.Run:
+def whole(blobs: data.PreparedFaces, tmp_path_factory: pytest.TempPathFactory) -> pretrain.Trained:
     """The uninterrupted run of four epochs."""
     return fit(blobs, tmp_path_factory.mktemp("whole"))
 
@@ -88,7 +88,7 @@ def test_losses_fall_below_what_a_collapsed_model_gives(blobs: data.PreparedFace
     assert simclr.iloc[-1] < math.log(71) - 0.3
 
 
-def test_run_folder_and_history(whole: pretrain.Run) -> None:
+def test_run_folder_and_history(whole: pretrain.Trained) -> None:
     saved = sorted(str(path.relative_to(whole.folder)) for path in whole.folder.rglob("*") if path.is_file())
     assert saved == ["checkpoints/pcl.safetensors", "checkpoints/pcl.state", "logs/pcl.csv"]
     log = pd.read_csv(whole.folder / "logs" / "pcl.csv")
@@ -106,26 +106,26 @@ def test_run_folder_and_history(whole: pretrain.Run) -> None:
 
 
 @pytest.mark.parametrize("method", ["moco", "byol"])
-def test_what_stands_beside_the_model_is_resumed_too(
+def test_auxiliary_modules_are_resumed_too(
     method: str, blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that is stopped after two epochs and goes on ends bit for bit as one that was not."""
     whole = fit(blobs, tmp_path / "whole", method)
-    epoch = pretrain._Trainer.run_epoch
+    epoch = pretrain._Trainer.train_epoch
 
     def stop(self: pretrain._Trainer) -> dict[str, float]:
         if self.epoch == 2:
             raise KeyboardInterrupt
         return epoch(self)
 
-    monkeypatch.setattr(pretrain._Trainer, "run_epoch", stop)
+    monkeypatch.setattr(pretrain._Trainer, "train_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         fit(blobs, tmp_path / "parts", method)
     monkeypatch.undo()
     parts = fit(blobs, tmp_path / "parts", method)
     assert_equal_weights(parts.model, whole.model)
     kept = [
-        torch.load(tmp_path / name / "checkpoints" / f"{method}.state", weights_only=True)["beside"]
+        torch.load(tmp_path / name / "checkpoints" / f"{method}.state", weights_only=True)["auxiliary"]
         for name in ("whole", "parts")
     ]
     assert kept[0].keys() == kept[1].keys() and any("slow" in key for key in kept[0])
@@ -146,7 +146,7 @@ def test_learning_rate_is_a_cosine_over_all_iterations(blobs: data.PreparedFaces
     trainer = pretrain._Trainer("simclr", preset, blobs, tmp_path, 0, pretrain.start_fabric(preset))
     trainer.method = Watched(preset)
     for _ in range(4):
-        trainer.run_epoch()
+        trainer.train_epoch()
     wanted = [preset.train.lr * (1 + math.cos(math.pi * step / 12)) / 2 for step in range(12)]
     assert seen == pytest.approx(wanted)
 
@@ -172,25 +172,25 @@ def test_batches_draw_one_frame_an_identity(blobs: data.PreparedFaces, tmp_path:
 
 
 def test_resumed_at_any_epoch_is_the_uninterrupted_run(
-    whole: pretrain.Run, blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: pretrain.Trained, blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three interruptions, before the weights move, as they begin to, and after the last epoch."""
-    run_epoch, trained = pretrain._Trainer.run_epoch, []
+    train_epoch, trained = pretrain._Trainer.train_epoch, []
 
     def one_epoch(self: pretrain._Trainer) -> dict[str, float]:
         if trained and trained[-1] != self.epoch:
             raise KeyboardInterrupt
-        losses = run_epoch(self)
+        losses = train_epoch(self)
         trained.append(self.epoch)
         if self.epoch in (1, 3):
             raise KeyboardInterrupt
         return losses
 
-    monkeypatch.setattr(pretrain._Trainer, "run_epoch", one_epoch)
+    monkeypatch.setattr(pretrain._Trainer, "train_epoch", one_epoch)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             fit(blobs, tmp_path)
-    monkeypatch.setattr(pretrain._Trainer, "run_epoch", run_epoch)
+    monkeypatch.setattr(pretrain._Trainer, "train_epoch", train_epoch)
     resumed = fit(blobs, tmp_path)
     assert trained == [1, 2, 3]
     assert_equal_weights(resumed.model, whole.model)
@@ -204,7 +204,7 @@ def test_resumed_at_any_epoch_is_the_uninterrupted_run(
 
 @forks
 def test_killed_in_the_middle_of_an_epoch_and_resumed(
-    whole: pretrain.Run, blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    whole: pretrain.Trained, blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """kill -9 of a process of its own inside the second iteration of the third epoch; then the command line again."""
     face, calls = methods.PCLMethod.face, []
@@ -230,7 +230,7 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed(
 
 
 def test_another_seed_gives_another_run(
-    whole: pretrain.Run, blobs: data.PreparedFaces, tmp_path: Path
+    whole: pretrain.Trained, blobs: data.PreparedFaces, tmp_path: Path
 ) -> None:
     run = pretrain.fit("pcl", preset=tiny(), faces=blobs, out=tmp_path, seed=4, progress=False)
     assert run.history["pdd"].iloc[0] != whole.history["pdd"].iloc[0]
@@ -253,7 +253,7 @@ def test_fit_moves_no_global_random_state(blobs: data.PreparedFaces, tmp_path: P
 
 
 @pytest.fixture
-def copied(whole: pretrain.Run, tmp_path: Path) -> Path:
+def copied(whole: pretrain.Trained, tmp_path: Path) -> Path:
     """A folder with the complete run's checkpoint."""
     for path in whole.folder.rglob("pcl.*"):
         target = tmp_path / path.relative_to(whole.folder)
@@ -465,23 +465,23 @@ def test_an_unknown_update_is_refused(blobs: data.PreparedFaces, tmp_path: Path)
         fit(blobs, tmp_path, train__update="both")
 
 
-@pytest.mark.parametrize(
-    ("fits", "advice"),
-    [(7, "a batch of 4 fits: lower train.*_batch so far; kept: nothing"), (1, "not even a batch of 2 fits")],
-)
-def test_memory_that_runs_out_names_task_batch_and_one_that_fits(
-    blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fits: int, advice: str
+def test_memory_that_runs_out_names_task_batch_and_what_to_do(
+    blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    face = methods.PCLMethod.face
-
-    def hungry(self: methods.PCLMethod, model: PCL, images: Tensor, *rest: Any) -> dict[str, Tensor]:
-        if len(images) > fits:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return face(self, model, images, *rest)
+    def hungry(*_: Any) -> dict[str, Tensor]:
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(methods.PCLMethod, "face", hungry)
-    with pytest.raises(
-        BadInput, match=r"out of memory in task 'face' with a batch of 16 on cpu, epoch 1"
-    ) as caught:
+    said = r"out of memory in task 'face' with a batch of 16 on cpu, epoch 1: lower train.\*_batch or model.width"
+    with pytest.raises(BadInput, match=said) as caught:
         fit(blobs, tmp_path)
-    assert advice in str(caught.value)
+    assert str(caught.value).endswith("kept: nothing")
+
+
+def test_a_full_main_memory_is_told_from_other_errors() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert pretrain.is_full(caught.value)
+    with pytest.raises(RuntimeError) as caught:
+        torch.zeros(2, 3) @ torch.zeros(2, 3)
+    assert not pretrain.is_full(caught.value)

@@ -18,6 +18,7 @@ from torch import nn
 from pcl_lib import presets, probes
 from pcl_lib.data.labels import EXPRESSION_NAMES
 from pcl_lib.models import PCL
+from pcl_lib.probes import features as features_module
 from pcl_lib.probes import left_out, linear, scores
 from pcl_lib.probes.tasks import Split, plan
 from pcl_lib.utils import BadInput
@@ -103,12 +104,13 @@ def values(table: pd.DataFrame) -> dict[tuple[str, str, str], float]:
     return {(r.feature, r.task, r.metric): r.value for r in table.itertuples()}
 
 
-def test_extract_runs_each_image_once_in_eval_mode_and_keeps_order():
+def test_extract_runs_each_image_once_in_eval_mode_and_keeps_order(monkeypatch):
     faces = make_faces(300)
     features = known_features(faces)
     model = Lookup(**features).train()
     rows = np.array([7, 3, 299, 0, 12])
-    out = probes.extract(model, faces, rows, batch_size=2)
+    monkeypatch.setattr(features_module, "BATCH", 2)
+    out = probes.extract(model, faces, rows)
     assert model.seen == rows.tolist() and model.modes == {False} and model.norm.training
     for name in features:
         np.testing.assert_array_equal(getattr(out, name).numpy(), features[name][rows].astype(np.float32))
@@ -171,10 +173,10 @@ def test_the_test_split_chooses_nothing():
     model = Lookup(**known_features(faces))
     tasks = ["expression", "action units", "head pose"]
     chosen = [
-        t[t["task"].isin(tasks)]["chosen"].tolist()
+        t.loc[t["task"].isin(tasks), ["penalty", "threshold"]].to_numpy()
         for t in (probes.evaluate(model, f) for f in (faces, other))
     ]
-    assert chosen[0] == chosen[1]
+    np.testing.assert_array_equal(*chosen)
     best = probes.evaluate(model, faces, protocol="released_code")
     assert set(best["protocol"]) == {"released_code"} and plan(faces, "released_code").pose is not None
     with pytest.raises(BadInput, match="unknown protocol"):
@@ -195,14 +197,14 @@ def test_what_has_no_labels_is_left_out_and_said():
     bare = FakeFaces(faces.table[["identity", "split"]], faces.pairs)
     table = probes.evaluate(Lookup(**known_features(faces)), bare)
     assert set(table["task"]) == {"verification"}
-    said = " ".join(left_out(bare))
+    said = " ".join(map(str, left_out(bare)))
     assert all(word in said for word in ("Expression", "Action units", "Head pose", "Cross-pose"))
     faces.table.loc[3, "yaw"] = 120.0
     faces.table.loc[5, "expression"] = np.nan
-    assert any("1 images turned" in s for s in left_out(faces))
-    assert any("Expression: 1 images" in s for s in left_out(faces))
+    assert any(one.reason == "turned too far" and one.rows == 1 for one in left_out(faces))
+    assert any(one.task == "expression" and one.rows == 1 for one in left_out(faces))
     faces.pairs.loc[0, "first"] = faces.split("train")[0]
-    assert any("1 of 600 pairs" in s for s in left_out(faces))
+    assert any(one.reason == "outside test" and one.rows == 1 for one in left_out(faces))
     with pytest.raises(BadInput, match="cannot be probed"):
         probes.evaluate(Lookup(), FakeFaces(faces.table[["identity", "split"]]))
 

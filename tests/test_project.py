@@ -158,6 +158,6 @@ def test_the_colab_cell_works_on_a_clone(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=inside, env=environment, check=True, capture_output=True, text=True
     )
-    assert Path(done.stdout.strip()) == inside / "pcl_lib" / "errors.py"
+    assert Path(done.stdout.strip()) == inside / "pcl_lib" / "utils.py"
     labpath = re.findall(r"labpath=([^`\s]+)", text)
     assert labpath and all((inside / path).is_file() for path in labpath)

@@ -136,12 +136,12 @@ def test_trained_says_whether_it_trains_or_loads(blobs, tmp_path, capsys):
     smoke = presets.get("smoke")
     short = dataclasses.replace(smoke, train=dataclasses.replace(smoke.train, epochs=1))
     setup = reproduce.open_run(short, blobs.folder, tmp_path, 0)
-    first = reproduce.trained(setup, "pcl")
+    first = setup.trained("pcl")
     assert "pcl: training 1 epochs on blobs" in capsys.readouterr().out
-    again = reproduce.trained(setup, "pcl")
+    again = setup.trained("pcl")
     assert "pcl: loading the finished training" in capsys.readouterr().out
     assert again.seconds == first.seconds and len(again.history) == 1
-    reproduce.trained(setup, "random")
+    setup.trained("random")
     assert "nothing to train" in capsys.readouterr().out
     summary = runner.summarise_run(setup)
     assert summary["training_seconds"] == {"pcl": pytest.approx(first.seconds, abs=0.06), "random": 0.0}
@@ -219,7 +219,7 @@ def test_an_earlier_notebook_that_ran_again_takes_the_later_ones_along(blobs, tm
 def test_summary_holds_the_headline_numbers(blobs, tmp_path, capsys):
     setup = reproduce.open_run("smoke", blobs.folder, tmp_path, 7)
     row = {"feature": "general", "task": "head pose", "metric": "MAE yaw", "value": [4.5], "n": 8}
-    rows = tables.save_rows(pd.DataFrame(row), setup, "probes", method="pcl", precision="32-true")
+    rows = setup.save_rows(pd.DataFrame(row), "probes", method="pcl", precision="32-true")
     assert rows[["preset", "seed", "data", "device"]].iloc[0].tolist() == ["smoke", 7, "blobs", setup.device]
     tables.write_table(tables.main_table(rows), tmp_path / "tables" / "main", "Main")
     summary = runner.summarise_run(setup)

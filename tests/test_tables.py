@@ -32,7 +32,7 @@ def probe_rows(
     """Rows as `probes.evaluate` makes them, one a column of the main table."""
     rows = [
         {"feature": feature, "task": task, "metric": metric, "value": value, "n": 80}
-        | {"low": value - 0.1, "high": value + 0.2, "chosen": f"L2 {value}"}
+        | {"low": value - 0.1, "high": value + 0.2, "penalty": value}
         for column, value in values.items()
         for task, metric in [TASKS[column]]
     ]
@@ -41,7 +41,7 @@ def probe_rows(
 
 @pytest.fixture
 def rows() -> pd.DataFrame:
-    """Two methods and a constant answer; no verification pairs, the constant answer without AUC."""
+    """Two methods and a chance baseline; no verification pairs, the baseline without AUC."""
     return pd.concat(
         [
             probe_rows("pcl", {"expression accuracy": 0.6, "yaw MAE": 5.0, "AU mean AUC": 0.8}),
@@ -54,7 +54,7 @@ def rows() -> pd.DataFrame:
 
 
 def test_main_table_holds_the_rows_of_the_general_feature(rows):
-    table = tables.main_table(rows).set_index("method")
+    table = tables.main_table(rows).frame.set_index("method")
     assert list(table.index) == ["pcl", "simclr", "constant"]
     assert list(table.columns) == list(tables.MAIN_COLUMNS)
     assert float(table.loc["pcl", "yaw MAE"]) == 5.0  # the pose feature's 0.1 stays out
@@ -63,7 +63,7 @@ def test_main_table_holds_the_rows_of_the_general_feature(rows):
 
 
 def test_gaps_say_why(rows):
-    table = tables.main_table(rows).set_index("method")
+    table = tables.main_table(rows).frame.set_index("method")
     assert str(table.loc["constant", "AU mean AUC"]) == "n/a: not run"
     assert set(map(str, table["pitch MAE"])) == {"n/a: no labels"}
     assert set(map(str, table["cross-pose verification accuracy"])) == {"n/a: no pairs"}
@@ -73,8 +73,8 @@ def test_several_seeds_give_mean_and_sample_deviation():
     seeds = [0.5, 0.6, 0.7]
     rows = pd.concat([probe_rows("pcl", {"expression accuracy": v}, seed=i) for i, v in enumerate(seeds)])
     table = tables.main_table(rows)
-    assert str(table["expression accuracy"][0]) == f"0.600 ± {np.std(seeds, ddof=1):.3f}"
-    assert table.attrs["context"]["seeds"] == "0 1 2"
+    assert str(table.frame["expression accuracy"][0]) == f"0.600 ± {np.std(seeds, ddof=1):.3f}"
+    assert table.context["seeds"] == "0 1 2"
     with pytest.raises(BadInput, match="seed 2 stands twice"):
         tables.main_table(pd.concat([rows, probe_rows("pcl", {"expression accuracy": 0.1}, seed=2)]))
 
@@ -136,7 +136,7 @@ def test_the_three_files_agree(rows, tmp_path):
 def test_each_task_is_read_from_one_of_two_features(rows):
     even = probe_rows("pcl", {"expression accuracy": 0.7, "yaw MAE": 20.0, "pitch MAE": 4.0}, feature="even")
     odd = probe_rows("pcl", {"expression accuracy": 0.1, "yaw MAE": 4.5, "pitch MAE": 9.0}, feature="odd")
-    table = tables.components_table(pd.concat([rows, even, odd])).set_index("method")
+    table = tables.components_table(pd.concat([rows, even, odd])).frame.set_index("method")
     assert list(table.index) == ["constant", "pcl, branches", "pcl, components"]
     shown = {column: float(table.loc["pcl, components", column]) for column in TASKS if column in table}
     assert shown["expression accuracy"] == 0.7 and shown["yaw MAE"] == 4.5 and shown["pitch MAE"] == 4.0
@@ -156,11 +156,11 @@ def test_disentanglement_by_method_and_feature_with_chance(tmp_path):
             columns = ["feature", "factor", "metric", "value", "chance"]
             parts.append(pd.DataFrame(values, columns=columns).assign(method=method, n=40, **CONTEXT))
     table = tables.disentanglement_table(pd.concat(parts))
-    lines = [tuple(line) for line in table[["method", "feature"]].itertuples(index=False)]
+    lines = [tuple(line) for line in table.frame[["method", "feature"]].itertuples(index=False)]
     pairs = [(method, feature) for method in ("random", "pcl") for feature in ("face", "pose")]
     assert lines == [*pairs, (tables.CONSTANT, "none")]
-    assert list(map(float, table["yaw R2"])) == pytest.approx([0.3, 0.9, 0.4, 1.0, 0.0])
-    assert list(map(float, table["identity accuracy"])) == [0.5, 0.5, 0.5, 0.5, 0.05]
+    assert list(map(float, table.frame["yaw R2"])) == pytest.approx([0.3, 0.9, 0.4, 1.0, 0.0])
+    assert list(map(float, table.frame["identity accuracy"])) == [0.5, 0.5, 0.5, 0.5, 0.05]
     paths = tables.write_table(table, tmp_path / "disentanglement", "x")
     assert "**" not in paths[1].read_text()
     found = tables.headline(paths[0])
@@ -187,14 +187,40 @@ def test_rows_are_saved_with_all_they_come_from(tmp_path):
     )
     context = {k: v for k, v in CONTEXT.items() if k not in ("versions", "commit", "protocol")}
     saved = tables.save_rows(frame, tmp_path, "probes", method="pcl", **context)
-    read = pd.read_csv(tmp_path / "tables" / "probes.csv", float_precision="round_trip")
+    read = pd.read_csv(tmp_path / "probes.csv", float_precision="round_trip")
     pd.testing.assert_frame_equal(read, saved.astype({"seed": int}))
     assert set(tables.CONTEXT) <= set(read.columns) and read["protocol"][0] == "validation"
     assert "torch 2" in read["versions"][0] and read["value"][0] == 0.1 + 0.2
     with pytest.raises(BadInput, match="do not say their method"):
         tables.save_rows(frame, tmp_path, "probes", **context)
-    with pytest.raises(BadInput, match="'value' already"):
-        tables.save_rows(frame, tmp_path, "probes", value=3)
+    kept = tables.save_rows(
+        frame.assign(protocol="released_code"), tmp_path, "probes", method="pcl", **context
+    )
+    assert set(kept["protocol"]) == {"released_code"}
+
+
+def seeds_of(value: float, method: str, seed: int, n: int = 10, **context: object) -> pd.DataFrame:
+    rows = {"feature": ["general", "pose"], "metric": "MAE yaw", "value": [value, 2 * value], "n": n}
+    return pd.DataFrame(rows).assign(method=method, **(CONTEXT | {"seed": seed} | context))
+
+
+def test_summary_is_mean_and_sample_deviation_over_seeds():
+    seeds = [("pcl", 0, 3.0), ("pcl", 1, 5.0), ("pcl", 2, 4.0), ("random", 0, 9.0)]
+    rows = pd.concat([seeds_of(value, method, seed) for method, seed, value in seeds])
+    summary = tables.summarise(rows).set_index(["method", "feature"])
+    assert len(summary) == 4
+    row = summary.loc[("pcl", "pose")]
+    assert (row["value"], row["std"], row["n_seeds"], row["seeds"]) == (8.0, 2.0, 3, "0 1 2")
+    assert np.isnan(summary.loc[("random", "general"), "std"])
+    with pytest.raises(BadInput, match="seed 1 stands twice"):
+        tables.summarise(pd.concat([rows, seeds_of(5.0, "pcl", 1)]))
+
+
+def test_rows_that_differ_in_more_than_the_seed_are_not_mixed():
+    first, second = seeds_of(1.0, "pcl", 10, n=10), seeds_of(1.0, "pcl", 20, n=20)
+    assert tables.summarise(pd.concat([first, second]))["n"].tolist() == [10, 10, 20, 20]
+    second = seeds_of(1.0, "pcl", 1, device="cuda")
+    assert set(tables.summarise(pd.concat([first, second]))["device"]) == {"cpu; cuda"}
 
 
 def test_unwritable_folder_is_one_sentence(rows, tmp_path):

@@ -70,10 +70,10 @@ def test_pose_at_b_is_the_swap_and_at_a_the_reconstruction(
 
 
 def test_turning_reads_as_many_degrees_more(explorer: widgets.SwapExplorer) -> None:
-    reader = explorer.reader
+    reader = explorer.probe
     assert reader is not None
     moved = reader.turn(explorer.a.pose[None], "yaw", 30.0)
-    assert float(reader.read(moved) - reader.read(explorer.a.pose[None])) == pytest.approx(30, abs=0.1)
+    assert float(reader.predict(moved) - reader.predict(explorer.a.pose[None])) == pytest.approx(30, abs=0.1)
     before = shown(explorer.tiles["Truth"])
     explorer.turn.value = 30.0
     assert "turned +30°" in explorer.tiles["Blend"].caption.value
@@ -129,7 +129,7 @@ def test_studio_renders_its_sliders_and_reads_the_branches(model: PCL, faces: re
     with torch.inference_mode():
         pose = model.features(image[None]).pose
     said = studio.readings(image)["pose"]["yaw"]
-    assert said == pytest.approx(float(studio.readers["pose"].read(pose)[0, 0]), abs=1e-3)
+    assert said == pytest.approx(float(studio.probes["pose"].predict(pose)[0, 0]), abs=1e-3)
 
 
 def test_lab_controls_change_their_own_chain_alone(faces: rendered.Gallery) -> None:

@@ -101,9 +101,10 @@ def extract(model: FeatureModel, faces: FaceSet, rows: np.ndarray | None = None)
     where = _device_of(model)
     keep_on = torch.device("cpu") if where.type == "mps" else where
     parts: dict[str, Tensor] = {}
-    with evaluating(model), torch.inference_mode():
+    with evaluating(model):
         for start in range(0, len(rows), BATCH):
-            out = model.features(faces.images(rows[start : start + BATCH]).to(where))
+            with torch.inference_mode():
+                out = model.features(faces.images(rows[start : start + BATCH]).to(where))
             for name in FEATURES:
                 part = getattr(out, name, None)
                 if part is None:

@@ -97,7 +97,7 @@ def test_encode_probe_and_read(yawed: data.PreparedFaces, tmp_path: Path) -> Non
     encoded = measure.encode(setup, ("raw pixels", "HoG", "random", "simclr"))
     assert list(encoded) == ["raw pixels", "HoG", "random", "simclr"]
     assert encoded["random"].features.face is not None and encoded["simclr"].features.face is None
-    rows = tables.save_rows(measure.probe_rows(setup, encoded), setup, "probes")
+    rows = setup.save_rows(measure.probe_rows(setup, encoded), "probes")
     assert list(rows["method"].unique()) == [tables.CONSTANT, "raw pixels", "HoG", "random", "simclr"]
     found = measure.predict_pose(yawed, encoded["random"].features)
     assert found is not None
@@ -115,7 +115,7 @@ def test_further_sets_are_probed_with_the_same_models(
     folders = run.join_folders([yawed.folder, bare.folder, faces.folder])
     setup = reproduce.open_run(PRESET, folders, tmp_path / "run", 0)
     encoded = measure.encode(setup, ("random",))
-    rows = measure.save(setup, "probes", measure.probe_rows(setup, encoded))
+    rows = setup.save_rows(measure.probe_rows(setup, encoded), "probes")
     assert "bare is not probed" in capsys.readouterr().out
     assert list(rows["data"].unique()) == ["yawed", "smiles"]
     own = measure.rows_of_set(rows, yawed)
@@ -159,9 +159,9 @@ def test_sets_without_labels_give_empty_rows_and_a_sentence(
         == PCL(PRESET.model).encoder(torch.zeros(1, 3, 16, 16))[0].numel()
     )
     assert measure.probe_rows(setup, encoded).empty and measure.leakage_rows(setup, encoded).empty
-    assert measure.swap_rows(setup).empty and measure.save(setup, "swaps", pd.DataFrame()).empty
+    assert measure.swap_rows(setup).empty and setup.save_rows(pd.DataFrame(), "swaps").empty
     said = capsys.readouterr().out
-    assert "no labels for yaw" in said and "nothing can be read" in said
+    assert "no labels for yaw" in said and "Identity was left out" in said
     assert not list((setup.out / "tables").iterdir())
 
 

@@ -10,6 +10,7 @@ import pytest
 from test_tables import CONTEXT
 
 from pcl_lib import tables
+from pcl_lib.probes import LeftOut
 from pcl_lib.reproduce import measure, paper_table
 from pcl_lib.utils import BadInput
 
@@ -17,7 +18,7 @@ from pcl_lib.utils import BadInput
 def row(
     method: str, data: str, task: str, metric: str, value: float, labels: str = "given"
 ) -> dict[str, object]:
-    interval = {"low": value - 0.1, "high": value + 0.1, "n": 50, "chosen": ""}
+    interval = {"low": value - 0.1, "high": value + 0.1, "n": 50, "penalty": 1.0}
     own = {
         "method": method,
         "feature": "general",
@@ -45,20 +46,20 @@ def rows() -> pd.DataFrame:
 
 
 NOTES = {
-    "LFW": ["Expression was left out: LFW has no labels for expression."],
+    "LFW": [LeftOut("expression", "no labels", "LFW", ("expression",))],
     "300W-LP": [],
     "AFLW2000": [],
     "train 300W-LP, test AFLW2000": [
-        "Head pose: roll left out, train 300W-LP, test AFLW2000 has no such labels."
+        LeftOut("head pose", "some angles", "train 300W-LP, test AFLW2000", ("roll",))
     ],
     "DISFA": [],
-    "RAF-DB": ["Expression was left out: RAF-DB has no labelled images in test."],
+    "RAF-DB": [LeftOut("expression", "empty split", "RAF-DB", ("test",))],
     "rendered faces": [],
 }
 
 
 def test_each_row_fills_the_column_of_its_set(rows: pd.DataFrame) -> None:
-    table = paper_table.paper_table(rows, NOTES).set_index("method")
+    table = paper_table.paper_table(rows, NOTES).frame.set_index("method")
     assert str(table.loc["pcl", "LFW verification accuracy"]) == "0.600 [0.500, 0.700]"
     assert str(table.loc["pcl", "AFLW2000 yaw MAE"]) == "7.25 [7.15, 7.35]"
     assert float(table.loc["pcl", "DISFA F1 mean of 8"]) == 0.5
@@ -69,23 +70,23 @@ def test_each_row_fills_the_column_of_its_set(rows: pd.DataFrame) -> None:
 
 
 def test_gaps_say_whether_a_set_is_missing_or_cannot_be_probed(rows: pd.DataFrame) -> None:
-    table = paper_table.paper_table(rows, NOTES).set_index("method")
+    table = paper_table.paper_table(rows, NOTES).frame.set_index("method")
     assert set(map(str, table["FER-2013 expression accuracy"])) == {paper_table.NOT_GIVEN}
     reason = "n/a: Expression was left out: RAF-DB has no labelled images in test"
     assert set(map(str, table["RAF-DB expression accuracy"])) == {reason}
     assert str(table.loc["pcl", "AFLW2000 roll MAE"]).startswith("n/a: Head pose: roll left out")
     units = NOTES | {
-        "DISFA": [f"Action unit {unit} was left out: all of DISFA." for unit in ("au01", "au04")]
+        "DISFA": [LeftOut("action units", "constant", "DISFA", (unit,)) for unit in ("au01", "au04")]
     }
-    assert "Action unit au04 was" in str(
-        paper_table.paper_table(rows, units).set_index("method").loc["pcl", "DISFA F1 au04"]
+    assert "Action units: au04 was" in str(
+        paper_table.paper_table(rows, units).frame.set_index("method").loc["pcl", "DISFA F1 au04"]
     )
     half = {name: said for name, said in NOTES.items() if "300W-LP" not in name}
     fewer = paper_table.paper_table(rows[~rows["data"].str.contains("300W-LP")], half)
-    assert set(map(str, fewer["AFLW2000 yaw MAE"])) == {"n/a: 300W-LP not given"}
+    assert set(map(str, fewer.frame["AFLW2000 yaw MAE"])) == {"n/a: 300W-LP not given"}
     neither = {name: said for name, said in half.items() if name != "AFLW2000"}
     none = paper_table.paper_table(rows[~rows["data"].str.contains("300W-LP")], neither)
-    assert set(map(str, none["AFLW2000 yaw MAE"])) == {paper_table.NOT_GIVEN}
+    assert set(map(str, none.frame["AFLW2000 yaw MAE"])) == {paper_table.NOT_GIVEN}
 
 
 def test_published_figures_are_a_block_with_their_source(rows: pd.DataFrame, tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_shipping_goes_on_from_a_finished_training_and_keeps_to_the_limit(
     preset = presets.override(presets.get("smoke"), {"train.epochs": 1})
     faces = rendered.open_faces(None, preset, shipment)
     before = (shipment / "run" / "checkpoints" / "pcl.safetensors").stat().st_mtime_ns
-    monkeypatch.setattr(shipped, "LIMIT", 1000)
+    monkeypatch.setattr(shipped_weights, "LIMIT", 1000)
     with pytest.raises(BadInput, match="may be shipped"):
         shipped_weights.export_weights("pcl", preset, faces, shipment / "run", tmp_path)
     assert (shipment / "run" / "checkpoints" / "pcl.safetensors").stat().st_mtime_ns == before
@@ -96,16 +96,16 @@ def test_what_does_not_ship_is_one_sentence() -> None:
 
 
 @pytest.fixture
-def setup(tmp_path: Path) -> reproduce.Setup:
+def setup(tmp_path: Path) -> reproduce.Run:
     return reproduce.open_run("smoke", "", tmp_path / "runs" / "smoke", 0)
 
 
 def test_the_best_weights_at_hand_are_taken_and_named(
-    setup: reproduce.Setup, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    setup: reproduce.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(utils, "headless", lambda: "")
+    monkeypatch.setattr(live, "headless", lambda: "")
     small = rendered.Gallery(32, people=10, images_per_person=2)
-    monkeypatch.setattr(rendered, "gallery", lambda size: small)  # noqa: ARG005
+    monkeypatch.setattr(live, "gallery", lambda size: small)  # noqa: ARG005
     chosen = live.load_model(setup, "pcl")
     assert "come with the kit" in capsys.readouterr().out and chosen.faces is small and chosen.out is None
     path = setup.out.parent / "cpu" / "checkpoints" / "pcl.safetensors"
@@ -121,12 +121,12 @@ def test_the_best_weights_at_hand_are_taken_and_named(
 
 
 def test_without_any_weights_the_run_trains_its_own_and_says_so(
-    setup: reproduce.Setup,
+    setup: reproduce.Run,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(utils, "headless", lambda: "")
+    monkeypatch.setattr(live, "headless", lambda: "")
     monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "nowhere")
     chosen = live.load_model(setup, "pcl")
     said = capsys.readouterr().out
@@ -137,17 +137,17 @@ def test_without_any_weights_the_run_trains_its_own_and_says_so(
 
 
 def test_a_picture_to_begin_with_waits_for_no_training(
-    setup: reproduce.Setup, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    setup: reproduce.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(utils.HEADLESS, "1")
-    monkeypatch.setattr(rendered, "gallery", lambda size: size)
+    monkeypatch.setattr(live, "gallery", lambda size: size)
     chosen = live.load_model(setup, "pcl_plus", now=True)
     assert chosen.out is None and "come with the kit" in capsys.readouterr().out
     assert not (setup.out / "checkpoints" / "pcl_plus.safetensors").exists()
 
 
 def test_a_run_without_a_reader_never_takes_shipped_weights(
-    setup: reproduce.Setup, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    setup: reproduce.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(utils.HEADLESS, "1")
     save_checkpoint(

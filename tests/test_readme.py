@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from pcl_lib.reproduce import readme
-from pcl_lib.utils import BadInput
+from pcl_lib.utils import REPOSITORY, BadInput
 
 HEADER = """# 02 · Title
 
@@ -73,15 +73,15 @@ def test_missing_markers_and_summaries_are_named(small: Path) -> None:
 
 
 def test_committed_headers_and_readme_are_what_the_command_writes(tmp_path: Path) -> None:
-    shutil.copytree(readme.ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copytree(REPOSITORY / "notebooks", tmp_path / "notebooks")
     (tmp_path / readme.MINUTES).parent.mkdir(parents=True)
     for name in (readme.MINUTES, "README.md"):
-        shutil.copy(readme.ROOT / name, tmp_path / name)
+        shutil.copy(REPOSITORY / name, tmp_path / name)
     readme.update(tmp_path, [])
     for path in sorted((tmp_path / "notebooks").glob("*.ipynb")):
-        committed = (readme.ROOT / "notebooks" / path.name).read_text(encoding="utf-8")
+        committed = (REPOSITORY / "notebooks" / path.name).read_text(encoding="utf-8")
         assert path.read_text(encoding="utf-8") == committed, (
             f"{path.name}: python -m pcl_lib.reproduce.readme"
         )
-    committed = (readme.ROOT / "README.md").read_text(encoding="utf-8")
+    committed = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == committed

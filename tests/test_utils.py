@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from pcl_lib import utils
 from pcl_lib.utils import (
     BadInput,
     check_writable,
@@ -127,3 +128,12 @@ def test_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=False)
     assert done.returncode == -9 and path.read_text() == "old"
+
+
+def test_versions_and_commit_say_what_ran() -> None:
+    assert "torch 2" in utils.versions()
+    head = subprocess.run(
+        ["git", "-C", utils.REPOSITORY, "rev-parse", "HEAD"], capture_output=True, text=True
+    )
+    if head.returncode == 0:
+        assert head.stdout.startswith(utils.commit().removesuffix("-dirty"))
