@@ -128,7 +128,8 @@ def results(main: pd.DataFrame) -> str:
         _row(["---"] * (len(MEASURES) + 1)),
     ]
     for name, said in ROWS.items():
-        values = [f"{found.loc[name, key]:.{digits}f}" for key, (_, digits) in MEASURES.items()]
+        row = found.loc[name, list(MEASURES)].astype(float)
+        values = [f"{row[key]:.{digits}f}" for key, (_, digits) in MEASURES.items()]
         lines.append(_row([said, *values]))
     return "\n".join(lines)
 
