@@ -42,24 +42,24 @@ search: env  ## tries for a better pcl_plus, judged on the validation people (th
 	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) --data runs/faces/search --out runs/$(PRESET)-search --search --seeds 2
 
 figures: env  ## draw the rendered faces and copy tables and figures of the run in OUT to figures/
-	$(BIN)/python -m pcl_lib.faces figures/
-	$(BIN)/python -m pcl_lib.swap_gif figures/swap.gif
+	$(BIN)/python figures/rendered_faces.py figures/
+	$(BIN)/python figures/swap_gif.py figures/swap.gif
 	mkdir -p figures/tables
-	for name in main parts disentanglement swap_table training; do cp $(OUT)/tables/$$name.* figures/tables/; done
-	for name in swaps swaps_plus readability training_curves embedding; do cp $(OUT)/figures/$$name.png figures/; done
+	for name in main components disentanglement swap_table training; do cp $(OUT)/tables/$$name.* figures/tables/; done
+	for name in swaps swaps_plus leakage training_curves embedding; do cp $(OUT)/figures/$$name.png figures/; done
 	if [ -f $(OUT)-ablations/tables/ablation_main_table.md ]; then cp $(OUT)-ablations/tables/ablation_*_table.* figures/tables/; \
 	  cp $(OUT)-ablations/figures/ablation_*.png figures/; else echo "$(OUT)-ablations is not there: its tables stay as they are"; fi
-	for set in search pdd lfw fer2013; do for name in main parts lead lead_parts swaps; do for end in csv md; do \
+	for set in search pdd lfw fer2013; do for name in main components lead lead_components swaps; do for end in csv md; do \
 	  table=$(OUT)-$$set/tables/ablation_$${name}_table.$$end; \
 	  if [ -f $$table ]; then cp $$table figures/tables/$${set}_$${name}_table.$$end; fi; done; done; done
 	rm -f figures/tables/*.tex
-	$(BIN)/python -m pcl_lib.course $(OUT)
+	$(BIN)/python -m pcl_lib.reproduce.readme $(OUT)
 
 site: env  ## render the executed notebooks of the run in OUT as web pages, to SITE (default OUT/site)
-	$(BIN)/python -m pcl_lib.site $(OUT) $(SITE)
+	$(BIN)/python -m pcl_lib.reproduce.site $(OUT) $(SITE)
 
-weights: env  ## train the weights that ship, longer than the preset does (`ship.RECIPES`), a card beside each (PRESET=cpu)
-	$(BIN)/python -m pcl_lib.ship --preset $(PRESET)
+weights: env  ## train the weights that ship, longer than the preset does (`shipped_weights.RECIPES`), a card beside each (PRESET=cpu)
+	$(BIN)/python -m pcl_lib.reproduce.shipped_weights --preset $(PRESET)
 
 test: env  ## lint, types, unit tests and every notebook at the smoke preset
 	$(BIN)/ruff check .
@@ -67,7 +67,7 @@ test: env  ## lint, types, unit tests and every notebook at the smoke preset
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
 
-lint: env  ## mend what ruff can mend, then check types
+lint: env  ## fix what ruff can fix, then check types
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mypy

@@ -18,7 +18,7 @@ import pandas as pd
 from data_scripts import official
 from data_scripts.catalogue import AFLW2000, DATA_SETS, LP, DataSet, find
 from data_scripts.prepare import standard_parser
-from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.utils import BadInput, exit_cleanly
 
 COUNTS = ("images", "identities", "train", "validation", "test", "pairs")
 

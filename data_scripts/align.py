@@ -16,7 +16,7 @@ from PIL import Image
 
 from data_scripts.images import Side
 from data_scripts.listing import Recipe
-from pcl_lib.errors import BadInput
+from pcl_lib.utils import BadInput
 
 LARGEST = 8.0  # a square of more times the image's longer side is taken for a slip in the labels
 SMALLEST = 4.0  # pixels

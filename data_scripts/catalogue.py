@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 from data_scripts.sources import is_archive
-from pcl_lib.errors import BadInput
+from pcl_lib.utils import BadInput
 
 DEPTH = 3  # folders below ROOT in which a set is looked for
 

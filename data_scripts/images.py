@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data_scripts.sources import inside
-from pcl_lib.errors import BadInput
+from pcl_lib.utils import BadInput
 
 MAX_PIXELS = 80_000_000  # more is taken for a decompression bomb
 MIN_SIDE = 8  # pixels; less cannot show a face

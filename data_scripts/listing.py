@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pcl_lib.errors import BadInput
-from pcl_lib.labels import check_labels
-from pcl_lib.shards import check_pairs
+from pcl_lib.data.labels import check_labels
+from pcl_lib.data.pairs import check_pairs
+from pcl_lib.utils import BadInput
 
 WAYS = ("as_is", "box", "five_points", "detect")
 BOX_COLUMNS = ("box_left", "box_top", "box_right", "box_bottom")
@@ -62,7 +62,7 @@ class Listing:
 
     name, source, licence: for dataset.json. root: the folder that `file` is relative to.
     table: a row an image: `file` ("/" between folders; "clip.mp4#t=3" the frame at 3 s; "fer2013.csv#row=17" the
-    pixels of data row 17 of a CSV, from 0) and labels under the names of pcl_lib.labels; `split` where the set has
+    pixels of data row 17 of a CSV, from 0) and labels under the names of pcl_lib.data.labels; `split` where the set has
     an official one; the columns that `recipe` needs.
     pairs: first, second (positions in `table`), same, fold; or None. left_out: file, row (of the label file; or
     NA), reason. pseudo: columns that were estimated, not measured. notes: sentences for the user, also kept in

@@ -11,9 +11,8 @@ from scipy.io import loadmat
 
 from data_scripts.listing import BOX_COLUMNS, LeftOut
 from data_scripts.sources import inside
-from pcl_lib.errors import BadInput
-from pcl_lib.labels import ANGLE_NAMES
-from pcl_lib.tasks import LARGEST_ANGLE
+from pcl_lib.data.labels import ANGLE_NAMES, LARGEST_ANGLE
+from pcl_lib.utils import BadInput
 
 LANDMARKS = ("pt3d_68", "pt2d")  # 68 points in both; AFLW2000's pt2d has 21, some of them unseen
 K = 0.2  # of Hopenet (Ruiz et al. 2018) and most since: what is added to the box of the 68 landmarks, which ends at

@@ -14,8 +14,8 @@ from data_scripts import prepare
 from data_scripts.catalogue import DataSet
 from data_scripts.listing import LeftOut, Listing
 from data_scripts.sources import find_files
-from pcl_lib.errors import BadInput
-from pcl_lib.labels import hashed_split
+from pcl_lib.data.labels import hashed_split
+from pcl_lib.utils import BadInput
 
 COMPARED = ("images", "identities", "pairs")  # with the published counts; splits may differ by our validation
 VALIDATION = 0.15  # of an official training split, where there is no official validation split

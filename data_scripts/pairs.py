@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 
 from data_scripts.official import plain, read_lines
-from pcl_lib.errors import BadInput
-from pcl_lib.labels import hashed_split
+from pcl_lib.data.labels import hashed_split
+from pcl_lib.utils import BadInput
 
 CPLFW_FOLDS = 10  # of 300 pairs of each kind; the file itself does not say so
 

@@ -30,8 +30,8 @@ from data_scripts.images import open_all
 from data_scripts.listing import BOX_COLUMNS, CROP_COLUMNS, LeftOut, Listing, Recipe
 from data_scripts.report import report, skipped_csv
 from data_scripts.sources import printable, unpacked
-from pcl_lib.errors import BadInput
-from pcl_lib.shards import INFO, FolderWriter, Part, read_parts, write_part
+from pcl_lib.data.writer import INFO, FolderWriter, Part, read_parts, write_part
+from pcl_lib.utils import BadInput
 
 SHARD_ROWS = (128, 1024)  # images of a shard: few enough that small sets keep several workers busy
 SHARD_BYTES = 64 << 20  # what a worker may hold at most, beside the image at hand

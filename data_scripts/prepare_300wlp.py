@@ -13,8 +13,8 @@ import pandas as pd
 from data_scripts import mat_pose, official, prepare_aflw2000
 from data_scripts.catalogue import AFLW2000, LP
 from data_scripts.listing import LeftOut, Listing, Recipe
-from pcl_lib.errors import BadInput, exit_cleanly
-from pcl_lib.labels import hashed_split
+from pcl_lib.data.labels import hashed_split
+from pcl_lib.utils import BadInput, exit_cleanly
 
 SUBSETS = ("AFW", "HELEN", "IBUG", "LFPW")
 VIEW = re.compile(r"_\d+$")  # the number of the synthesised view, at the end of the name of its photograph

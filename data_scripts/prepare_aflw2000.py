@@ -9,7 +9,7 @@ from pathlib import Path
 from data_scripts import mat_pose, official
 from data_scripts.catalogue import AFLW2000
 from data_scripts.listing import LeftOut, Listing, Recipe
-from pcl_lib.errors import exit_cleanly
+from pcl_lib.utils import exit_cleanly
 
 
 def find(root: Path, left: LeftOut) -> list[str]:

@@ -14,8 +14,8 @@ from data_scripts import official
 from data_scripts.catalogue import BIWI
 from data_scripts.listing import BOX_COLUMNS, LeftOut, Listing, Recipe
 from data_scripts.sources import inside
-from pcl_lib.errors import BadInput, exit_cleanly
-from pcl_lib.labels import ANGLE_NAMES
+from pcl_lib.data.labels import ANGLE_NAMES
+from pcl_lib.utils import BadInput, exit_cleanly
 
 SUFFIX = "_rgb.png"
 HALF_SIDE = 120.0  # millimetres about the head's centre, at its distance, that the box takes in: hair to chin

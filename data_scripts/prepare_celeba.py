@@ -12,8 +12,8 @@ import pandas as pd
 from data_scripts import official
 from data_scripts.catalogue import CELEBA
 from data_scripts.listing import LeftOut, Listing, Recipe
-from pcl_lib.errors import BadInput, exit_cleanly
-from pcl_lib.labels import ATTRIBUTE, SPLITS, hashed_split
+from pcl_lib.data.labels import ATTRIBUTE, SPLITS, hashed_split
+from pcl_lib.utils import BadInput, exit_cleanly
 
 ATTRIBUTES = 40
 TRIM = (

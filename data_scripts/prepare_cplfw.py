@@ -13,7 +13,7 @@ from data_scripts import official
 from data_scripts.catalogue import CPLFW
 from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.pairs import locate_pairs, read_cplfw_pairs, unlocated
-from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.utils import BadInput, exit_cleanly
 
 NAME = re.compile(r"(.+)_\d+")
 FOLDERS = ("aligned images", "aligned_images", "images")  # the first that is there; else all of ROOT

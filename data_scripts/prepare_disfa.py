@@ -15,8 +15,8 @@ from data_scripts import official
 from data_scripts.catalogue import DISFA
 from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.sources import VIDEO_SUFFIXES, find_files, inside
-from pcl_lib.errors import BadInput, exit_cleanly
-from pcl_lib.labels import AU_NAMES, PAPER_UNITS, hashed_split
+from pcl_lib.data.labels import AU_NAMES, PAPER_UNITS, hashed_split
+from pcl_lib.utils import BadInput, exit_cleanly
 
 # Subject-exclusive thirds as the literature on 8 AUs uses them (first in JAA-Net), so that figures can be compared.
 FOLDS = (

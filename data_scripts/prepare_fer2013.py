@@ -11,7 +11,7 @@ import pandas as pd
 from data_scripts import official
 from data_scripts.catalogue import FER2013
 from data_scripts.listing import LeftOut, Listing, Recipe
-from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.utils import BadInput, exit_cleanly
 
 CODES = dict(enumerate(("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")))
 USAGES = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}

@@ -21,8 +21,8 @@ from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.pairs import choose_split, locate_pairs, read_pairs
 from data_scripts.prepare import check_range, run, standard_parser
 from data_scripts.sources import SUFFIXES, find_files, is_archive, printable
-from pcl_lib.errors import BadInput, exit_cleanly
-from pcl_lib.labels import KNOWN_LABELS, check_labels
+from pcl_lib.data.labels import KNOWN_LABELS, check_labels
+from pcl_lib.utils import BadInput, exit_cleanly
 
 SPLIT_HELP = """who is in train, validation and test. labels: column split of the CSV. official: every identity that
 occurs in the first TEST_FOLDS folds of the pairs is in test, 15%% of the other identities in validation. identity:

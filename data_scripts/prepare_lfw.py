@@ -15,7 +15,7 @@ from data_scripts.catalogue import LFW
 from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.pairs import choose_split, locate_pairs, read_pairs, unlocated
 from data_scripts.prepare_folder import add_labels, read_csv
-from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.utils import BadInput, exit_cleanly
 
 NAME = re.compile(r"(.+)_\d{4}")
 WHOLE = 250  # pixels a side of lfw and lfw-deepfunneled as published, where the face fills the middle

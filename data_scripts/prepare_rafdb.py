@@ -11,7 +11,7 @@ import pandas as pd
 from data_scripts import official
 from data_scripts.catalogue import RAFDB
 from data_scripts.listing import LeftOut, Listing, Recipe
-from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.utils import BadInput, exit_cleanly
 
 EXPRESSIONS = dict(enumerate(("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral"), 1))
 COMPOUND = 11  # labels 8 to 11 exist in the compound set only

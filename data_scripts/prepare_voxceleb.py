@@ -13,7 +13,7 @@ from data_scripts import official
 from data_scripts.catalogue import VOXCELEB
 from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.sources import VIDEO_SUFFIXES, find_files
-from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.utils import BadInput, exit_cleanly
 
 RATE = "1.6"  # a folder between the person and the video in VoxCeleb1's crops
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from pcl_lib import presets
 from pcl_lib.data import prepare_rendered
-from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.utils import BadInput, exit_cleanly
 
 
 def main() -> None:

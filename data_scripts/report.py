@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from data_scripts.sources import printable
-from pcl_lib.files import replace_atomically
+from pcl_lib.utils import replace_atomically
 
 SKIPPED = "skipped.csv"
 TOP = 8  # reasons that the summary shows

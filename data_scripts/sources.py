@@ -16,8 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from data_scripts.listing import LeftOut
-from pcl_lib.errors import BadInput
-from pcl_lib.files import make_folder, readable_errors
+from pcl_lib.utils import BadInput, make_folder, readable_errors
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".jp2")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")

@@ -13,7 +13,7 @@ from PIL import Image
 from data_scripts.images import MAX_PIXELS, MIN_SIDE
 from data_scripts.listing import LeftOut
 from data_scripts.sources import inside
-from pcl_lib.errors import BadInput
+from pcl_lib.utils import BadInput
 
 JUMP = 5.0  # seconds from which on it pays to seek rather than to decode what lies before
 CLOSE = 1e-3  # seconds by which a frame may be early, for times are rounded

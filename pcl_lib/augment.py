@@ -1,4 +1,4 @@
-"""Batched views: every image of a batch gets its own draw, on the batch's device (METHOD.md 4 and 5).
+"""Batched views: every image gets its own draw, on the batch's device (notebooks/method.md, sections 4 and 5).
 
 `draw` takes the random numbers of a whole batch from one Generator; `apply_views` is then a pure
 function of images and draw. Colour operations equal torchvision's functional ones on float images,
@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcl_lib.errors import BadInput
 from pcl_lib.presets import ViewPreset
+from pcl_lib.utils import BadInput
 
 LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601, as torchvision
 QUADRANT_CROP = 0.4  # side of a quadrant crop, of the image's

@@ -1,96 +1,102 @@
-"""What leaks where: which factors each feature reveals, and which image a swapped reconstruction obeys.
+"""Disentanglement: which factors a linear probe finds in each feature, and which image a swapped picture shows.
 
-Readability asks a linear reader; 1 (or 100%) for yaw from the pose feature and chance from the face feature would
-be the disentanglement that PCL aims for. Swaps ask the decoder, by true factors instead of by eye.
+Leakage asks linear probes: PCL aims for an R^2 of 1 for yaw from the pose-related feature and 0 from the face-aware
+one. Swaps ask the decoder, by true factors instead of by eye.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from scipy.stats import pearsonr
+from sklearn.metrics import r2_score
 from torch import Tensor
 
-from pcl_lib import linear
-from pcl_lib.errors import BadInput
-from pcl_lib.labels import FEATURES, identity_codes
-from pcl_lib.probes import AsDecoded, evaluating, expression_codes, extract, hold
-from pcl_lib.tasks import Split, labelled, plan
+from pcl_lib.data import FaceSet
+from pcl_lib.data.labels import expression_codes, identity_codes
+from pcl_lib.probes import FEATURES, FeatureModel, FrozenFeatures, extract, linear
+from pcl_lib.probes.features import BATCH, AsDecoded, evaluating, get_features
+from pcl_lib.probes.tasks import LeftOut, Split, labelled, plan
+from pcl_lib.utils import BadInput
 
 SWAP_FACTORS = ("yaw", "pitch", "roll", "skin_tone", "hair_tone", "light_azimuth")
 READ_SIZE = 24  # pixels; enough for pose and colours, and blurred swaps hold no more
 
 
-def readability(
-    model: Any, faces: Any, seed: int = 0, *, features: Sequence[str] = FEATURES, batch_size: int = 256
+class LeakagePlan(NamedTuple):
+    """Which factors can be probed: images of each split by factor, of the two games of identity, and what cannot."""
+
+    factors: dict[str, Split]
+    identity: tuple[Split, ...]
+    left_out: list[LeftOut]
+
+
+def leakage_plan(faces: FaceSet, seed: int = 0) -> LeakagePlan:
+    """The factors that `leakage` can probe a set for; seed: draws the halves of each person's images."""
+    made = plan(faces)
+    splits: dict[str, Split | None] = dict.fromkeys(made.angles, made.pose)
+    splits["skin_tone"] = labelled(faces, ["skin_tone"], "skin tone", made.left_out)
+    splits["expression"] = made.expression
+    known = {factor: split for factor, split in splits.items() if split is not None}
+    games = _identity_games(faces, seed, made.left_out)
+    return LeakagePlan(known, games, made.left_out)
+
+
+def leakage(
+    model: FeatureModel | FrozenFeatures, faces: FaceSet, seed: int = 0, *, features: Sequence[str] = FEATURES
 ) -> pd.DataFrame:
-    """How well a linear reader tells each factor from each feature, for identities it has not seen.
+    """How well a linear probe predicts each factor from each feature, for identities it has not seen.
 
     model: see `probes.evaluate`; the features of the whole set, extracted before, serve too. yaw, pitch, roll and
     skin_tone: R^2 of ridge regression, train to test. expression: accuracy of logistic regression, train to test.
     identity: accuracy among the test identities, fitted on half the images of each and tested on the other half;
     its penalty comes from the same game among the validation identities. seed: draws those halves.
-    Returns feature, factor, metric ("R2" or "accuracy"), value, chance (of a constant answer), n; factors that the
-    set has no labels for have no rows and a sentence each in the table's attrs["left_out"].
+    Returns feature, factor, metric ("R2" or "accuracy"), value, chance (of the chance baseline), n; factors that the
+    set has no labels for have no rows (`leakage_plan` says why).
     Raises BadInput where no factor is labelled and where a feature is NaN or infinite.
     """
-    made = plan(faces)
-    splits: dict[str, Split | None] = dict.fromkeys(made.angles, made.pose)
-    splits["skin_tone"] = labelled(faces, ["skin_tone"], "Skin tone", made.left_out)
-    splits["expression"] = made.expression
-    readers = {factor: split for factor, split in splits.items() if split is not None}
-    games = _identity_games(faces, seed, made.left_out)
-    parts = [*readers.values(), *games]
+    factors, games, left_out = leakage_plan(faces, seed)
+    parts = [*factors.values(), *games]
     if not parts:
-        raise BadInput(f"nothing can be read from {faces.name}. " + " ".join(made.left_out))
-    held, at = hold(model, faces, np.unique(np.concatenate([p for s in parts for p in s])), batch_size)
+        raise BadInput(f"no factor of {faces.name} can be probed. " + " ".join(map(str, left_out)))
+    given, at = get_features(model, faces, np.unique(np.concatenate([p for s in parts for p in s])))
     rows: list[dict[str, Any]] = []
     for name in features:
-        if (x := getattr(held, name)) is None:
+        if (x := getattr(given, name)) is None:
             continue
-        frozen = linear.Frozen(x, at, len(faces))
-        for factor, split in readers.items():
-            read = _read_expression if factor == "expression" else _read_value
-            rows.append({"feature": name, "factor": factor} | read(frozen, split, faces.table[factor]))
+        cached = linear.CachedFeatures(x, at, len(faces))
+        for factor, split in factors.items():
+            probe = _probe_expression if factor == "expression" else _probe_value
+            rows.append({"feature": name, "factor": factor} | probe(cached, split, faces.table[factor]))
         if games:
-            rows.append({"feature": name, "factor": "identity"} | _read_identity(frozen, faces, games))
-    table = pd.DataFrame(rows)
-    table.attrs["left_out"] = made.left_out
-    return table
+            rows.append({"feature": name, "factor": "identity"} | _probe_identity(cached, faces, games))
+    return pd.DataFrame(rows)
 
 
-def _read_value(frozen: linear.Frozen, split: Split, truth: pd.Series) -> dict[str, Any]:
+def _probe_value(cached: linear.CachedFeatures, split: Split, truth: pd.Series) -> dict[str, Any]:
     y = truth.to_numpy(float)[:, None]
-    predicted, _ = linear.read_values(frozen, split, y)
-    return {
-        "metric": "R2",
-        "value": r2(predicted[:, 0], y[split.test, 0]),
-        "chance": 0.0,
-        "n": len(split.test),
-    }
+    predicted, _ = linear.predict_values(cached, split, y)
+    value = r2_score(y[split.test, 0], predicted[:, 0], force_finite=False)
+    return {"metric": "R2", "value": float(value), "chance": 0.0, "n": len(split.test)}
 
 
-def _read_expression(frozen: linear.Frozen, split: Split, truth: pd.Series) -> dict[str, Any]:
+def _probe_expression(cached: linear.CachedFeatures, split: Split, truth: pd.Series) -> dict[str, Any]:
     y = expression_codes(truth)
-    predicted, _ = linear.read_classes(frozen, split, y)
+    predicted, _ = linear.predict_classes(cached, split, y)
     common = np.bincount(y[split.train]).argmax()
     return _accuracy(predicted == y[split.test], y[split.test] == common)
 
 
-def _accuracy(right: np.ndarray, constant: np.ndarray) -> dict[str, Any]:
-    return {"metric": "accuracy", "value": right.mean(), "chance": constant.mean(), "n": len(right)}
+def _accuracy(right: np.ndarray, baseline: np.ndarray) -> dict[str, Any]:
+    return {"metric": "accuracy", "value": right.mean(), "chance": baseline.mean(), "n": len(right)}
 
 
-def r2(predicted: np.ndarray, truth: np.ndarray) -> float:
-    """Share of the variance of truth that is explained; 0 for its mean, negative for worse. Both [n]."""
-    return float(1 - np.square(truth - predicted).sum() / np.square(truth - truth.mean()).sum())
-
-
-def _identity_games(faces: Any, seed: int, notes: list[str]) -> tuple[Split, ...]:
+def _identity_games(faces: FaceSet, seed: int, notes: list[LeftOut]) -> tuple[Split, ...]:
     """The game among validation and among test identities: fit on `train`, test on `test` (= `validation`)."""
     codes = identity_codes(faces.table)
     generator = np.random.default_rng(seed)
@@ -101,20 +107,22 @@ def _identity_games(faces: Any, seed: int, notes: list[str]) -> tuple[Split, ...
         images = pd.Series(codes[rows]).map(pd.Series(codes[rows]).value_counts()).to_numpy()
         fit, other = rows[(images > 1) & (turn < images // 2)], rows[(images > 1) & (turn >= images // 2)]
         if len(np.unique(codes[fit])) < 2:
-            notes.append(f"Identity was left out: {name} has fewer than two identities with two images.")
+            notes.append(LeftOut("identity", "too few people", faces.name, (name,)))
             return ()
         games.append(Split(fit, other, other))
     return tuple(games)
 
 
-def _read_identity(frozen: linear.Frozen, faces: Any, games: tuple[Split, ...]) -> dict[str, Any]:
+def _probe_identity(
+    cached: linear.CachedFeatures, faces: FaceSet, games: tuple[Split, ...]
+) -> dict[str, Any]:
     """Ridge regression onto one-hot identities, the largest output wins."""
     codes = identity_codes(faces.table)
     penalties: tuple[float, ...] = linear.RIDGE_PENALTIES
     for game in games:  # the first chooses the penalty of the second
         names, y = np.unique(codes[game.train], return_inverse=True)
         truth = np.searchsorted(names, codes[game.test])
-        train, _, test, values = frozen.read(game)
+        train, _, test, values = cached.whitened(game)
         target = torch.eye(len(names), device=train.device)[torch.from_numpy(y).to(train.device)]
         path = linear.ridge_path(train, target, values, penalties)
         right = [w(test).argmax(1).cpu().numpy() == truth for w in path]
@@ -122,28 +130,29 @@ def _read_identity(frozen: linear.Frozen, faces: Any, games: tuple[Split, ...]) 
     return _accuracy(right[0], truth == np.bincount(truth).argmax())
 
 
-def parted(rows: pd.DataFrame, pair: tuple[str, str] = ("face", "pose")) -> dict[str, float]:
-    """How well two features part the factors, in 0..1: DCI's disentanglement and completeness, and SAP.
+def dci(rows: pd.DataFrame, pair: tuple[str, str] = ("face", "pose")) -> dict[str, float]:
+    """How well two features are disentangled, in 0..1: DCI's disentanglement and completeness, and SAP.
 
-    rows: of `readability` for one method and seed, with both features of the pair. The code has two parts, the two
-    features, not single numbers, so that a rotation within a feature changes nothing. A part's share in a factor is its
-    reading above chance (as a share of what is left above chance, at least 0) divided by the sum over both parts.
-    informativeness: mean over factors of the better reading. SAP: mean over factors of the better less the worse.
-    completeness: 1 - entropy of a factor's shares over the parts, in units of its largest, mean weighed by reading.
-    disentanglement: 1 - entropy of a part's shares over the factors, the same, weighed likewise.
-    NaN where nothing is read at all. Raises BadInput where a feature is missing.
+    rows: of `leakage` for one method and seed, with both features of the pair. The code has two components, the two
+    features, not single numbers, so that a rotation within a feature changes nothing. The score of a feature for a
+    factor is what its probe finds above chance, as a share of what there is above chance, at least 0; its share in
+    the factor is this score divided by the sum over both features.
+    informativeness: mean over factors of the better score. SAP: mean over factors of the better less the worse.
+    completeness: 1 - entropy of a factor's shares over the features, in units of its largest, weighted by scores.
+    disentanglement: 1 - entropy of a feature's shares over the factors, the same, weighted likewise.
+    NaN where nothing is found at all. Raises BadInput where a feature is missing.
     Source: Eastwood and Williams 2018, section 2; Kumar et al. 2018, section 3 (SAP).
     """
     above = rows.assign(above=((rows["value"] - rows["chance"]) / (1 - rows["chance"])).clip(lower=0))
     table = above.pivot(index="factor", columns="feature", values="above")
     if not set(pair) <= set(table):
         raise BadInput(
-            f"parting needs what is read from the features {pair[0]} and {pair[1]}: these rows have not both"
+            f"DCI compares the features {pair[0]} and {pair[1]}, and these rows lack one: compute their leakage first"
         )
     r = table[list(pair)].to_numpy(float)  # [factors, 2]
     total = r.sum()
 
-    def parts_of(x: np.ndarray) -> float:
+    def purity(x: np.ndarray) -> float:
         """1 - entropy of each row's shares, mean weighed by the rows' sums."""
         weight = x.sum(1, keepdims=True)
         share = np.divide(x, weight, out=np.full(x.shape, 1 / x.shape[1]), where=weight > 0)
@@ -151,79 +160,92 @@ def parted(rows: pd.DataFrame, pair: tuple[str, str] = ("face", "pose")) -> dict
         return float(weight[:, 0] @ (1 - entropy / np.log(x.shape[1])) / total) if total else float("nan")
 
     return {
-        "disentanglement": parts_of(r.T) if len(r) > 1 else float("nan"),
-        "completeness": parts_of(r),
+        "disentanglement": purity(r.T) if len(r) > 1 else float("nan"),
+        "completeness": purity(r),
         "informativeness": float(r.max(1).mean()),
         "SAP": float(np.abs(r[:, 0] - r[:, 1]).mean()),
     }
 
 
+class SwapModel(Protocol):
+    """A model that decodes a picture from two features, such as a `PCL`."""
+
+    def features(self, images: Tensor, /) -> Any:
+        """[N, 3, H, W] -> a tuple with `face` and `pose`, [N, D] each."""
+
+    def decode(self, face: Tensor, pose: Tensor, /) -> Tensor:
+        """[N, D] each -> [N, 3, S, S]."""
+
+
+def swap_plan(
+    faces: FaceSet, factors: Sequence[str] = SWAP_FACTORS
+) -> tuple[list[str], Split | None, list[LeftOut]]:
+    """The factors that swaps of a set can be judged by, the images that have them all, and what is left out."""
+    notes: list[LeftOut] = []
+    known = [factor for factor in factors if labelled(faces, [factor], f"swaps by {factor}", notes)]
+    return known, labelled(faces, known, "swaps", notes) if known else None, notes
+
+
 def swap_report(
-    model: Any,
-    faces: Any,
+    model: SwapModel,
+    faces: FaceSet,
     n: int = 512,
     seed: int = 0,
     *,
     factors: Sequence[str] = SWAP_FACTORS,
     reader_images: int = 1500,
-    batch_size: int = 256,
 ) -> pd.DataFrame:
     """Whose factors a swapped reconstruction shows: the pose donor's or the face donor's.
 
-    Draws n pairs (a, b) of test images of different identities, reconstructs decode(face(a), pose(b)) and reads
-    each factor from the picture with a reader that was fitted on plain reconstructions decode(face(x), pose(x)) of
-    training images (`PictureReader`). Features are those that the decoder knows (`AsDecoded`).
-    factors: columns of the table; those without labels are left out and named in the table's attrs["left_out"].
-    reader_images: training images for the reader, at most; a quarter as many validation images choose its settings.
-    Returns factor, pose_donor_r and face_donor_r (correlation of what is read with the true factor of b and of a,
-    NaN for a picture that never changes), reader_r2 (of the reader on plain reconstructions of the drawn test
+    Draws n pairs (a, b) of test images of different identities, reconstructs decode(face(a), pose(b)) and predicts
+    each factor from the picture by a kernel regression that was fitted on plain reconstructions decode(face(x),
+    pose(x)) of training images (`PictureReader`). Features are those that the decoder was trained on (`AsDecoded`).
+    factors: columns of the table; those without labels are left out (`swap_plan` says why). reader_images: training
+    images for the regression, at most; a quarter as many validation images choose its settings.
+    Returns factor, pose_donor_r and face_donor_r (correlation of the prediction with the true factor of b and of a,
+    NaN for a picture that never changes), reader_r2 (of the regression on plain reconstructions of the drawn test
     images: a factor with a low one is not in the pictures, and its correlations mean little) and n.
-    Raises BadInput where the model cannot decode or no factor is labelled. Source: METHOD.md 10.
+    Raises BadInput where the model cannot decode or no factor is labelled. Source: ours.
     """
     if not hasattr(model, "decode"):
         raise BadInput("swaps need a model with a decoder; this one has none")
-    notes: list[str] = []
-    splits = {f: s for f in factors if (s := labelled(faces, [f], f, notes)) is not None}
-    split = labelled(faces, list(splits), "Swaps", notes) if splits else None
+    known, split, notes = swap_plan(faces, factors)
     if split is None:
-        raise BadInput(f"swaps of {faces.name} cannot be measured. " + " ".join(notes))
+        raise BadInput(f"swaps of {faces.name} cannot be measured. " + " ".join(map(str, notes)))
     generator = np.random.default_rng(seed)
     train = _some(split.train, reader_images, generator)
     validation = _some(split.validation, reader_images // 4, generator)
     a, b = _pairs(split.test, identity_codes(faces.table), n, generator)
     donors = np.unique(np.concatenate([a, b]))
-    rows = np.concatenate([train, validation, donors])
-    held = extract(AsDecoded(model), faces, rows, batch_size)
-    if held.face is None or held.pose is None:
+    found = extract(AsDecoded(model), faces, np.concatenate([train, validation, donors]))
+    if found.face is None or found.pose is None:
         raise BadInput("swaps need a face feature and a pose feature; this model has only a general one")
-    plain = pictures(model, held.face, held.pose, batch_size)
+    plain = pictures(model, found.face, found.pose)
     at_a, at_b = (len(train) + len(validation) + np.searchsorted(donors, rows) for rows in (a, b))
-    swapped = pictures(model, held.face[at_a], held.pose[at_b], batch_size)
-    truth = faces.table[list(splits)].to_numpy(float)
+    swapped = pictures(model, found.face[at_a], found.pose[at_b])
+    truth = faces.table[known].to_numpy(float)
     cut = np.cumsum([len(train), len(validation)])
     reader = PictureReader(plain[: cut[0]], truth[train], plain[cut[0] : cut[1]], truth[validation])
-    seen, read = reader(plain[cut[1] :]), reader(swapped)
-    table = pd.DataFrame(
+    seen, predicted = reader(plain[cut[1] :]), reader(swapped)
+    return pd.DataFrame(
         {
             "factor": factor,
-            "pose_donor_r": correlation(read[:, i], truth[b, i]),
-            "face_donor_r": correlation(read[:, i], truth[a, i]),
-            "reader_r2": r2(seen[:, i], truth[donors, i]),
+            "pose_donor_r": correlation(predicted[:, i], truth[b, i]),
+            "face_donor_r": correlation(predicted[:, i], truth[a, i]),
+            "reader_r2": float(r2_score(truth[donors, i], seen[:, i], force_finite=False)),
             "n": n,
         }
-        for i, factor in enumerate(splits)
+        for i, factor in enumerate(known)
     )
-    table.attrs["left_out"] = notes
-    return table
 
 
-def pictures(model: Any, face: Tensor, pose: Tensor, batch_size: int = 256, size: int = READ_SIZE) -> Tensor:
-    """Decode face and pose features, [n, D] each, and shrink the pictures: float64 [n, 3 * size * size]."""
+def pictures(model: SwapModel, face: Tensor, pose: Tensor) -> Tensor:
+    """Decode face and pose features, [n, D] each, and shrink the pictures: float64 [n, 3 * READ_SIZE^2]."""
     parts = []
     with evaluating(model), torch.inference_mode():
-        for start in range(0, len(face), batch_size):
-            batch = model.decode(face[start : start + batch_size], pose[start : start + batch_size])
-            small = F.interpolate(batch.float(), (size, size), mode="bilinear", antialias=True)
+        for start in range(0, len(face), BATCH):
+            batch = model.decode(face[start : start + BATCH], pose[start : start + BATCH])
+            small = F.interpolate(batch.float(), (READ_SIZE, READ_SIZE), mode="bilinear", antialias=True)
             parts.append(small.flatten(1).cpu().double())
     return torch.cat(parts)
 
@@ -268,9 +290,9 @@ class PictureReader:
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Pearson's r of two series [n]; NaN where one is constant."""
-    x, y = x - x.mean(), y - y.mean()
-    size = float(np.sqrt(np.square(x).sum() * np.square(y).sum()))
-    return float(x @ y) / size if size > 0 else float("nan")
+    if np.ptp(x) == 0 or np.ptp(y) == 0:
+        return float("nan")
+    return float(pearsonr(x, y).statistic)
 
 
 def _some(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The losses of PCL as pure functions (METHOD.md 3 to 6; paper section 3).
+"""The losses of PCL as pure functions (notebooks/method.md, sections 3 to 6; paper section 3).
 
 Everything is computed in float32 (or float64 for float64 input), also under autocast.
 """

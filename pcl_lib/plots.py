@@ -19,12 +19,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pcl_lib.errors import BadInput
-from pcl_lib.files import replace_atomically
-from pcl_lib.labels import EXPRESSION_NAMES
+from pcl_lib.data.labels import EXPRESSION_NAMES
 from pcl_lib.tables import CONSTANT
+from pcl_lib.utils import BadInput, replace_atomically
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
+
+
 METHOD_COLOURS = {
     "pcl": COLOURS[0],
     "pcl_plus": COLOURS[5],
@@ -35,8 +36,11 @@ METHOD_COLOURS = {
     "HoG": COLOURS[6],
     "LBP": COLOURS[7],
 }
+
+
 MARKERS = "osD^vP*X"
 DPI = 100
+WIDTH = 10.0  # inches, of every figure as wide as a notebook
 OTHERS = "others"  # what a colouring names no colour for
 
 
@@ -61,7 +65,7 @@ def file_stem(name: str) -> str:
     return "".join(c if c.isalnum() else "_" for c in name)
 
 
-def _picture(width: float, height: float, title: str = "") -> Picture:
+def new_figure(width: float, height: float, title: str = "") -> Picture:
     """An empty figure; width and height in inches of 100 pixels."""
     figure = Picture(figsize=(width, height), dpi=DPI, layout="constrained", facecolor="white")
     if title:
@@ -69,7 +73,7 @@ def _picture(width: float, height: float, title: str = "") -> Picture:
     return figure
 
 
-def _panels(figure: Figure, down: int, across: int, used: int | None = None, **options: Any) -> list[Axes]:
+def axes_grid(figure: Figure, down: int, across: int, used: int | None = None, **options: Any) -> list[Axes]:
     """down x across axes, row by row; those after the first `used` are empty places."""
     axes: list[Axes] = list(figure.subplots(down, across, squeeze=False, **options).flat)
     for empty in axes[down * across if used is None else used :]:
@@ -77,7 +81,7 @@ def _panels(figure: Figure, down: int, across: int, used: int | None = None, **o
     return axes
 
 
-def _clean(axes: Axes) -> Axes:
+def clean_axes(axes: Axes) -> Axes:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.9")
     axes.set_axisbelow(True)
@@ -96,11 +100,10 @@ def face_grid(
     rows: Sequence[str] = (),
     columns: Sequence[str] = (),
     title: str = "",
-    width: float = 10.0,
 ) -> Figure:
     """Images in a grid.
 
-    images: [R, C, 3, H, W], uint8 or float in [0, 1]; rows, columns: a label each (none where empty); width: inches.
+    images: [R, C, 3, H, W], uint8 or float in [0, 1]; rows, columns: a label each (none where empty).
     Raises BadInput on another shape or a wrong number of labels.
     """
     if images.ndim != 5 or images.shape[2] != 3 or not images.numel():
@@ -109,12 +112,12 @@ def face_grid(
         if len(labels) not in (0, count):
             raise BadInput(f"{len(labels)} {name} labels were given for a grid of {count} {name}s")
     down, across = images.shape[:2]
-    cell = (width - (1.2 if rows else 0.0)) / across
+    cell = (WIDTH - (1.2 if rows else 0.0)) / across
     lines = max((label.count("\n") for label in columns), default=0)
     height = cell * down + (0.45 + 0.3 * lines if columns else 0.0) + (0.5 if title else 0.0)
-    figure = _picture(width, height, title)
+    figure = new_figure(WIDTH, height, title)
     figure.set_layout_engine("constrained", w_pad=0.01, h_pad=0.01, wspace=0.01, hspace=0.01)
-    grid = _panels(figure, down, across)
+    grid = axes_grid(figure, down, across)
     for place, axes in enumerate(grid):
         r, c = divmod(place, across)
         axes.imshow(_pixels(images[r, c]), interpolation="nearest")
@@ -137,9 +140,9 @@ def points_over(images: Sequence[Any], points: Sequence[np.ndarray | None], titl
         raise BadInput(
             f"{len(images)} pictures, {len(points)} lists of points and {len(titles)} titles do not match"
         )
-    figure = _picture(10, 10 / len(images) + 0.5)
+    figure = new_figure(10, 10 / len(images) + 0.5)
     for axes, image, places, title in zip(
-        _panels(figure, 1, len(images)), images, points, titles, strict=True
+        axes_grid(figure, 1, len(images)), images, points, titles, strict=True
     ):
         axes.imshow(image, interpolation="nearest")
         for number, (x, y) in enumerate(
@@ -188,14 +191,16 @@ def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch
     if not names:
         raise BadInput("no run has a training history: train a method that has tasks, such as pcl")
     across = min(4, len(names))
-    figure = _picture(10, 2.3 * -(-len(names) // across) + 0.4)
+    figure = new_figure(10, 2.3 * -(-len(names) // across) + 0.4)
     lines = {}
-    for axes, name in zip(_panels(figure, -(-len(names) // across), across, len(names)), names, strict=False):
+    for axes, name in zip(
+        axes_grid(figure, -(-len(names) // across), across, len(names)), names, strict=False
+    ):
         for number, (method, history) in enumerate(histories.items()):
             if name in history:
                 colour = METHOD_COLOURS.get(method, COLOURS[number % len(COLOURS)])
                 marker = "o" if len(history) < 12 else ""
-                (lines[method],) = _clean(axes).plot(
+                (lines[method],) = clean_axes(axes).plot(
                     history[against], history[name], color=colour, marker=marker, ms=4
                 )
         axes.set_title(name.replace("_", " "), fontsize=11)
@@ -213,8 +218,8 @@ def label_histograms(table: pd.DataFrame, columns: Sequence[str], split: np.ndar
     """
     across = min(4, len(columns))
     down = -(-len(columns) // across)
-    figure = _picture(10, 2.6 * down + 0.3)
-    for axes, name in zip(_panels(figure, down, across, len(columns)), columns, strict=False):
+    figure = new_figure(10, 2.6 * down + 0.3)
+    for axes, name in zip(axes_grid(figure, down, across, len(columns)), columns, strict=False):
         values = table[name]
         numbers = pd.api.types.is_numeric_dtype(values)
         edges = np.histogram_bin_edges(values.dropna(), bins=20) if numbers else np.empty(0)
@@ -227,13 +232,13 @@ def label_histograms(table: pd.DataFrame, columns: Sequence[str], split: np.ndar
             own, colour = values[split == part].dropna(), COLOURS[number]
             weights = np.full(len(own), 100 / max(1, len(own)))
             if numbers:
-                _clean(axes).hist(
+                clean_axes(axes).hist(
                     own, list(edges), weights=weights, histtype="step", lw=1.6, color=colour, label=part
                 )
             else:
                 share = own.value_counts(normalize=True).reindex(names).fillna(0) * 100
                 places = np.arange(len(names)) + 0.25 * (number - 1)
-                _clean(axes).bar(places, share, 0.25, color=colour, label=part)
+                clean_axes(axes).bar(places, share, 0.25, color=colour, label=part)
         if not numbers:
             axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=9)
         axes.set_xlabel(f"{name} (degrees)" if name in ("yaw", "pitch", "roll") else name.replace("_", " "))
@@ -252,8 +257,8 @@ def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Sequenc
     """
     down = max(1, len(rows))
     across = len(panels) // down
-    figure = _picture(10, 3.1 * down + 0.3)
-    grid = _panels(figure, down, across)
+    figure = new_figure(10, 3.1 * down + 0.3)
+    grid = axes_grid(figure, down, across)
     for number, (axes, (title, (points, value))) in enumerate(zip(grid, panels.items(), strict=True)):
         if np.issubdtype(np.asarray(value).dtype, np.number):
             limit = float(np.abs(value).max()) or 1.0
@@ -293,10 +298,10 @@ def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Sequenc
     return figure
 
 
-def readability_heatmap(table: pd.DataFrame) -> Figure:
+def leakage_heatmap(table: pd.DataFrame) -> Figure:
     """How well each factor is read from each feature: a row a method and feature, a column a factor.
 
-    table: rows of `disentangle.readability` with a column method. Colours show the value above chance, as a share of
+    table: rows of `disentangle.leakage` with a column method. Colours show the value above chance, as a share of
     what is left above chance (R^2: the value itself); numbers show the value.
     """
     table = table.assign(row=table["method"] + " · " + table["feature"])
@@ -304,7 +309,7 @@ def readability_heatmap(table: pd.DataFrame) -> Figure:
     value = table.pivot_table(index="row", columns="factor", values="value").reindex(rows)[factors]
     chance = table.pivot_table(index="row", columns="factor", values="chance").reindex(rows)[factors]
     above = ((value - chance) / (1 - chance)).clip(0, 1)
-    figure = _picture(max(6.0, 2.4 + 1.2 * len(factors)), 1.3 + 0.42 * len(rows))
+    figure = new_figure(max(6.0, 2.4 + 1.2 * len(factors)), 1.3 + 0.42 * len(rows))
     axes = figure.subplots()
     drawn = axes.imshow(above, cmap="cividis", vmin=0, vmax=1, aspect="auto")
     for (r, c), number in np.ndenumerate(value.to_numpy(float)):
@@ -330,8 +335,8 @@ def pose_error_curve(
     """
     bins = max(1, min(bins, len(truth) // 5))
     parts = np.array_split(np.argsort(truth, kind="stable"), bins)
-    figure = _picture(10, 4.2)
-    axes = _clean(figure.subplots())
+    figure = new_figure(10, 4.2)
+    axes = clean_axes(figure.subplots())
     middle = np.array([truth[p].mean() for p in parts])
     for number, (method, error) in enumerate(errors.items()):
         mean = [error[p].mean() for p in parts]
@@ -359,7 +364,7 @@ def confusion(
     used = np.flatnonzero(counts.sum(0) + counts.sum(1)).tolist()
     counts = counts[np.ix_(used, used)]
     share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
-    figure = _picture(6.4, 5.2, title)
+    figure = new_figure(6.4, 5.2, title)
     axes = figure.subplots()
     drawn = axes.imshow(share, cmap="cividis", vmin=0, vmax=100)
     for r, c in np.ndindex(share.shape):
@@ -373,11 +378,11 @@ def confusion(
     return figure
 
 
-def results_dots(rows: pd.DataFrame, feature: str = "general") -> Figure:
+def results_dots(rows: pd.DataFrame) -> Figure:
     """Probe results with their intervals: a panel a task and metric, a dot a method.
 
     rows: of `probes.evaluate` and `probes.baseline_rows` with a column method. Shown: the metrics of the main table,
-    of `feature`; rows of method `tables.CONSTANT` are the dashed line of their panel.
+    of the general feature; rows of method `tables.CONSTANT` are the dashed line of their panel.
     """
     metrics = ("accuracy", "F1 mean", "AUC mean", "MAE yaw", "MAE pitch", "MAE roll")
     rows = rows[rows["metric"].isin(metrics)]
@@ -385,19 +390,19 @@ def results_dots(rows: pd.DataFrame, feature: str = "general") -> Figure:
     methods = [m for m in dict.fromkeys(rows["method"]) if m != CONSTANT]
     across = min(4, len(panels))
     down = -(-len(panels) // across)
-    figure = _picture(10, down * (0.9 + 0.4 * len(methods)) + 0.3)
-    grid = _panels(figure, down, across, len(panels), sharey=True)
+    figure = new_figure(10, down * (0.9 + 0.4 * len(methods)) + 0.3)
+    grid = axes_grid(figure, down, across, len(panels), sharey=True)
     for axes, (task, metric) in zip(grid, panels, strict=False):
         panel = rows[(rows["task"] == task) & (rows["metric"] == metric)]
         for value in panel.loc[panel["method"] == CONSTANT, "value"]:
             axes.axvline(value, color="0.4", ls="--", lw=1.2)
-        shown = panel[(panel["feature"] == feature) & panel["method"].isin(methods)]
+        shown = panel[(panel["feature"] == "general") & panel["method"].isin(methods)]
         for method, value, low, high in shown[["method", "value", "low", "high"]].itertuples(index=False):
             place, colour = methods.index(method), METHOD_COLOURS.get(method, COLOURS[7])
             axes.plot([low, high], [place, place], color=colour, lw=2)
             axes.plot(value, place, "o", color=colour, ms=7)
         lower = metric.startswith("MAE")
-        _clean(axes).set_title(f"{task}\n{metric}{' (degrees) ←' if lower else ' →'}", fontsize=10)
+        clean_axes(axes).set_title(f"{task}\n{metric}{' (degrees) ←' if lower else ' →'}", fontsize=10)
     figure.axes[0].set_yticks(range(len(methods)), methods)
     figure.axes[0].set_ylim(len(methods) - 0.5, -0.5)
     figure.supxlabel(

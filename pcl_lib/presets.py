@@ -6,13 +6,15 @@ config.json back. An unknown key or a value of another type is an error that nam
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import json
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
-from pcl_lib.errors import BadInput
+from pcl_lib.utils import BadInput
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class FacesPreset:
 
 @dataclass(frozen=True)
 class ModelPreset:
-    """Sizes of the encoder, branches, decoder and projectors (METHOD.md 1, 2, 4)."""
+    """Sizes of the encoder, branches, decoder and projectors (notebooks/method.md, sections 1, 2, 4)."""
 
     width: float = 1.0  # scales every channel count of the paper
     image_size: int = 64  # pixels, of training and of the decoder's output
@@ -36,12 +38,12 @@ class ModelPreset:
     norm: str = "none"  # "none" as in the paper; "group" or "batch" after every encoder convolution
     pose_dim: int = 0  # 0: the whole branch as in the paper; else a linear bottleneck of that size
     backbone: str = "paper"  # the trunk: the paper's, or a timm model by name (`models.backbones`)
-    parity: bool = False  # split the branches' outputs into what a flip leaves (face) and turns over (pose)
+    even_odd: bool = False  # face-aware feature: even component of its branch under a flip; pose-related: odd
 
 
 @dataclass(frozen=True)
 class ViewPreset:
-    """One chain of random views (METHOD.md 4). Probabilities are per image."""
+    """One chain of random views (notebooks/method.md, section 4). Probabilities are per image."""
 
     crop: str = "quadrant"  # "quadrant" (40% squares in two quadrants), "resized" or "none"
     crop_scale: tuple[float, float] = (0.2, 1.0)  # area range of "resized"
@@ -60,6 +62,8 @@ class ViewPreset:
 PAPER_FACE_VIEW = ViewPreset()
 PAPER_POSE_VIEW = ViewPreset(crop="none")
 SIMCLR_VIEW = ViewPreset(crop="resized", flip=0.5, blur=0.5, gradient=0.0)
+
+
 # For runs of minutes on some thousand images (notebooks/method.md, section 6): easier crops, less blur and gradient.
 FEW_IMAGES_FACE_VIEW = ViewPreset(crop="resized", crop_scale=(0.3, 1.0), blur=0.5, gradient=0.2)
 FEW_IMAGES_POSE_VIEW = ViewPreset(crop="none", blur=0.5, gradient=0.2)
@@ -67,7 +71,7 @@ FEW_IMAGES_POSE_VIEW = ViewPreset(crop="none", blur=0.5, gradient=0.2)
 
 @dataclass(frozen=True)
 class LossPreset:
-    """Weights and temperatures of the losses (METHOD.md 3 to 6)."""
+    """Weights and temperatures of the losses (notebooks/method.md, sections 3 to 6)."""
 
     temperature: float = 0.07
     mixing: float = 1.6  # Beta(mixing, mixing) of the negatives; 0 mixes nothing
@@ -77,15 +81,16 @@ class LossPreset:
     face: float = 1.0  # times the dynamic weight
     pose: float = 1.0  # times the dynamic weight
     dynamic: bool = True  # False: both contrastive weights stay 1
-    pose_change: str = (
-        "flip"  # or "rotate" in the plane, "flip_rotate", "turn" (rendered faces: the head itself)
+    # "flip", "rotate" in the plane, "flip_rotate", or "turn" (rendered faces: the head itself)
+    pose_change: str = "flip"
+    negatives: str = (
+        "own_flip"  # or "released_code" (notebooks/method.md, section 5), or "batch" (`losses.mirror_logits`)
     )
-    negatives: str = "own_flip"  # or "released_code" (METHOD.md 5), or "batch" (`losses.mirror_logits`)
 
 
 @dataclass(frozen=True)
 class TrainPreset:
-    """Batches, optimiser and length (METHOD.md 6)."""
+    """Batches, optimiser and length (notebooks/method.md, section 6)."""
 
     epochs: int = 1000
     frames_per_identity: int = 1  # random frames an identity gives to each epoch
@@ -170,6 +175,7 @@ def get(name: str) -> Preset:
 
 
 T = TypeVar("T")
+RENAMED = {"parity": "even_odd"}  # settings as checkpoints and run folders of older versions call them
 
 
 def to_dict(preset: Any) -> dict[str, Any]:
@@ -183,6 +189,7 @@ def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     Raises BadInput naming the key that is unknown or holds another type.
     """
     hints = typing.get_type_hints(kind)
+    values = {RENAMED.get(key, key): value for key, value in values.items()}
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise BadInput(f"unknown key '{where}{unknown[0]}': {kind.__name__} has {', '.join(hints)}")
@@ -226,3 +233,43 @@ def override(preset: Preset, changes: Mapping[str, Any]) -> Preset:
             raise BadInput(f"unknown key '{dotted}': it names no setting of preset '{preset.name}'")
         table[last] = value
     return from_dict(Preset, values)
+
+
+def smaller(preset: Preset) -> list[str]:
+    """Names of the presets with smaller batches, no wider network and no larger images."""
+
+    def largest_batch(each: Preset) -> int:
+        return max(each.train.pdd_batch, each.train.face_batch, each.train.pose_batch)
+
+    return [
+        name
+        for name, other in PRESETS.items()
+        if largest_batch(other) < largest_batch(preset)
+        and other.model.width <= preset.model.width
+        and other.model.image_size <= preset.model.image_size
+    ]
+
+
+def differences(old: Any, new: Any, key: str = "") -> Iterator[str]:
+    """A phrase for each leaf in which two tables of settings differ: "preset.train.lr was 0.1, now 0.2".
+
+    A setting that the kit did not have yet when the old table was written counts as at its default there.
+    """
+    if key == "preset":
+        old = completed(old)
+    if isinstance(old, dict) and isinstance(new, dict):
+        for name in sorted(old.keys() | new.keys()):
+            yield from differences(old.get(name), new.get(name), f"{key}.{name}" if key else name)
+    elif json.dumps(old) != json.dumps(new):
+        yield f"{key} was {old}, now {new}"
+
+
+def parse_setting(text: str) -> tuple[str, Any]:
+    """'train.lr=1e-3' -> ("train.lr", 0.001). Raises BadInput on anything else than KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise BadInput(f"--set {text}: KEY=VALUE is needed, e.g. train.lr=1e-3")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from pcl_lib.errors import BadInput
-from pcl_lib.files import replace_atomically
-from pcl_lib.labels import FEATURES
-from pcl_lib.results import commit, summarise, versions
+from pcl_lib.probes import FEATURES
+from pcl_lib.utils import BadInput, commit, replace_atomically, versions
 
-if TYPE_CHECKING:  # reproduce sits on top of this module
-    from pcl_lib.reproduce import Setup
-
-# What every result row says about itself beside its value (STYLE.md, rule 8).
+# What every result row says about itself besides its value.
 CONTEXT = ("method", "preset", "seed", "data", "protocol", "device", "precision", "versions", "commit")
+
+
 # A column of the main table: its task and metric in the rows, and whether more or less is better.
 MAIN_COLUMNS = {
     "expression accuracy": ("expression", "accuracy", "higher"),
@@ -34,17 +32,21 @@ MAIN_COLUMNS = {
     "pitch MAE": ("head pose", "MAE pitch", "lower"),
     "roll MAE": ("head pose", "MAE roll", "lower"),
 }
+
+
 ALIKE = ("preset", "data", "protocol")  # what the rows of one table may not mix
+
+
 # Two features by what both are called: what a flip turns over is read from the second, all else from the first.
-PAIRS = {"branches": ("face", "pose"), "parts": ("even", "odd")}
+FEATURE_PAIRS = {"branches": ("face", "pose"), "components": ("even", "odd")}
 TURNED = ("MAE yaw", "MAE roll")
-CONSTANT = "constant answer"
+CONSTANT = "chance baseline"
 HERE = "this run"  # in a column source: measured, not cited
 HEADLINES = ("main", "disentanglement")  # the tables whose numbers go into summary.json
 
 
 @dataclass(frozen=True)
-class Cell:
+class Estimate:
     """One number of a table.
 
     low, high: 95% interval of a single seed; std: sample standard deviation over seeds; NaN where there is none.
@@ -78,42 +80,50 @@ class Cell:
         return f"{self.value:.{self.digits}f}"
 
 
-def save_rows(frame: pd.DataFrame, where: Setup | Path | str, name: str, **context: Any) -> pd.DataFrame:
-    """Write result rows to <run folder>/tables/<name>.csv, each with where it came from; returns them.
+@dataclass(frozen=True)
+class Table:
+    """A table as it is shown: its rows, and what holds for all of them.
 
-    frame: a table of `evaluate`, `readability`, `swap_report` or `result_rows`, or several of them in one.
-    where: the run that `reproduce.open_run` gives (preset, seed, data and device are its own) or a run folder.
-    context: columns that the frame lacks, e.g. method="pcl", precision="32-true". protocol is "validation" where
-    nobody names another. Raises BadInput where a column of `CONTEXT` is missing, or given twice.
+    frame: strings, numbers and `Estimate`s. context: preset, data, protocol, seeds and more, in words. blocks: headings
+    before some row numbers. difference: whether its estimates are leads of one method over another. A notebook shows
+    it as Markdown.
     """
-    if twice := [key for key in context if key in frame]:
-        raise BadInput(f"the rows for {name} have a column {twice[0]!r} already: leave it out of the call")
-    given: dict[str, Any] = {"protocol": "validation", "versions": versions(), "commit": commit()}
-    if isinstance(where, Path | str):
-        out = Path(where)
-    else:
-        out = where.out
-        given |= {"preset": where.preset.name, "seed": where.seed, "data": where.faces.name}
-        given |= {"device": where.device}
-    given |= context
+
+    frame: pd.DataFrame
+    context: Mapping[str, str] = field(default_factory=dict)
+    blocks: Mapping[int, str] = field(default_factory=dict)
+    difference: bool = False
+
+    def _repr_markdown_(self) -> str:
+        return to_markdown(self, "")
+
+
+def save_rows(frame: pd.DataFrame, folder: Path | str, name: str, **context: Any) -> pd.DataFrame:
+    """Write result rows to folder/<name>.csv, each with where it came from; returns them.
+
+    frame: a table of `evaluate`, `leakage` or `swap_report`, or several of them in one. context: columns that the
+    frame lacks, of `CONTEXT` (`reproduce.Run.save_rows` fills those of a run) and others. protocol is "validation"
+    where nobody names another. Raises BadInput where a column of `CONTEXT` is missing.
+    """
+    given = {"protocol": "validation", "versions": versions(), "commit": commit()} | context
     rows = frame.assign(**{key: value for key, value in given.items() if key not in frame})
     if missing := [key for key in CONTEXT if key not in rows]:
         raise BadInput(
             f"the rows for {name} do not say their {', '.join(missing)}: give it as {missing[0]}=..."
         )
     rows = rows[["method", *(column for column in rows if column != "method")]]
-    with replace_atomically(out / "tables" / f"{name}.csv") as path:
+    with replace_atomically(Path(folder) / f"{name}.csv") as path:
         rows.to_csv(path, index=False)
     return rows
 
 
-def main_table(rows: pd.DataFrame) -> pd.DataFrame:
+def main_table(rows: pd.DataFrame) -> Table:
     """Methods x tasks on the general feature: a row a method, in the order they come, and `MAIN_COLUMNS`.
 
     rows: of `probes.evaluate` and `probes.baseline_rows`, with the columns that `save_rows` adds. Rows of the face and
     the pose feature are passed over. Several seeds give mean ± standard deviation, one seed its 95% interval.
     Angles in degrees, the rest in 0..1. A task that no method has is "n/a: no labels" ("no pairs"), a single gap
-    "n/a: not run". attrs["context"] says preset, data, protocol, seeds and more.
+    "n/a: not run". The context says preset, data, protocol, seeds and more.
     Raises BadInput where rows of several data sets, presets or protocols are mixed, or a seed stands twice.
     """
     need_columns(rows, "feature", "task", "metric", "value")
@@ -125,10 +135,8 @@ def main_table(rows: pd.DataFrame) -> pd.DataFrame:
         part = rows[(rows["task"] == task) & (rows["metric"] == metric)]
         gap = "n/a: not run" if len(part) else f"n/a: no {'pairs' if 'verification' in task else 'labels'}"
         digits = 2 if "MAE" in metric else 3
-        columns[column] = [cell_of(part[part["method"] == m], gap, better, digits) for m in methods]
-    table = pd.DataFrame(columns)
-    table.attrs["context"] = context
-    return table
+        columns[column] = [estimate(part[part["method"] == m], gap, better, digits) for m in methods]
+    return Table(pd.DataFrame(columns), context)
 
 
 def readings(rows: pd.DataFrame) -> pd.DataFrame:
@@ -136,17 +144,17 @@ def readings(rows: pd.DataFrame) -> pd.DataFrame:
 
     rows: of probes, or their bootstrap. The general feature keeps the name of its method; "pcl, branches" is read from
     the face-aware and the pose-related feature, "pcl, parts" from the even and the odd part of the general feature
-    (`probes.Parts`): `TURNED` from the second, all else from the first.
+    (`probes.EvenOdd`): `TURNED` from the second, all else from the first.
     """
     found = [rows[rows["feature"] == "general"]]
-    for name, (first, second) in PAIRS.items():
+    for name, (first, second) in FEATURE_PAIRS.items():
         turned = rows["metric"].isin(TURNED)
         own = rows[((rows["feature"] == first) & ~turned) | ((rows["feature"] == second) & turned)]
         found.append(own.assign(method=own["method"] + f", {name}"))
     return pd.concat(found, ignore_index=True)
 
 
-def parts_table(rows: pd.DataFrame) -> pd.DataFrame:
+def components_table(rows: pd.DataFrame) -> Table:
     """`main_table` of methods as `readings` names them, but for the plain ones: each task from one of two features.
 
     Pitch is read from the first of the two: a flip does not turn it over. Constant answers stay as they are.
@@ -158,10 +166,10 @@ def parts_table(rows: pd.DataFrame) -> pd.DataFrame:
     return main_table(pd.concat([rows[~rows["feature"].isin(FEATURES)], pairs], ignore_index=True))
 
 
-def disentanglement_table(rows: pd.DataFrame) -> pd.DataFrame:
+def disentanglement_table(rows: pd.DataFrame) -> Table:
     """What each feature of each method reveals: a row a method and feature, a column a factor and its metric.
 
-    rows: of `disentangle.readability`, with the columns that `save_rows` adds. A last row holds what a constant
+    rows: of `disentangle.leakage`, with the columns that `save_rows` adds. A last row holds what a constant
     answer gets. No value is the best of its column: yaw should be readable from the pose feature and not from the face
     feature. Raises as `main_table`.
     """
@@ -179,13 +187,11 @@ def disentanglement_table(rows: pd.DataFrame) -> pd.DataFrame:
     }
     for (factor, metric), part in rows.groupby(["factor", "metric"], sort=False):
         cells = [
-            cell_of(part[(part["method"] == method) & (part["feature"] == feature)], "n/a: not run")
+            estimate(part[(part["method"] == method) & (part["feature"] == feature)], "n/a: not run")
             for method, feature in pairs
         ]
-        columns[f"{factor} {metric}"] = [*cells, Cell(float(part["chance"].mean()))]
-    table = pd.DataFrame(columns)
-    table.attrs["context"] = context
-    return table
+        columns[f"{factor} {metric}"] = [*cells, Estimate(float(part["chance"].mean()))]
+    return Table(pd.DataFrame(columns), context)
 
 
 def need_columns(rows: pd.DataFrame, *columns: str) -> None:
@@ -198,10 +204,10 @@ def need_columns(rows: pd.DataFrame, *columns: str) -> None:
         raise BadInput("there are no result rows to make a table of: run notebook 05 first")
 
 
-def cell_of(group: pd.DataFrame, gap: str, better: str = "", digits: int = 3) -> Cell:
+def estimate(group: pd.DataFrame, gap: str, better: str = "", digits: int = 3) -> Estimate:
     """The cell of rows that differ in the seed alone."""
     if not len(group):
-        return Cell(missing=gap)
+        return Estimate(missing=gap)
     mean = summarise(group)
     if len(mean) > 1:
         differ = [str(name) for name in mean if mean[name].nunique(dropna=False) > 1]
@@ -210,8 +216,8 @@ def cell_of(group: pd.DataFrame, gap: str, better: str = "", digits: int = 3) ->
         )
     value, std = float(mean["value"].iloc[0]), float(mean["std"].iloc[0])
     if len(group) > 1 or "low" not in group:
-        return Cell(value, std=std, better=better, digits=digits)
-    return Cell(
+        return Estimate(value, std=std, better=better, digits=digits)
+    return Estimate(
         value, float(group["low"].iloc[0]), float(group["high"].iloc[0]), better=better, digits=digits
     )
 
@@ -235,26 +241,20 @@ def context_of(rows: pd.DataFrame, alike: Sequence[str] = ALIKE) -> dict[str, st
     return said | {"seeds": " ".join(map(str, sorted(rows["seed"].unique())))}
 
 
-def write_table(frame: pd.DataFrame, out_stem: Path | str, caption: str) -> list[Path]:
+def write_table(table: Table | pd.DataFrame, out_stem: Path | str, caption: str) -> list[Path]:
     """Write `out_stem`.csv (plain numbers), .md and .tex (booktabs, best value of a column bold); returns the paths.
 
-    frame: of `main_table` or `disentanglement_table`, or any table of strings and numbers; its index is written
-    where it is more than row numbers. A `Cell` column gets columns "... low", "... high" and "... std" beside it in
-    the CSV, where there are such; gaps are empty there and named in the column "missing". What attrs["context"]
-    says stands in the CSV's last columns and under the caption; attrs["blocks"] sets a heading before some row numbers,
-    attrs["difference"]: whether cells are leads of one method over another (`comparisons`).
+    table: of `main_table` or `disentanglement_table`, or any table of strings and numbers. An `Estimate` column gets
+    columns "... low", "... high" and "... std" next to it in the CSV, where there are such; gaps are empty there and
+    named in the column "missing". The context stands in the CSV's last columns and under the caption.
     """
-    if not isinstance(frame.index, pd.RangeIndex):
-        attrs, frame = frame.attrs, frame.reset_index()
-        frame.attrs = attrs
-    context = frame.attrs.get("context", {})
-    note = "; ".join(f"{name} {text}" for name, text in context.items())
-    legend = _legend(frame)
-    full = f"{caption.rstrip('.')}.{legend}" + (f" ({note})" if note else "")
+    table = table if isinstance(table, Table) else Table(table)
+    note = "; ".join(f"{name} {text}" for name, text in table.context.items())
+    full = f"{caption.rstrip('.')}.{_legend(table)}" + (f" ({note})" if note else "")
     text = {
-        ".csv": lambda: _plain(frame, context).to_csv(index=False),
-        ".md": lambda: to_markdown(frame, full),
-        ".tex": lambda: to_latex(frame, full),
+        ".csv": lambda: _plain(table).to_csv(index=False),
+        ".md": lambda: to_markdown(table, full),
+        ".tex": lambda: to_latex(table, full),
     }
     written = []
     for suffix, make in text.items():
@@ -266,25 +266,24 @@ def write_table(frame: pd.DataFrame, out_stem: Path | str, caption: str) -> list
     return written
 
 
-def _legend(frame: pd.DataFrame) -> str:
-    cells = [x for column in frame for x in frame[column] if isinstance(x, Cell)]
-    differs = frame.attrs.get("difference", False)
-    over = "over test identities" + (" and seeds, of the difference" if differs else "")
+def _legend(table: Table) -> str:
+    cells = [x for column in table.frame for x in table.frame[column] if isinstance(x, Estimate)]
+    over = "over test identities" + (" and seeds, of the difference" if table.difference else "")
     text = f" In brackets: 95% interval {over}." if any(math.isfinite(c.low) for c in cells) else ""
     if any(math.isfinite(c.std) for c in cells):
         text += " ±: standard deviation over seeds."
-    if any("MAE" in str(column) for column in frame):
-        text += f" MAE in degrees, {'a positive lead' if differs else 'lower'} is better."
+    if any("MAE" in str(column) for column in table.frame):
+        text += f" MAE in degrees, {'a positive lead' if table.difference else 'lower'} is better."
     return text
 
 
-def _plain(frame: pd.DataFrame, context: Mapping[str, str]) -> pd.DataFrame:
+def _plain(table: Table) -> pd.DataFrame:
     """The table in plain numbers and strings."""
     columns: dict[str, Any] = {}
-    gaps: list[list[str]] = [[] for _ in range(len(frame))]
-    for name in frame:
-        cells = list(frame[name])
-        if not cells or not isinstance(cells[0], Cell):
+    gaps: list[list[str]] = [[] for _ in range(len(table.frame))]
+    for name in table.frame:
+        cells = list(table.frame[name])
+        if not cells or not isinstance(cells[0], Estimate):
             columns[str(name)] = cells
             continue
         columns[str(name)] = [cell.value for cell in cells]
@@ -296,7 +295,7 @@ def _plain(frame: pd.DataFrame, context: Mapping[str, str]) -> pd.DataFrame:
             gap += [f"{name} {cell.missing}"] if cell.missing.startswith("n/a") else []
     if any(gaps):
         columns["missing"] = ["; ".join(gap) for gap in gaps]
-    return pd.DataFrame(columns | {name: [text] * len(frame) for name, text in context.items()})
+    return pd.DataFrame(columns | {name: [text] * len(gaps) for name, text in table.context.items()})
 
 
 def headline(path: Path) -> dict[str, dict[str, float]]:
@@ -310,8 +309,8 @@ def headline(path: Path) -> dict[str, dict[str, float]]:
     if "source" in table:
         table = table[table["source"] == HERE]
     names = [name for name in ("method", "feature") if name in table]
-    beside = (*CONTEXT, "n", "seeds")
-    numbers = [str(name) for name in table.select_dtypes("number") if name not in beside]
+    no_values = (*CONTEXT, "n", "seeds")
+    numbers = [str(name) for name in table.select_dtypes("number") if name not in no_values]
     values = [name for name in numbers if not name.endswith((" low", " high", " std"))]
     return {
         ", ".join(str(row[name]) for name in names): {
@@ -321,25 +320,27 @@ def headline(path: Path) -> dict[str, dict[str, float]]:
     }
 
 
-def to_markdown(frame: pd.DataFrame, caption: str) -> str:
+def to_markdown(table: Table, caption: str) -> str:
     """The table as GitHub's Markdown, best values bold."""
+    frame = table.frame
     lines = [[_escape_markdown(str(name)) for name in frame], ["---"] * frame.shape[1]]
-    headings = frame.attrs.get("blocks", {})
     for row, line in enumerate(_body(frame, _escape_markdown, "**{}**".format)):
-        if row in headings:
-            lines.append([f"*{_escape_markdown(headings[row])}*", *[""] * (frame.shape[1] - 1)])
+        if row in table.blocks:
+            lines.append([f"*{_escape_markdown(table.blocks[row])}*", *[""] * (frame.shape[1] - 1)])
         lines.append(line)
-    return f"{caption}\n\n" + "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return (f"{caption}\n\n" if caption else "") + "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
-def to_latex(frame: pd.DataFrame, caption: str) -> str:
+def to_latex(table: Table, caption: str) -> str:
     """The table as LaTeX for the booktabs package, best values bold."""
+    frame = table.frame
     head = " & ".join(_escape_latex(str(name)) for name in frame)
-    headings = frame.attrs.get("blocks", {})
     body = ""
     for row, line in enumerate(_body(frame, _escape_latex, "\\textbf{{{}}}".format)):
-        if row in headings:
-            heading = f"\\multicolumn{{{frame.shape[1]}}}{{l}}{{\\emph{{{_escape_latex(headings[row])}}}}}"
+        if row in table.blocks:
+            heading = (
+                f"\\multicolumn{{{frame.shape[1]}}}{{l}}{{\\emph{{{_escape_latex(table.blocks[row])}}}}}"
+            )
             body += ("\\midrule\n" if row else "") + f"{heading} \\\\\n"
         body += f"{' & '.join(line)} \\\\\n"
     # The text columns to the left, numbers centred.
@@ -363,7 +364,7 @@ def _body(frame: pd.DataFrame, escape: Callable[[str], str], bold: Callable[[str
 def _best(cells: list[Any]) -> set[int]:
     """Places of the best value as it is shown; none where there is no choice."""
     known = [
-        (i, c) for i, c in enumerate(cells) if isinstance(c, Cell) and math.isfinite(c.value) and c.better
+        (i, c) for i, c in enumerate(cells) if isinstance(c, Estimate) and math.isfinite(c.value) and c.better
     ]
     if len(known) < 2:
         return set()
@@ -391,3 +392,34 @@ def _escape_latex(text: str) -> str:
     }
     special |= {character: f"\\{character}" for character in "&%$#_{}"}
     return "".join(special.get(character, character) for character in text)
+
+
+# Columns that belong to one seed, or only say how a row came about; rows that differ in others are not one result.
+PER_SEED = ("value", "low", "high", "penalty", "threshold", "epoch", "chance", "seed")
+PROVENANCE = ("device", "precision", "versions", "commit")
+
+
+def summarise(rows: pd.DataFrame) -> pd.DataFrame:
+    """Mean and spread over seeds of rows that differ in nothing but seed and value.
+
+    rows: as `save_rows` writes them. Returns their columns with value = mean over seeds, std = sample standard
+    deviation (NaN for one seed), n_seeds and seeds ("0 1 2"); where devices, precisions, versions or commits differ,
+    all are named. Raises BadInput where a seed stands twice for one row.
+    """
+    if "seed" not in rows or "value" not in rows:
+        raise BadInput("only rows with the columns value and seed can be summarised; save_rows writes such")
+    keys = [name for name in rows if name not in PER_SEED and name not in PROVENANCE]
+    found = []
+    for key, group in rows.groupby(keys, sort=False, dropna=False):
+        if group["seed"].duplicated().any():
+            twice = group["seed"][group["seed"].duplicated()].iloc[0]
+            raise BadInput(f"seed {twice} stands twice for {', '.join(map(str, key))}; keep one")
+        seeds = sorted(group["seed"])
+        spread = group["value"].std(ddof=1) if len(group) > 1 else np.nan
+        found.append(
+            dict(zip(keys, key, strict=True))
+            | {"value": group["value"].mean(), "std": spread}
+            | {"n_seeds": len(seeds), "seeds": " ".join(map(str, seeds))}
+            | {name: "; ".join(map(str, group[name].unique())) for name in PROVENANCE if name in rows}
+        )
+    return pd.DataFrame(found)

@@ -27,7 +27,7 @@ import nbformat
 import numpy as np
 from PIL import Image
 
-from pcl_lib import live
+from pcl_lib import utils
 
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = "/usr/bin/chromium"
@@ -235,7 +235,7 @@ def start_jupyterlab(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     }
     environment = os.environ | own | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    environment.pop(live.HEADLESS, None)
+    environment.pop(utils.HEADLESS, None)
     options = [
         "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}", "--ServerApp.port_retries=0",
         f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}", "--LabApp.news_url=None",

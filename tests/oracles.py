@@ -176,7 +176,7 @@ def project(w: Weights, name: str, x: Tensor) -> Tensor:
 
 
 def pdd(w: Weights, clean: Tensor, noise: tuple[Tensor, Tensor]) -> dict[str, Tensor]:
-    """METHOD.md 3 for images s and their flips f, with the noise of each on the encoder's input."""
+    """notebooks/method.md, section 3 for images s and their flips f, with the noise of each on the encoder's input."""
     s = clean.double()
     f = torch.stack([torch.stack([channel.flip(1) for channel in image]) for image in s])
     _, face_s, pose_s = encode(w, s + noise[0])

@@ -16,22 +16,18 @@ import pandas as pd
 import pytest
 from conftest import blob_images
 
-from pcl_lib import (
-    ablation_plots,
-    ablation_tables,
-    ablations,
-    data,
-    methods,
-    presets,
-    reproduce,
-    scores,
-    variants,
-)
-from pcl_lib.ablations import Cell
-from pcl_lib.errors import exit_cleanly
+from pcl_lib import ablations, data, methods, presets, reproduce
+from pcl_lib.ablations import __main__ as command
+from pcl_lib.ablations import cells as ablation_cells
+from pcl_lib.ablations import plots as ablation_plots
+from pcl_lib.ablations import tables as ablation_tables
+from pcl_lib.ablations import variants
+from pcl_lib.ablations.cells import Cell
+from pcl_lib.ablations.variants import GROUPS, VARIANTS, Variant
 from pcl_lib.presets import PRESETS
+from pcl_lib.probes import scores
 from pcl_lib.tables import to_markdown
-from pcl_lib.variants import GROUPS, VARIANTS, Variant
+from pcl_lib.utils import exit_cleanly
 
 SMALL = presets.override(
     PRESETS["smoke"],
@@ -54,7 +50,9 @@ def done(faces: data.PreparedFaces, tmp_path_factory: pytest.TempPathFactory) ->
     """A run folder with two cells of three."""
     setup = reproduce.open_run(SMALL, faces.folder, tmp_path_factory.mktemp("runs") / "run", 0)
     for cell in (Cell("pcl", 0), Cell("simclr", 0)):
-        ablations.keep(setup.out, cell, ablations.run_cell(cell, SMALL, faces, setup.out / cell.stem))
+        ablation_cells.keep(
+            setup.out, cell, ablation_cells.run_cell(cell, SMALL, faces, setup.out / cell.stem)
+        )
     return setup
 
 
@@ -75,18 +73,18 @@ def test_changes_and_factors_reach_the_preset() -> None:
 
 
 def test_cells_are_kept_with_their_costs_and_context(done: reproduce.Setup) -> None:
-    cells = ablations.read(done.out, "cells").set_index("method")
+    cells = ablation_cells.read(done.out, "cells").set_index("method")
     assert list(cells.index) == ["pcl", "simclr"]
     assert cells.loc["pcl", "images"] == cells.loc["simclr", "images"] > 0
     assert cells.loc["pcl", "training_GFLOP"] > cells.loc["simclr", "training_GFLOP"] > 0
-    rows = ablations.read(done.out, "probes")
+    rows = ablation_cells.read(done.out, "probes")
     assert {"value", "n", "commit", "versions", "precision", "settings"} <= set(rows)
     assert set(rows.loc[rows["method"] == "simclr", "feature"]) == {"general", "even", "odd"}
     assert not (done.out / Cell("pcl", 0).stem).exists()  # checkpoints go once they are probed
 
 
 def test_probes_of_a_cell_and_their_bootstrap_belong_together(done: reproduce.Setup) -> None:
-    rows, again = ablations.read(done.out, "probes"), ablations.read_bootstrap(done.out)
+    rows, again = ablation_cells.read(done.out, "probes"), ablation_cells.read_bootstrap(done.out)
     keys = ["method", "seed", "feature", "task", "metric"]
     both = rows.merge(again, on=keys)
     assert len(both) == len(rows) == len(again)
@@ -95,12 +93,12 @@ def test_probes_of_a_cell_and_their_bootstrap_belong_together(done: reproduce.Se
 
 
 def test_only_cells_of_these_settings_count_as_done(done: reproduce.Setup) -> None:
-    cells = ablations.left(done.out, SMALL, ["pcl", "simclr"], [0, 1])
+    cells = ablation_cells.left(done.out, SMALL, ["pcl", "simclr"], [0, 1])
     assert cells == [Cell("pcl", 1), Cell("simclr", 1)]
     other = presets.override(SMALL, {"train.lr": 0.5})
-    assert len(ablations.left(done.out, other, ["pcl", "simclr"], [0])) == 2
-    assert all(not len(found) for found in ablations.current(done.out, other).values())
-    assert len(ablations.current(done.out, SMALL)["cells"]) == 2
+    assert len(ablation_cells.left(done.out, other, ["pcl", "simclr"], [0])) == 2
+    assert all(not len(found) for found in ablation_cells.current(done.out, other).values())
+    assert len(ablation_cells.current(done.out, SMALL)["cells"]) == 2
 
 
 class Pool:
@@ -128,32 +126,32 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(ablations, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(ablation_cells, "ProcessPoolExecutor", Pool)
     setup = reproduce.open_run(SMALL, faces.folder, tmp_path / "run", 0)
     names = ["3D turn (oracle)", "random"]  # the set is not of rendered faces: nobody can turn them
-    failed = ablations.run(setup, names, [0], 2)
+    failed = ablation_cells.run_cells(setup, names, [0], 2)
     assert list(failed) == [Cell("3D turn (oracle)", 0)]
     assert "blobs has no" in failed[Cell("3D turn (oracle)", 0)]
     assert "failed: loss.pose_change 'turn' renders faces anew" in capsys.readouterr().out
-    assert list(ablations.read(setup.out, "cells")["method"]) == ["random"]
-    assert not ablations.run(setup, ["random"], [0], 1)
+    assert list(ablation_cells.read(setup.out, "cells")["method"]) == ["random"]
+    assert not ablation_cells.run_cells(setup, ["random"], [0], 1)
     assert "1 cells, 1 of them done before" in capsys.readouterr().out
 
 
 def test_processes_give_the_rows_of_a_cell_run_here(done: reproduce.Setup, tmp_path: Path) -> None:
     out = reproduce.open_run(SMALL, done.faces.folder, tmp_path / "run", 0)
-    assert not ablations.run(out, ["simclr"], [0], 1)
-    here = ablations.read(done.out, "probes").query("method == 'simclr'")["value"].to_numpy()
-    np.testing.assert_allclose(ablations.read(out.out, "probes")["value"], here, rtol=1e-5)
+    assert not ablation_cells.run_cells(out, ["simclr"], [0], 1)
+    here = ablation_cells.read(done.out, "probes").query("method == 'simclr'")["value"].to_numpy()
+    np.testing.assert_allclose(ablation_cells.read(out.out, "probes")["value"], here, rtol=1e-5)
 
 
 def test_tables_show_rows_costs_and_what_was_not_run(done: reproduce.Setup) -> None:
-    rows = ablations.current(done.out, SMALL)
-    written = ablation_tables.write_all(done.out, rows, ablations.read_bootstrap(done.out), GROUPS)
+    rows = ablation_cells.current(done.out, SMALL)
+    written = ablation_tables.write_all(done.out, rows, ablation_cells.read_bootstrap(done.out), GROUPS)
     names = {path.name for path in written}
     assert {
         f"ablation_{n}_table{end}"
-        for n in ("main", "pose", "parting", "parts", "lead")
+        for n in ("main", "pose", "dci", "parts", "lead")
         for end in (".csv", ".tex")
     } <= (names)
     table = pd.read_csv(done.out / "tables" / "ablation_main_table.csv").set_index("method")
@@ -162,7 +160,7 @@ def test_tables_show_rows_costs_and_what_was_not_run(done: reproduce.Setup) -> N
     )
     probed = rows["probes"].query("method == 'pcl' and feature == 'general' and metric == 'MAE yaw'")
     assert table.loc["pcl", "yaw MAE"] == pytest.approx(probed["value"].item())
-    read = rows["readability"].query("method == 'pcl' and feature == 'face' and factor == 'yaw'")
+    read = rows["leakage"].query("method == 'pcl' and feature == 'face' and factor == 'yaw'")
     assert table.loc["pcl", "yaw R2 from face"] == pytest.approx(read["value"].item())
     assert table.loc["pcl", "images"] == rows["cells"].set_index("method").loc["pcl", "images"]
     assert "yaw MAE n/a: not run" in table.loc["K = 1", "missing"]
@@ -176,11 +174,11 @@ def test_tables_show_rows_costs_and_what_was_not_run(done: reproduce.Setup) -> N
         .item()
     )
     assert lead.loc["simclr", "yaw MAE"] == pytest.approx(simclr - probed["value"].item())
-    parts = pd.read_csv(done.out / "tables" / "ablation_parts_table.csv").set_index("method")
+    parts = pd.read_csv(done.out / "tables" / "ablation_components_table.csv").set_index("method")
     odd = rows["probes"].query("method == 'simclr' and feature == 'odd' and metric == 'MAE yaw'")
-    assert parts.loc["simclr, parts", "yaw MAE"] == pytest.approx(odd["value"].item())
-    assert list(parts.index) == ["pcl, branches", "pcl, parts", "simclr, parts"]
-    parting = pd.read_csv(done.out / "tables" / "ablation_parting_table.csv")
+    assert parts.loc["simclr, components", "yaw MAE"] == pytest.approx(odd["value"].item())
+    assert list(parts.index) == ["pcl, branches", "pcl, components", "simclr, components"]
+    parting = pd.read_csv(done.out / "tables" / "ablation_dci_table.csv")
     assert list(parting["method"]) == list(parts.index)
     text = (done.out / "tables" / "ablation_lead_table.md").read_text()
     assert "over test identities and seeds, of the difference" in text and "a positive lead is better" in text
@@ -209,7 +207,7 @@ def test_bounds_and_longer_runs_are_never_the_best() -> None:
 
 
 def test_figures_show_every_seed_and_series(done: reproduce.Setup) -> None:
-    rows = ablations.current(done.out, SMALL)["probes"]
+    rows = ablation_cells.current(done.out, SMALL)["probes"]
     rows = pd.concat([rows, rows.assign(seed=1, value=rows["value"] + 1), rows.assign(method="K = 1")])
     figure = ablation_plots.dots(rows, GROUPS, [("head pose", "MAE yaw")])
     (axes,) = figure.axes
@@ -225,7 +223,7 @@ def test_figures_show_every_seed_and_series(done: reproduce.Setup) -> None:
 def test_notebook_gets_the_cells_beside_the_run_or_tiny_ones(
     done: reproduce.Setup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(ablations, "FEW", ("simclr",))
+    monkeypatch.setattr(ablation_cells, "FEW", ("simclr",))
     setup = reproduce.open_run(SMALL, done.faces.folder, tmp_path / "run", 0)
     rows, bootstrap = ablations.shown(setup)
     assert "tiny ones are run now" in capsys.readouterr().out
@@ -241,8 +239,8 @@ def test_the_record_is_the_committed_table_and_says_that_it_is_none_of_this_run(
 ) -> None:
     said, table = ablations.record("questions").split("\n\n", 1)
     assert "not of this run" in said
-    assert table == (ablations.RECORD / "ablation_questions_table.md").read_text(encoding="utf-8")
-    monkeypatch.setattr(ablations, "RECORD", tmp_path)
+    assert table == (ablation_cells.RECORD / "ablation_questions_table.md").read_text(encoding="utf-8")
+    monkeypatch.setattr(ablation_cells, "RECORD", tmp_path)
     assert f"is not there ({tmp_path}" in ablations.record("main")
 
 
@@ -260,7 +258,7 @@ def test_swap_table_holds_the_mean_over_seeds_of_both_donors() -> None:
 def test_questions_and_search_name_variants_that_there_are() -> None:
     for question in ablation_tables.QUESTIONS:
         for name in (question.first, question.second):
-            assert name.removesuffix(", parts").removesuffix(", branches") in GROUPS
+            assert name.removesuffix(", components").removesuffix(", branches") in GROUPS
     assert set(variants.SEARCH) | set(GROUPS) == set(VARIANTS)
     assert len({Cell(name, 0).stem for name in VARIANTS}) == len(VARIANTS)
 
@@ -269,16 +267,18 @@ def test_cells_of_rendered_faces_measure_swaps(tmp_path: Path) -> None:
     setup = reproduce.open_run(SMALL, "", tmp_path / "run", 0)
     for name in ("pcl", "face + pose, no PDD"):
         cell = Cell(name, 0)
-        ablations.keep(setup.out, cell, ablations.run_cell(cell, SMALL, setup.faces, tmp_path / cell.stem))
-    swaps = ablations.read(setup.out, "swaps")
+        ablation_cells.keep(
+            setup.out, cell, ablation_cells.run_cell(cell, SMALL, setup.faces, tmp_path / cell.stem)
+        )
+    swaps = ablation_cells.read(setup.out, "swaps")
     assert set(swaps["method"]) == {"pcl"}  # without the PDD nothing was taught to decode
     assert {"yaw", "pitch", "roll"} <= set(swaps["factor"])
     names = ["pcl", "face + pose, no PDD"]
-    ablations.report(setup.out, SMALL, names, [0])
+    ablation_cells.report(setup.out, SMALL, names, [0])
     table = pd.read_csv(setup.out / "tables" / "ablation_main_table.csv")
     assert list(table["method"]) == names  # a table of some variants has their rows alone
     answered = pd.read_csv(setup.out / "tables" / "ablation_questions_table.csv")
-    assert list(answered["compared"]) == ["pcl - face + pose, no PDD", "pcl, parts - pcl"]
+    assert list(answered["compared"]) == ["pcl - face + pose, no PDD", "pcl, components - pcl"]
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="asks /proc which processes there are")
@@ -351,5 +351,5 @@ def test_command_line_refuses_in_one_sentence(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["ablations", *arguments])
     with pytest.raises(SystemExit) as stop:
-        exit_cleanly(ablations.main)
+        exit_cleanly(command.main)
     assert stop.value.code == 2 and sentence in capsys.readouterr().err

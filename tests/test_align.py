@@ -12,8 +12,8 @@ from PIL import Image
 from data_scripts.align import cut, find_face, side_of, similarity
 from data_scripts.images import open_image
 from data_scripts.listing import TEMPLATE, Recipe
-from pcl_lib.errors import BadInput
 from pcl_lib.faces import LANDMARKS, project_landmarks, render, sample_factors
+from pcl_lib.utils import BadInput
 
 FIVE = ("right_eye", "left_eye", "nose_tip", "right_mouth", "left_mouth")  # the person's right is on the left
 

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from pcl_lib import augment
 from pcl_lib.augment import Draw
-from pcl_lib.errors import BadInput
 from pcl_lib.presets import PAPER_FACE_VIEW, PAPER_POSE_VIEW, SIMCLR_VIEW, ViewPreset
+from pcl_lib.utils import BadInput
 
 MANY = 20_000
 PLAIN = ViewPreset(crop="none", jitter=0, grey=0, blur=0, gradient=0)

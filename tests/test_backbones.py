@@ -11,12 +11,12 @@ import torch
 from test_pretrain import fit
 from torch import Tensor, nn
 
-from pcl_lib import data, ranks
-from pcl_lib.errors import BadInput
+from pcl_lib import data, distributed
 from pcl_lib.models import PCL, load_checkpoint, save_checkpoint
 from pcl_lib.models.backbones import stage_of
 from pcl_lib.models.encoder import scaled
 from pcl_lib.presets import ModelPreset
+from pcl_lib.utils import BadInput
 
 TINY = ModelPreset(width=0.125, image_size=32, projector_hidden=16, projector_out=8)
 CONVOLUTIONS, PATCHES, BATCH_NORM_WITH_ACTIVATION = "resnet10t", "test_vit", "test_efficientnet"
@@ -62,7 +62,7 @@ def test_gradients_reach_the_whole_backbone(backbone: str) -> None:
 
 def test_every_setting_of_the_paper_s_model_holds() -> None:
     x = images(3, 32)
-    model = PCL(of(PATCHES, parity=True, pose_dim=5, norm="group")).eval()
+    model = PCL(of(PATCHES, even_odd=True, pose_dim=5, norm="group")).eval()
     with torch.no_grad():
         ours, flipped = model.features(x), model.features(x.flip(3))
         assert ours.pose.shape == (3, 5) and model.decode(ours.face, ours.pose).shape == (3, 3, 32, 32)
@@ -103,10 +103,10 @@ def test_batch_norms_over_all_processes_keep_the_activation_that_timm_puts_into_
     keys = list(model.state_dict())
     with torch.no_grad():
         before = model.general_feature(x)
-        ranks.share_batch_norms(model)
+        distributed.share_batch_norms(model)
         torch.testing.assert_close(model.general_feature(x), before)
     assert list(model.state_dict()) == keys
-    assert any(isinstance(part, ranks.SharedBatchNorm) for part in model.encoder.backbone.modules())
+    assert any(isinstance(part, distributed.SharedBatchNorm) for part in model.encoder.backbone.modules())
 
 
 def test_names_that_timm_lacks_and_models_without_a_map_are_refused() -> None:

@@ -13,30 +13,22 @@ import pytest
 import torch
 import torchvision.transforms.functional as TF
 
-from pcl_lib import (
-    augment,
-    bench,
-    bench_data,
-    bench_plain,
-    bench_report,
-    bench_scaling,
-    bench_timing,
-    bench_training,
-    losses,
-    methods,
-    presets,
-)
+from pcl_lib import augment, losses, methods, presets
+from pcl_lib.bench import __main__ as command
+from pcl_lib.bench import parts, plain, preparation, report, scaling
+from pcl_lib.bench import timing as bench_timing
+from pcl_lib.bench import training as bench_training
 from pcl_lib.data import PreparedFaces
-from pcl_lib.errors import exit_cleanly
 from pcl_lib.faces import render, sample_factors
 from pcl_lib.presets import PAPER_FACE_VIEW, PRESETS, SIMCLR_VIEW, ViewPreset
+from pcl_lib.utils import exit_cleanly
 
 
 def test_tensor_form_is_the_oracle_and_the_gram_form() -> None:
     z = torch.randn(10, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     mix = losses.draw_mix((10, 8), 1.6, "cpu", torch.Generator().manual_seed(1)).double()
     permutation = torch.randperm(8, generator=torch.Generator().manual_seed(2))
-    naive = bench_plain.tensor_face_logits(z, 0.07, mix, permutation)
+    naive = plain.tensor_face_logits(z, 0.07, mix, permutation)
     torch.testing.assert_close(naive, oracles.face_logits(z, 0.07, mix, permutation))
     torch.testing.assert_close(naive, losses.face_logits(z, 0.07, mix, permutation))
 
@@ -45,12 +37,10 @@ def test_plain_pose_logits_and_orthogonality_are_the_oracles() -> None:
     g = torch.Generator().manual_seed(0)
     z, negatives = torch.randn(6, 5, generator=g).double(), torch.randn(3, 4, 5, generator=g).double()
     mix, permutation = torch.rand(3, 4, generator=g).double(), torch.randperm(4, generator=g)
-    ours = bench_plain.tensor_pose_logits(z, negatives, 0.1, mix, permutation)
+    ours = plain.tensor_pose_logits(z, negatives, 0.1, mix, permutation)
     torch.testing.assert_close(ours, oracles.pose_logits(z, negatives, 0.1, mix, permutation))
     face, pose = torch.randn(2, 6, 5, generator=g).double()
-    torch.testing.assert_close(
-        bench_plain.tensor_orthogonality(face, pose), oracles.orthogonality(face, pose)
-    )
+    torch.testing.assert_close(plain.tensor_orthogonality(face, pose), oracles.orthogonality(face, pose))
 
 
 def test_straightforward_decoder_task_is_that_of_the_method() -> None:
@@ -75,8 +65,8 @@ def test_hottest_operators_come_first_and_nothing_is_lost() -> None:
 
 
 def test_processes_of_the_scaling_bench_agree() -> None:
-    (spent, alone), (_, both) = bench_scaling.run(1, 8), bench_scaling.run(2, 8)
-    assert len(spent) == bench_scaling.STEPS and (spent > 0).all()
+    (spent, alone), (_, both) = scaling.run(1, 8), scaling.run(2, 8)
+    assert len(spent) == scaling.STEPS and (spent > 0).all()
     assert np.linalg.norm(both - alone) < 1e-4 * np.linalg.norm(alone)
 
 
@@ -94,22 +84,22 @@ def test_targets_are_met_or_missed_with_a_reason_by_what_was_measured() -> None:
         ("losses", "B = 256", {"tensor": (1000.0, 3000.0), "Gram": (5.0, 40.0)}),
         ("augment", "face", {"torchvision on PIL": (200.0, None), "batched": (50.0, None)}),
     ):
-        measured = bench.Bench(part, 1, "cpu")
+        measured = bench_timing.Bench(part, 1, "cpu")
         for form, (ms, peak) in forms.items():
             measured.keep(case, form, np.array([ms]), peak=peak)
         rows += measured.rows
-    lines = "\n".join(bench_report.targets(rows))
+    lines = "\n".join(report.targets(rows))
     assert "| mixed negatives, forward and backward, B = 256 | >= 100x | 200.00x, " in lines
     assert "| face views against PIL | >= 5x | 4.00x, " in lines and "missed: the chain of one PIL" in lines
     assert "| the same, memory | >= 50x | 75x less | met |" in lines and lines.count("missed") == 1
-    assert bench_report.targets([]) == []
+    assert report.targets([]) == []
 
 
 def test_plot_of_sizes_is_written(tmp_path: Path) -> None:
-    measured = bench.Bench("sizes", 1, "cpu")
+    measured = bench_timing.Bench("sizes", 1, "cpu")
     for width, batch in ((0.25, 8), (0.25, 16), (0.5, 16)):
         measured.keep(f"width {width:g}, batch {batch}", "the kit", np.array([batch * width]))
-    bench_report.plot_sizes(measured.rows, tmp_path / "sizes.png")
+    report.plot_sizes(measured.rows, tmp_path / "sizes.png")
     assert (tmp_path / "sizes.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -122,7 +112,7 @@ def test_pil_chain_makes_nearly_the_same_views(view: ViewPreset, own_blur: bool)
     drawn = augment.draw(24, 64, view, torch.Generator().manual_seed(0))
     batched = augment.apply_views(images / 255, drawn)
     for row in range(24):
-        one = bench_plain.pil_view(TF.to_pil_image(images[row]), drawn, row, 64, own_blur)
+        one = plain.pil_view(TF.to_pil_image(images[row]), drawn, row, 64, own_blur)
         assert (one - batched[row]).abs().mean() < 0.02
 
 
@@ -138,7 +128,7 @@ def test_peak_counts_what_is_held_at_one_time() -> None:
 
 
 def test_times_are_medians_and_ratios_are_against_the_first_form(capsys: pytest.CaptureFixture[str]) -> None:
-    measured = bench.Bench("faces", 3, "cpu")
+    measured = bench_timing.Bench("faces", 3, "cpu")
     pauses = iter([0, 0.02, 0.2, 0.02])  # the first call warms up
     measured.time("case", "slow", lambda: time.sleep(next(pauses)), count=10)
     measured.time("case", "fast", lambda: time.sleep(0.005), count=10, calls=2)
@@ -151,7 +141,7 @@ def test_times_are_medians_and_ratios_are_against_the_first_form(capsys: pytest.
 
 def test_threads_are_given_back() -> None:
     before = torch.get_num_threads()
-    with bench.threads(before + 1):
+    with bench_timing.threads(before + 1):
         assert torch.get_num_threads() == before + 1
     assert torch.get_num_threads() == before
 
@@ -167,16 +157,16 @@ def test_a_timed_step_trains(plain: bool) -> None:
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["bench", *arguments])
-    exit_cleanly(bench.main)
+    exit_cleanly(command.main)
 
 
 def test_command_writes_rows_and_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def part(measured: bench.Bench) -> None:
+    def part(measured: bench_timing.Bench) -> None:
         """A part that does nothing."""
         measured.time("case", "slow", lambda: time.sleep(0.002), memory=True)
         measured.time("case", "fast", lambda: None, note="nothing to do")
 
-    monkeypatch.setitem(bench.PARTS, "faces", part)
+    monkeypatch.setitem(parts.PARTS, "faces", part)
     run(
         monkeypatch,
         "faces",
@@ -221,7 +211,7 @@ def test_a_page_that_cannot_be_written_is_refused_before_anything_is_timed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "file").write_text("")
-    monkeypatch.setitem(bench.PARTS, "faces", lambda _: pytest.fail("timed"))
+    monkeypatch.setitem(parts.PARTS, "faces", lambda _: pytest.fail("timed"))
     with pytest.raises(SystemExit) as caught:
         run(monkeypatch, "faces", "--markdown", str(tmp_path / "file" / "page.md"))
     assert caught.value.code == 2 and "cannot write" in capsys.readouterr().err
@@ -231,7 +221,7 @@ def test_an_epoch_by_a_loop_draws_from_the_same_rows() -> None:
     """The straightforward form and the index draw one row of each person, in both cases by the same chances."""
     table = pd.DataFrame({"identity": ["a", "b", "a", "c", "a"]})
     rng = np.random.default_rng(0)
-    forms = (bench_data.rows_one_by_one, bench_data.by_index)
+    forms = (preparation.rows_one_by_one, preparation.by_index)
     drawn = [np.sort([form(table, rng) for _ in range(3000)], axis=1) for form in forms]
     for rows in drawn:
         assert all(sorted(table["identity"][list(epoch)]) == ["a", "b", "c"] for epoch in rows[:50])
@@ -242,13 +232,13 @@ def test_an_epoch_by_a_loop_draws_from_the_same_rows() -> None:
 def test_preparing_is_timed_on_what_is_really_prepared(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bench_data, "SIDE", 32)
-    monkeypatch.setattr(bench_data, "SIZE", 16)
+    monkeypatch.setattr(preparation, "SIDE", 32)
+    monkeypatch.setattr(preparation, "SIZE", 16)
     (tmp_path / "in").mkdir()
-    names = bench_data.write_jpegs(tmp_path / "in", 70)
-    assert len(names) == 70 and bench_data.decode_alone(tmp_path / "in", names) == 70
+    names = preparation.write_jpegs(tmp_path / "in", 70)
+    assert len(names) == 70 and preparation.decode_alone(tmp_path / "in", names) == 70
     made = []
-    monkeypatch.setattr(bench_data.shutil, "rmtree", made.append)
-    bench_data.prepare_them(tmp_path / "in", names, 2, "threading")
+    monkeypatch.setattr(preparation.shutil, "rmtree", made.append)
+    preparation.prepare_them(tmp_path / "in", names, 2, "threading")
     faces = PreparedFaces(made[0] / "out")
     assert len(faces) == 70 and faces.image_size == 16 and faces.images(0).equal(faces.images(64))

@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 from browser import REQUIRED, SECOND, Jupyter, Lab, browser_missing
 
-from pcl_lib import live, pictures, studies
+from pcl_lib.data import rendered
 from pcl_lib.models.shipped import shipped
-from pcl_lib.probes import AsDecoded
-from pcl_lib.readers import fit_readers
-from pcl_lib.widgets.swap import spread
+from pcl_lib.probes.directions import fit_probes
+from pcl_lib.probes.features import AsDecoded
+from pcl_lib.reproduce import measure
+from pcl_lib.widgets import pictures
+from pcl_lib.widgets.swap_explorer import spread
 
 
 def test_a_browser_is_there_where_it_is_required() -> None:
@@ -34,13 +36,13 @@ def lab(jupyter: Jupyter) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def expected() -> dict[str, np.ndarray]:
     """What the pure functions draw for the widget's first two faces, by the places of its sliders."""
-    model, faces = shipped("pcl_plus"), live.gallery(64)
+    model, faces = shipped("pcl_plus"), rendered.gallery(64)
     rows = spread(faces)
     a, b = (
         pictures.encode_donor(model, faces.images([row])[0], faces.table.iloc[[row]]) for row in rows[[0, -2]]
     )
-    reader = fit_readers(AsDecoded(model), faces, ("yaw",))["pose"]
-    swap = studies.swap(model, faces, rows[[0]], rows[[-2]]).pictures[0, 0]
+    reader = fit_probes(AsDecoded(model), faces, ("yaw",))["pose"]
+    swap = measure.swap(model, faces, rows[[0]], rows[[-2]]).pictures[0, 0]
     places = {"A": (0.0, 0.0, 0.0), "half": (0.0, 0.5, 0.0), "B": (1.0, 1.0, 0.0), "turned": (0.0, 1.0, 20.0)}
     drawn = {
         name: pictures.to_rgb(pictures.blends(model, a, b, [face], [pose], turn, reader)[0])

@@ -16,13 +16,15 @@ import torch
 from browser import SECOND, Jupyter, Lab
 from PIL import Image
 
-from pcl_lib import live, pictures, presets, reproduce
+from pcl_lib import presets, reproduce
+from pcl_lib.data import rendered
 from pcl_lib.faces import render, sample_factors
 from pcl_lib.models import load_checkpoint
 from pcl_lib.models.shipped import shipped
-from pcl_lib.readers import fit_readers
-from pcl_lib.widgets.lab import COUNT, LINES
-from pcl_lib.widgets.studio import LIGHT, SCALES, UNITS
+from pcl_lib.probes.directions import fit_probes
+from pcl_lib.widgets import pictures
+from pcl_lib.widgets.augmentation_lab import COUNT, LINES
+from pcl_lib.widgets.face_studio import LIGHT, SCALES, UNITS
 
 CAPTION = 21  # pixels below each picture of a sheet
 
@@ -59,8 +61,8 @@ def test_every_factor_of_the_studio_in_00(jupyter: Jupyter) -> None:
 
 
 def test_what_the_studio_in_05_reads(jupyter: Jupyter) -> None:
-    model, faces = shipped("pcl_plus"), live.gallery(64)
-    readers = fit_readers(model, faces, [scale.name for scale in SCALES])
+    model, faces = shipped("pcl_plus"), rendered.gallery(64)
+    readers = fit_probes(model, faces, [scale.name for scale in SCALES])
     with jupyter.open_cells("05_downstream_probes", "widgets.FaceStudio", "studio.still", "Neighbour") as lab:
         assert lab.page.get_by_text("In use: the weights of pcl_plus that come with the kit").count() == 1
         lab.move("yaw (°)", "ArrowRight", 40)
@@ -82,7 +84,7 @@ def test_what_the_studio_in_05_reads(jupyter: Jupyter) -> None:
         lab.assert_quiet()
 
 
-def neighbours_follow_the_query(lab: Lab, model: Any, faces: live.Gallery) -> None:
+def neighbours_follow_the_query(lab: Lab, model: Any, faces: rendered.Gallery) -> None:
     rows = faces.split("test")
     with torch.inference_mode():
         found = model.features(faces.images(rows))._asdict()

@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from pcl_lib import comparisons, tables
-from pcl_lib.errors import BadInput
+from pcl_lib import tables
+from pcl_lib.ablations import significance
 from pcl_lib.tables import MAIN_COLUMNS
+from pcl_lib.utils import BadInput
 
 
 def resampled(scores: np.ndarray, replicates: int, seed: int = 0) -> np.ndarray:
@@ -26,7 +27,7 @@ def test_interval_over_people_equals_scipys_paired_percentile_bootstrap() -> Non
     rng = np.random.default_rng(3)
     people = rng.normal(0, 1, 60)  # easy and hard people, shared: pairing takes them out
     first, second = people + rng.normal(0.3, 0.4, 60), people + rng.normal(0, 0.4, 60)
-    ours = comparisons.paired_interval(resampled(first, 20_000)[None], resampled(second, 20_000)[None])
+    ours = significance.paired_interval(resampled(first, 20_000)[None], resampled(second, 20_000)[None])
     theirs = stats.bootstrap(
         (first, second),
         lambda a, b, axis: (a - b).mean(axis),
@@ -48,12 +49,12 @@ def test_interval_over_seeds_equals_scipys_where_people_do_not_matter() -> None:
     theirs = stats.bootstrap(
         (lead,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(2)
     ).confidence_interval
-    assert comparisons.paired_interval(first, second) == pytest.approx(tuple(theirs), abs=0.02)
+    assert significance.paired_interval(first, second) == pytest.approx(tuple(theirs), abs=0.02)
 
 
 def test_scores_that_cannot_be_paired_are_refused() -> None:
     with pytest.raises(BadInput, match=r"scores \(2, 5\) and \(1, 5\) cannot be paired"):
-        comparisons.paired_interval(np.zeros((2, 5)), np.zeros((1, 5)))
+        significance.paired_interval(np.zeros((2, 5)), np.zeros((1, 5)))
 
 
 def frames(method: str, seed: int, accuracy: float, yaw: float) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -83,9 +84,9 @@ def test_rows_of_several_features_are_refused() -> None:
         pd.concat(part) for part in zip(frames("a", 0, 0.5, 7.0), frames("b", 0, 0.6, 8.0), strict=True)
     )
     with pytest.raises(BadInput, match="rows of several features cannot be compared"):
-        comparisons.against(rows, bootstrap, "a")
+        significance.against(rows, bootstrap, "a")
     assert (
-        float(comparisons.against(tables.readings(rows), tables.readings(bootstrap), "a")["yaw MAE"][0])
+        float(significance.against(tables.readings(rows), tables.readings(bootstrap), "a")["yaw MAE"][0])
         == 1.0
     )
 
@@ -94,7 +95,7 @@ def test_leads_are_differences_over_common_seeds_signed_for_the_method() -> None
     given = [("pcl", 0, 0.5, 7.0), ("pcl", 1, 0.7, 9.0), ("other", 0, 0.4, 10.0), ("other", 1, 0.5, 10.0)]
     given += [("late", 2, 0.9, 1.0)]
     rows, bootstrap = read(given)
-    table = comparisons.against(rows, bootstrap).set_index("method")
+    table = significance.against(rows, bootstrap).set_index("method")
     assert table.loc["other", "seeds"] == 2 and table.loc["late", "seeds"] == 0
     assert float(table.loc["other", "expression accuracy"]) == pytest.approx((0.1 + 0.2) / 2)
     lead = table.loc["other", "yaw MAE"]
@@ -103,14 +104,14 @@ def test_leads_are_differences_over_common_seeds_signed_for_the_method() -> None
     assert str(table.loc["late", "yaw MAE"]) == "n/a: not run"
     assert set(MAIN_COLUMNS) <= set(table)
     with pytest.raises(BadInput, match="there are no rows of ours"):
-        comparisons.against(rows, bootstrap, "ours")
+        significance.against(rows, bootstrap, "ours")
 
 
 def test_answers_are_leads_of_any_two_variants() -> None:
     given = [("a", 0, 0.5, 7.0), ("a", 1, 0.7, 9.0), ("b", 1, 0.6, 10.0), ("c", 2, 0.1, 3.0)]
     rows, bootstrap = read(given)
-    asked = [comparisons.Question("better?", "a", "b"), comparisons.Question("run?", "a", "c")]
-    table = comparisons.answers(rows, bootstrap, asked)
+    asked = [significance.Question("better?", "a", "b"), significance.Question("run?", "a", "c")]
+    table = significance.answers(rows, bootstrap, asked)
     assert list(table["compared"]) == ["a - b", "a - c"] and list(table["seeds"]) == [1, 0]
     assert float(table["expression accuracy"][0]) == pytest.approx(0.1)
     assert float(table["yaw MAE"][0]) == pytest.approx(1.0)

@@ -9,8 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pcl_lib import course
-from pcl_lib.errors import BadInput
+from pcl_lib.reproduce import readme
+from pcl_lib.utils import REPOSITORY, BadInput
 
 HEADER = """# 02 · Title
 
@@ -43,11 +43,11 @@ def small(tmp_path: Path) -> Path:
     (tmp_path / "notebooks" / "02_mirror.ipynb").write_text(json.dumps(notebook))
     (tmp_path / "README.md").write_text(README)
     (tmp_path / "figures" / "tables" / "main.csv").write_text(MAIN)
-    for name in course.SHOWN:
+    for name in readme.SHOWN:
         (tmp_path / "figures" / "tables" / f"{name}.md").write_text(
             f"Caption of {name}.\n\n| {name} |\n| --- |\n"
         )
-    markers = [f"<!-- table {name} -->old<!-- /table {name} -->" for name in course.SHOWN]
+    markers = [f"<!-- table {name} -->old<!-- /table {name} -->" for name in readme.SHOWN]
     (tmp_path / "figures" / "RESULTS.md").write_text("\n".join(markers))
     summary = {"preset": "cpu", "device": "cpu", "commit": "abc", "seconds_by_notebook": {"02_mirror": 90.0}}
     (tmp_path / "run").mkdir()
@@ -56,10 +56,10 @@ def small(tmp_path: Path) -> Path:
 
 
 def test_minutes_of_a_run_reach_the_header_and_the_readme(small: Path) -> None:
-    course.update(small, [small / "run"])
-    row = pd.read_csv(small / course.MINUTES).iloc[0].to_dict()
+    readme.update(small, [small / "run"])
+    row = pd.read_csv(small / readme.MINUTES).iloc[0].to_dict()
     assert row == {"notebook": "02_mirror", "preset": "cpu", "minutes": 1.5, "device": "cpu", "commit": "abc"}
-    text = course.header(json.loads((small / "notebooks" / "02_mirror.ipynb").read_text()))
+    text = readme.header(json.loads((small / "notebooks" / "02_mirror.ipynb").read_text()))
     assert "**It takes** <!-- minutes -->1.5 minutes at `cpu`" in text and "old" not in text
     assert "not timed yet: `smoke`, `gpu`, `paper`<!-- /minutes -->. And more." in text
     wanted = (
@@ -74,7 +74,7 @@ def test_minutes_of_a_run_reach_the_header_and_the_readme(small: Path) -> None:
 
 
 def test_the_small_table_and_the_results_are_those_of_the_tables(small: Path) -> None:
-    course.update(small, [small / "run"])
+    readme.update(small, [small / "run"])
     text = (small / "README.md").read_text()
     shown = text.split("<!-- results -->\n")[1].split("\n<!-- /results -->")[0].splitlines()
     assert shown[0] == (
@@ -93,40 +93,44 @@ def test_the_small_table_and_the_results_are_those_of_the_tables(small: Path) ->
 def test_a_method_that_the_results_lack_is_named(small: Path) -> None:
     (small / "figures" / "tables" / "main.csv").write_text(MAIN.replace("pcl_plus", "other"))
     with pytest.raises(BadInput, match=r"main\.csv has no row pcl_plus"):
-        course.update(small, [small / "run"])
+        readme.update(small, [small / "run"])
 
 
 def test_another_preset_is_added_and_the_same_one_replaced(small: Path) -> None:
-    course.update(small, [small / "run"])
+    readme.update(small, [small / "run"])
     path = small / "run" / "summary.json"
     summary = json.loads(path.read_text())
     path.write_text(json.dumps(summary | {"preset": "smoke", "seconds_by_notebook": {"02_mirror": 12.0}}))
-    course.update(small, [small / "run"])
+    readme.update(small, [small / "run"])
     path.write_text(json.dumps(summary | {"seconds_by_notebook": {"02_mirror": 120.0}}))
-    course.update(small, [small / "run"])
-    minutes = pd.read_csv(small / course.MINUTES).set_index("preset")["minutes"].to_dict()
+    readme.update(small, [small / "run"])
+    minutes = pd.read_csv(small / readme.MINUTES).set_index("preset")["minutes"].to_dict()
     assert minutes == {"cpu": 2.0, "smoke": 0.2}
 
 
 def test_missing_markers_and_summaries_are_named(small: Path) -> None:
     with pytest.raises(BadInput, match=r"summary\.json is not the summary of a run"):
-        course.update(small, [small / "nowhere"])
+        readme.update(small, [small / "nowhere"])
     (small / "README.md").write_text("no markers")
     with pytest.raises(BadInput, match="<!-- notebooks -->"):
-        course.update(small, [])
+        readme.update(small, [])
 
 
 def test_committed_headers_and_pages_are_what_the_command_writes(tmp_path: Path) -> None:
-    shutil.copytree(course.ROOT / "notebooks", tmp_path / "notebooks")
-    (tmp_path / course.MINUTES).parent.mkdir(parents=True)
-    pages = ("README.md", course.RESULTS)
-    tables = ("main.csv", *(f"{name}.md" for name in course.SHOWN))
-    for name in (course.MINUTES, *pages, *(course.TABLES / name for name in tables)):
-        shutil.copy(course.ROOT / name, tmp_path / name)
-    course.update(tmp_path, [])
+    shutil.copytree(REPOSITORY / "notebooks", tmp_path / "notebooks")
+    (tmp_path / readme.MINUTES).parent.mkdir(parents=True)
+    pages = ("README.md", readme.RESULTS)
+    tables = ("main.csv", *(f"{name}.md" for name in readme.SHOWN))
+    for name in (readme.MINUTES, *pages, *(readme.TABLES / name for name in tables)):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+    readme.update(tmp_path, [])
     for path in sorted((tmp_path / "notebooks").glob("*.ipynb")):
-        committed = (course.ROOT / "notebooks" / path.name).read_text(encoding="utf-8")
-        assert path.read_text(encoding="utf-8") == committed, f"{path.name}: python -m pcl_lib.course"
+        committed = (REPOSITORY / "notebooks" / path.name).read_text(encoding="utf-8")
+        assert path.read_text(encoding="utf-8") == committed, (
+            f"{path.name}: python -m pcl_lib.reproduce.readme"
+        )
     for page in pages:
-        committed = (course.ROOT / page).read_text(encoding="utf-8")
-        assert (tmp_path / page).read_text(encoding="utf-8") == committed, f"{page}: python -m pcl_lib.course"
+        committed = (REPOSITORY / page).read_text(encoding="utf-8")
+        assert (tmp_path / page).read_text(encoding="utf-8") == committed, (
+            f"{page}: python -m pcl_lib.reproduce.readme"
+        )

@@ -16,9 +16,11 @@ import pandas as pd
 import pytest
 import torch
 
-from pcl_lib import batches, data, files
-from pcl_lib.errors import BadInput
-from pcl_lib.labels import hashed_split
+from pcl_lib import data, utils
+from pcl_lib.data import batches, rendered, writer
+from pcl_lib.data import folder as data_folder
+from pcl_lib.data.labels import hashed_split
+from pcl_lib.utils import BadInput
 
 N, SIZE = 23, 6
 
@@ -68,7 +70,7 @@ def test_what_was_written_is_read(folder: Path) -> None:
         [],
     ],
 )
-def test_images_come_in_the_order_asked(folder: Path, rows: data.Rows) -> None:
+def test_images_come_in_the_order_asked(folder: Path, rows: data_folder.Rows) -> None:
     got = data.PreparedFaces(folder).images(rows)
     wanted = pictures()[rows if not isinstance(rows, list | int) else np.array(rows, dtype=int).reshape(-1)]
     assert got.dtype == torch.uint8 and np.array_equal(got.numpy(), wanted)
@@ -81,7 +83,7 @@ def test_images_are_the_callers_own(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("rows", [[0, N], [-1], torch.tensor([4, 99])])
-def test_a_row_that_is_not_there_is_named(folder: Path, rows: data.Rows) -> None:
+def test_a_row_that_is_not_there_is_named(folder: Path, rows: data_folder.Rows) -> None:
     with pytest.raises(BadInput, match=r"no row (23|-1|99)"):
         data.PreparedFaces(folder).images(rows)
 
@@ -235,7 +237,7 @@ def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, co
         if next(calls) == 2:
             raise OSError(code, os.strerror(code))
 
-    monkeypatch.setattr(files.os, "fsync", refuse_third)
+    monkeypatch.setattr(utils.os, "fsync", refuse_third)
     with pytest.raises(BadInput, match=r"cannot write .*shard-00002"):
         data.write_prepared(tmp_path / "s", pictures(), labels(), name="x", source="y", shard_rows=5)
     kept = sorted(path.name for path in (tmp_path / "s").iterdir())
@@ -378,8 +380,8 @@ def painter(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     module = types.ModuleType("pcl_lib.faces")
     module.sample_factors, module.render = sample_factors, render  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pcl_lib.faces", module)
-    monkeypatch.setattr(data, "RENDER_ROWS", 30)
-    monkeypatch.setattr(data, "RENDER_BATCH", 8)
+    monkeypatch.setattr(rendered, "RENDER_ROWS", 30)
+    monkeypatch.setattr(rendered, "RENDER_BATCH", 8)
     return state
 
 
@@ -454,7 +456,7 @@ def test_more_shards_than_files_that_may_be_open(tmp_path: Path) -> None:
 @pytest.mark.skipif(sys.platform == "win32", reason="no file locks there")
 def test_two_writers_of_one_folder(tmp_path: Path) -> None:
     with (
-        data.FolderWriter(tmp_path / "s"),
+        writer.FolderWriter(tmp_path / "s"),
         pytest.raises(BadInput, match="another process is writing"),
     ):
-        data.FolderWriter(tmp_path / "s")
+        writer.FolderWriter(tmp_path / "s")

@@ -17,10 +17,10 @@ from scipy.io import savemat
 
 from data_scripts import __main__ as all_sets
 from data_scripts import catalogue, prepare_biwi, prepare_disfa
-from pcl_lib import tasks
 from pcl_lib.data import PreparedFaces
-from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.faces import camera
+from pcl_lib.probes import tasks
+from pcl_lib.utils import BadInput, exit_cleanly
 
 SIZE = 32
 

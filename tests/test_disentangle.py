@@ -1,4 +1,4 @@
-"""Readability and swaps of models whose content is known: what they hide must not be found, what they show must."""
+"""Leakage and swaps of models whose content is known: what they hide must not be found, what they show must."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sklearn.linear_model import LinearRegression
 from test_probes import FakeFaces, Lookup, known_features, make_faces
 
 from pcl_lib import disentangle, probes
-from pcl_lib.errors import BadInput
+from pcl_lib.utils import BadInput
 
 
 class Painter:
@@ -98,8 +98,8 @@ def test_picture_reader_is_kernel_ridge_at_the_best_of_its_settings():
         np.testing.assert_allclose(read[:, i], min(found, key=lambda f: f[0])[1], atol=2e-3)
 
 
-def test_readability_tells_what_each_feature_holds(faces):
-    table = disentangle.readability(Lookup(**known_features(faces)), faces)
+def test_leakage_tells_what_each_feature_holds(faces):
+    table = disentangle.leakage(Lookup(**known_features(faces)), faces)
     found = {(r.feature, r.factor): r.value for r in table.itertuples()}
     for angle in ("yaw", "pitch", "roll"):
         assert found["pose", angle] > 0.9 and found["general", angle] > 0.6  # identities are its noise
@@ -112,9 +112,9 @@ def test_readability_tells_what_each_feature_holds(faces):
     assert chance["face", "yaw"] == 0
 
 
-def test_readability_is_the_r2_of_a_plain_regression(faces):
+def test_leakage_is_the_r2_of_a_plain_regression(faces):
     features = known_features(faces)
-    table = by_factor(disentangle.readability(Lookup(**features), faces, features=("pose",)))
+    table = by_factor(disentangle.leakage(Lookup(**features), faces, features=("pose",)))
     train, test = faces.split("train"), faces.split("test")
     yaw = faces.table["yaw"].to_numpy()
     plain = (
@@ -128,7 +128,7 @@ def test_identity_is_read_on_other_images_than_it_was_fitted_on(faces):
     """Features that only tell images apart must give chance, though they could learn every image by heart."""
     g = np.random.default_rng(3)
     noise = g.normal(size=(len(faces), 600))
-    table = by_factor(disentangle.readability(Lookup(general=noise), faces))
+    table = by_factor(disentangle.leakage(Lookup(general=noise), faces))
     row = table.loc["identity"]
     assert row["value"] < row["chance"] + 0.06
     for fit, _, other in disentangle._identity_games(faces, 0, []):
@@ -138,19 +138,19 @@ def test_identity_is_read_on_other_images_than_it_was_fitted_on(faces):
         assert (counts[0] - counts[1]).abs().max() <= 1
 
 
-def test_readability_says_what_it_left_out():
+def test_leakage_says_what_it_left_out():
     faces = make_faces(300)
     bare = FakeFaces(faces.table[["identity", "split", "yaw"]])
-    table = disentangle.readability(Lookup(**known_features(faces)), bare)
+    table = disentangle.leakage(Lookup(**known_features(faces)), bare)
     assert set(table["factor"]) == {"yaw", "identity"}
     said = " ".join(table.attrs["left_out"])
     assert all(word in said for word in ("Expression", "pitch", "Skin tone"))
     with pytest.raises(BadInput, match="nothing can be read"):
-        disentangle.readability(Lookup(), FakeFaces(faces.table[["split"]]))
+        disentangle.leakage(Lookup(), FakeFaces(faces.table[["split"]]))
 
 
 def readings(**above: tuple[float, float]) -> pd.DataFrame:
-    """Rows of `readability` by factor: what is read above chance from the face and from the pose feature."""
+    """Rows of `leakage` by factor: what is read above chance from the face and from the pose feature."""
     return pd.DataFrame(
         [
             {"factor": factor, "feature": feature, "value": 0.2 + 0.8 * value, "chance": 0.2}
@@ -161,28 +161,28 @@ def readings(**above: tuple[float, float]) -> pd.DataFrame:
 
 
 def test_parting_is_1_where_each_factor_is_in_one_feature_and_0_where_both_hold_all() -> None:
-    apart = disentangle.parted(readings(yaw=(0.0, 0.9), identity=(0.6, 0.0)))
+    apart = disentangle.dci(readings(yaw=(0.0, 0.9), identity=(0.6, 0.0)))
     assert apart == pytest.approx(
         {"disentanglement": 1, "completeness": 1, "informativeness": 0.75, "SAP": 0.75}
     )
-    alike = disentangle.parted(readings(yaw=(0.5, 0.5), identity=(0.5, 0.5), skin_tone=(0.5, 0.5)))
+    alike = disentangle.dci(readings(yaw=(0.5, 0.5), identity=(0.5, 0.5), skin_tone=(0.5, 0.5)))
     assert alike == pytest.approx({"disentanglement": 0, "completeness": 0, "informativeness": 0.5, "SAP": 0})
 
 
 def test_parting_by_hand() -> None:
-    found = disentangle.parted(readings(yaw=(0.2, 0.6), identity=(0.4, 0.0)))
+    found = disentangle.dci(readings(yaw=(0.2, 0.6), identity=(0.4, 0.0)))
     entropy = -(0.25 * np.log2(0.25) + 0.75 * np.log2(0.75))
     assert found["completeness"] == pytest.approx((0.8 * (1 - entropy) + 0.4) / 1.2)
     face = -(np.log2(1 / 3) / 3 + 2 * np.log2(2 / 3) / 3)  # the face feature's shares are .2 and .4
     assert found["disentanglement"] == pytest.approx((0.6 * (1 - face) + 0.6) / 1.2)
     assert found["SAP"] == pytest.approx(0.4) and found["informativeness"] == pytest.approx(0.5)
     rows = readings(yaw=(0.2, 0.6), identity=(0.4, 0.0)).replace({"feature": {"face": "even", "pose": "odd"}})
-    assert disentangle.parted(rows, ("even", "odd")) == found
+    assert disentangle.dci(rows, ("even", "odd")) == found
 
 
 def test_parting_below_chance_counts_nothing_and_needs_both_features() -> None:
-    nothing = disentangle.parted(readings(yaw=(-0.3, -0.1), identity=(-0.2, 0.0)))
+    nothing = disentangle.dci(readings(yaw=(-0.3, -0.1), identity=(-0.2, 0.0)))
     assert np.isnan(nothing["disentanglement"]) and nothing["informativeness"] == nothing["SAP"] == 0
     rows = readings(yaw=(0.1, 0.2))
     with pytest.raises(BadInput, match="have not both"):
-        disentangle.parted(rows[rows["feature"] == "pose"])
+        disentangle.dci(rows[rows["feature"] == "pose"])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pcl_lib.exercises import NOT_DONE, RIGHT, WRONG, check
+from pcl_lib.reproduce.exercises import NOT_DONE, RIGHT, WRONG, check
 
 
 def said(answer: object) -> str:

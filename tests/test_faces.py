@@ -7,7 +7,6 @@ import pandas as pd
 import pytest
 import torch
 
-from pcl_lib.errors import BadInput
 from pcl_lib.faces import (
     AUS,
     EXPRESSIONS,
@@ -19,7 +18,9 @@ from pcl_lib.faces import (
     sample_factors,
 )
 from pcl_lib.faces.factors import SHAPE
-from pcl_lib.faces.geometry import LANDMARKS_MIRRORED, head
+from pcl_lib.faces.head import head
+from pcl_lib.faces.mesh import LANDMARKS_MIRRORED
+from pcl_lib.utils import BadInput
 
 PIVOT, DISTANCE, HALF_VIEW = np.array([0.0, -2.1, 4.2]), 75.0, 10.4  # documented in camera.py
 AT = {name: k for k, name in enumerate(LANDMARKS)}

@@ -1,4 +1,4 @@
-"""pcl_lib.files and pcl_lib.errors: a file is whole or not there, and a refusal is one sentence."""
+"""pcl_lib.utils and pcl_lib.utils: a file is whole or not there, and a refusal is one sentence."""
 
 from __future__ import annotations
 
@@ -11,8 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from pcl_lib.errors import BadInput, exit_cleanly
-from pcl_lib.files import check_writable, make_folder, readable_errors, replace_atomically
+from pcl_lib.utils import (
+    BadInput,
+    check_writable,
+    exit_cleanly,
+    make_folder,
+    readable_errors,
+    replace_atomically,
+)
 
 
 def listing(folder: Path) -> list[str]:
@@ -115,7 +121,7 @@ def test_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "weights"
     path.write_text("old")
     code = (
-        "import os, signal, sys; from pathlib import Path; from pcl_lib.files import replace_atomically\n"
+        "import os, signal, sys; from pathlib import Path; from pcl_lib.utils import replace_atomically\n"
         f"with replace_atomically(Path({str(path)!r})) as t:\n"
         "    t.write_text('half'); os.kill(os.getpid(), signal.SIGKILL)"
     )

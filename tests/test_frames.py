@@ -13,11 +13,11 @@ from test_methods import images, parts_with_gradient, preset_of, seeded
 from test_pretrain import tiny
 from torch import Tensor, nn
 
-from pcl_lib import data, methods, pretrain, ranks
-from pcl_lib.errors import BadInput
-from pcl_lib.methods.frames import REACH, FlowDecoder, FrameIndex, warp
-from pcl_lib.methods.motion import restyled
+from pcl_lib import data, distributed, methods, pretrain
+from pcl_lib.methods.flow import REACH, FlowDecoder, warp
+from pcl_lib.methods.frame_pairs import FrameIndex, restyled
 from pcl_lib.models import PCL
+from pcl_lib.utils import BadInput
 
 NAMES = ("fabnet", "tcae", "facecycle")
 
@@ -87,9 +87,9 @@ def test_sets_without_two_frames_or_two_identities_are_refused(tmp_path: Path) -
     for name in NAMES:
         method = methods.build(name, preset_of(16))
         with pytest.raises(BadInput, match="named has no identity with two training images: choose a method"):
-            method.attach(PCL(method.preset.model), single)
+            method.auxiliary(PCL(method.preset.model), single)
     with pytest.raises(BadInput, match="named has one identity to train on"):
-        method.attach(PCL(method.preset.model), lonely)
+        method.auxiliary(PCL(method.preset.model), lonely)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,7 +97,7 @@ def test_a_batch_has_as_many_images_as_others_and_ranks_draw_it_as_one(
     name: str, blobs: data.PreparedFaces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     method = methods.build(name, preset_of(16, **{"train.pose_batch": 4}))
-    method.attach(PCL(method.preset.model), blobs)
+    method.auxiliary(PCL(method.preset.model), blobs)
     (task,) = method.tasks
     assert task.batch * task.frames == 12
     source = data.ImageSource(blobs, blobs.split("train"))
@@ -106,10 +106,10 @@ def test_a_batch_has_as_many_images_as_others_and_ranks_draw_it_as_one(
     whole = task.take(source, rows, np.random.default_rng(5))
     assert whole.shape == (len(rows), task.frames, 3, 16, 16) and whole.dtype == torch.uint8
     torch.testing.assert_close(whole[:, 0], source.take(rows))
-    monkeypatch.setattr(ranks, "world", lambda: 2)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
     parts = []
     for rank, own in enumerate(np.split(rows, 2)):
-        monkeypatch.setattr(ranks, "rank", lambda rank=rank: rank)
+        monkeypatch.setattr(distributed, "rank", lambda rank=rank: rank)
         parts.append(task.take(source, own, np.random.default_rng(5)))
     assert torch.equal(torch.cat(parts), whole)
 
@@ -118,7 +118,7 @@ def backward(name: str, faces: data.PreparedFaces) -> tuple[PCL, nn.Module, dict
     """A model, what is beside it and the losses of its first backward pass."""
     method = methods.build(name, preset_of())
     model = PCL(method.preset.model).train()
-    beside = method.attach(model, faces).train()
+    beside = method.auxiliary(model, faces).train()
     (task,) = method.tasks
     batch = images(task.batch * task.frames).unflatten(0, (-1, task.frames))
     losses = task.loss(model, batch, seeded())
@@ -157,7 +157,7 @@ def test_losses_fall_on_a_batch_that_is_seen_again_and_again(name: str, blobs: d
     method = methods.build(name, preset_of(16, **{"model.norm": "group"}))
     model = PCL(method.preset.model).train()
     torch.manual_seed(0)
-    beside = method.attach(model, blobs)
+    beside = method.auxiliary(model, blobs)
     (task,) = method.tasks
     source = data.ImageSource(blobs, blobs.split("train"))
     batch = task.take(source, blobs.split("train")[: 2 * task.batch : 2], np.random.default_rng(0))

@@ -8,8 +8,8 @@ import torch
 
 from pcl_lib import probes
 from pcl_lib.data import PreparedFaces
-from pcl_lib.errors import BadInput
-from pcl_lib.handcrafted import LBP, PATTERNS, HoG, grey
+from pcl_lib.probes.handcrafted import LBP, PATTERNS, HoG, grey
+from pcl_lib.utils import BadInput
 
 
 def noise(n: int = 3, size: int = 48) -> torch.Tensor:

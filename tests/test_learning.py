@@ -101,7 +101,7 @@ def read(model: PCL, faces: data.PreparedFaces, what: str) -> float:
         table = probes.evaluate(model, faces)
         chosen = (table["feature"] == "general") & (table["metric"] == "AUC au01")
     else:
-        table = disentangle.readability(model, faces, features=("general",))
+        table = disentangle.leakage(model, faces, features=("general",))
         chosen = table["factor"] == what
     return float(table.loc[chosen, "value"].item())
 

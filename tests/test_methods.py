@@ -12,14 +12,14 @@ import torch
 from torch import Tensor, nn
 
 from pcl_lib import augment, data, losses, methods, presets
-from pcl_lib.errors import BadInput
+from pcl_lib.data.labels import AU_NAMES
 from pcl_lib.faces import render
 from pcl_lib.faces.factors import NUMERIC, POSE_SPREAD
-from pcl_lib.labels import AU_NAMES
 from pcl_lib.methods import PCLMethod
 from pcl_lib.methods.pcl import take_turned
 from pcl_lib.models import PCL
 from pcl_lib.presets import PRESETS, ModelPreset, Preset, ViewPreset
+from pcl_lib.utils import BadInput
 
 UNCHANGED = ViewPreset(crop="none", jitter=0, grey=0, blur=0, gradient=0)
 
@@ -74,16 +74,16 @@ def test_pdd_loss_of_pcl_plus_is_the_four_reconstructions_of_its_features() -> N
     assert ours["orthogonality"].item() == pytest.approx(apart.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("parity", [False, True])
-def test_pose_loss_against_the_batch_equals_the_oracle_on_the_same_views(parity: bool) -> None:
-    preset = preset_of(**{"loss.negatives": "batch", "model.parity": parity})
+@pytest.mark.parametrize("even_odd", [False, True])
+def test_pose_loss_against_the_batch_equals_the_oracle_on_the_same_views(even_odd: bool) -> None:
+    preset = preset_of(**{"loss.negatives": "batch", "model.even_odd": even_odd})
     model = PCL(preset.model).eval()
     with torch.no_grad():
         ours = PCLMethod(preset).pose(model, images(3), seeded(2))
         same = augment.views(images(3), preset.pose_view, seeded(2), 2)
         w = model.state_dict()
         of_view, of_flip = (oracles.encode(w, x)[2] for x in (same, same.flip(3)))
-        if parity:
+        if even_odd:
             of_view, of_flip = (of_view - of_flip) / 2, (of_flip - of_view) / 2
         z, mirrored = (oracles.project(w, "pose_projector", x) for x in (of_view, of_flip))
         logits = oracles.mirror_logits(z, mirrored, 0.07)
@@ -137,7 +137,7 @@ class Tagged(nn.Module):
 
 @pytest.mark.parametrize("negatives", ["own_flip", "released_code"])
 def test_negatives_are_those_the_setting_names(negatives: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """METHOD.md 5: own flips only; or features ordered [k][sample] but chunked as if ordered [sample][k]."""
+    """method.md, section 5: own flips only; or features ordered [k][sample] but chunked as if ordered [sample][k]."""
     batch, count = 3, 4
     preset = replace(preset_of(**{"loss.negatives": negatives}), pose_view=UNCHANGED)
     tagged = torch.zeros(batch, 3, 32, 32, dtype=torch.uint8)
@@ -254,7 +254,7 @@ def test_a_part_of_weight_0_is_left_out_and_its_images_go_to_the_others() -> Non
     for changes, tasks in cases:
         method = PCLMethod(preset_of(**whole, **changes))
         assert [(task.name, task.batch) for task in method.tasks] == tasks
-        method.end_epoch([{"pdd": 1.0, "face": 2.0, "pose": 3.0}] * 3)
+        method.on_epoch_end([{"pdd": 1.0, "face": 2.0, "pose": 3.0}] * 3)
         assert method.weights.keys() == {name for name, _ in tasks}
 
 
@@ -264,7 +264,7 @@ def test_a_model_knows_the_noise_of_its_decoders_training(blobs: data.PreparedFa
         preset = preset_of(**{"loss.noise": 0.3, "loss.pdd": weight})
         method = methods.build(name, preset)
         model = PCL(method.preset.model)
-        method.attach(model, blobs)
+        method.auxiliary(model, blobs)
         assert model.decoder_noise == noise
 
 
@@ -322,7 +322,7 @@ def step(name: str, faces: data.PreparedFaces) -> tuple[methods.Method, PCL, nn.
     """A method after its first backward pass."""
     method = methods.build(name, preset_of())
     model = PCL(method.preset.model).train()
-    beside = method.attach(model, faces).train()
+    beside = method.auxiliary(model, faces).train()
     (task,) = method.tasks
     source = data.ImageSource(faces, faces.split("train"), size=32)
     rows = np.resize(faces.split("train"), task.batch)
@@ -345,7 +345,7 @@ def test_gradients_of_siamese_methods_stop_at_their_targets(name: str, rendered:
         with torch.no_grad():
             for p in model.parameters():
                 p += 1
-        method.after_step(model)
+        method.on_step_end(model)
         for old, new, target in zip(before, slow, model.parameters(), strict=True):
             torch.testing.assert_close(new, 0.99 * old + 0.01 * target)
 
@@ -354,7 +354,7 @@ def test_moco_meets_the_keys_of_earlier_batches(rendered: data.PreparedFaces) ->
     """The loss by hand: own key first, then the queue as it was before this batch."""
     method = methods.build("moco", preset_of())
     model = PCL(method.preset.model).train()
-    beside = method.attach(model, rendered)
+    beside = method.auxiliary(model, rendered)
     queue = beside["loss"].memory_bank.bank.clone()
     assert queue.shape == (2048, 8)
     loss = method.tasks[0].loss(model, images(11), seeded(1))["moco"]
@@ -372,7 +372,7 @@ def test_byol_and_simsiam_losses_are_mean_negative_cosines(rendered: data.Prepar
     for name in ("byol", "simsiam"):
         method = methods.build(name, preset_of())
         model = PCL(method.preset.model).train()
-        predictor = method.attach(model, rendered)["predictor"]
+        predictor = method.auxiliary(model, rendered)["predictor"]
         loss = method.tasks[0].loss(model, images(11), seeded(1))[name]
         both = augment.views(images(11), method.preset.simclr_view, seeded(1), 2)
         with torch.no_grad():
@@ -411,7 +411,7 @@ def test_supervised_methods_leave_unlabelled_images_out(blobs: data.PreparedFace
     wanted = np.log1p(np.exp(-2)) + np.log1p(np.exp(0.5)) + np.log1p(np.exp(-1))
     assert units.error(output, target).item() == pytest.approx(wanted / 3, rel=1e-5)
     with pytest.raises(BadInput, match="blobs has no labels for yaw"):
-        pose.attach(PCL(pose.preset.model), blobs)
+        pose.auxiliary(PCL(pose.preset.model), blobs)
 
 
 def epochs(*pairs: tuple[float, float]) -> list[dict[str, float]]:
@@ -422,10 +422,10 @@ def test_weights_move_from_the_third_epoch_on() -> None:
     method = PCLMethod(preset_of(**{"loss.face": 0.5, "loss.pose": 2.0, "loss.pdd": 3.0}))
     start = {"pdd": 3.0, "face": 0.5, "pose": 2.0}
     seen = epochs((5.0, 4.0), (4.0, 3.9), (3.0, 1.0))
-    method.end_epoch(seen[:1])
+    method.on_epoch_end(seen[:1])
     assert method.weights == start
     for count in (2, 3):
-        method.end_epoch(seen[:count])
+        method.on_epoch_end(seen[:count])
         previous, before = seen[count - 1], seen[count - 2]
         wanted = oracles.dynamic_weights(
             {task: previous[task] for task in ("face", "pose")},
@@ -438,14 +438,14 @@ def test_weights_move_from_the_third_epoch_on() -> None:
 
 def test_fixed_weights_stay() -> None:
     method = PCLMethod(preset_of(**{"loss.dynamic": False}))
-    method.end_epoch(epochs((5.0, 4.0), (4.0, 3.9), (3.0, 1.0)))
+    method.on_epoch_end(epochs((5.0, 4.0), (4.0, 3.9), (3.0, 1.0)))
     assert method.weights == {"pdd": 1, "face": 1, "pose": 1}
 
 
 def test_a_saturated_loss_does_not_end_the_run() -> None:
     """A pose loss of exactly 0, as float32 gives for logits far apart, counts as one that no longer falls."""
     method = PCLMethod(preset_of())
-    method.end_epoch(epochs((5.0, 0.0), (5.0, 0.0)))
+    method.on_epoch_end(epochs((5.0, 0.0), (5.0, 0.0)))
     assert method.weights == pytest.approx({"pdd": 1, "face": 1, "pose": 1})
 
 

@@ -16,9 +16,9 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from pcl_lib.errors import BadInput
 from pcl_lib.models import PCL, checkpoint_notes, load_checkpoint, save_checkpoint
 from pcl_lib.presets import PRESETS, ModelPreset
+from pcl_lib.utils import BadInput
 
 PAPER = PRESETS["paper"].model
 TINY = ModelPreset(width=0.125, image_size=32, projector_hidden=16, projector_out=8)
@@ -117,7 +117,7 @@ def test_a_settled_model_draws_in_eval_mode_what_the_batch_gives_in_train_mode()
     model, x = lively(TINY), images(16, 32)
     model.decoder_noise = 0.1
     before = {key: value.clone() for key, value in model.state_dict().items()}
-    settled = model.train().settled(x)
+    settled = model.train().recalibrated(x)
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     assert model.training and not any(part.training for part in settled.modules())
     momentum = nn.BatchNorm2d(1).momentum
@@ -168,7 +168,7 @@ def test_single_features_are_those_of_all() -> None:
 @pytest.mark.parametrize("pose_dim", [0, 5])
 def test_parity_parts_the_branches_into_what_a_flip_leaves_and_turns_over(pose_dim: int) -> None:
     plain = lively(replace(TINY, pose_dim=pose_dim))
-    model = PCL(replace(TINY, pose_dim=pose_dim, parity=True)).eval()
+    model = PCL(replace(TINY, pose_dim=pose_dim, even_odd=True)).eval()
     model.load_state_dict(plain.state_dict())
     x = images(3, 32)
     with torch.no_grad():
@@ -195,11 +195,11 @@ def test_without_parity_mirrored_features_are_those_of_each_image() -> None:
             assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("parity", [False, True])
+@pytest.mark.parametrize("even_odd", [False, True])
 def test_the_decoder_is_given_features_of_images_with_its_noise(
-    parity: bool, monkeypatch: pytest.MonkeyPatch
+    even_odd: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, x = lively(replace(TINY, parity=parity)), torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
+    model, x = lively(replace(TINY, even_odd=even_odd)), torch.randint(256, (3, 3, 32, 32), dtype=torch.uint8)
     with torch.no_grad():
         for one, two in zip(model.decoder_features(x), model.features(x), strict=True):
             assert torch.equal(one, two)  # none, unless the method that trains the decoder says so

@@ -18,9 +18,10 @@ import pytest
 from conftest import blob_images
 from PIL import Image
 
-from pcl_lib import data, paper
-from pcl_lib.labels import PAPER_UNITS
-from pcl_lib.notebooks import PARAMETERS
+from pcl_lib import data
+from pcl_lib.data.labels import PAPER_UNITS
+from pcl_lib.reproduce import paper_table
+from pcl_lib.reproduce.notebooks import PARAMETERS
 from pcl_lib.tables import HERE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -44,7 +45,7 @@ ABSOLUTE = re.compile(
 )
 TABLES = (
     "probes.csv",
-    "readability.csv",
+    "leakage.csv",
     "swaps.csv",
     "pdd.csv",
     "training.csv",
@@ -71,7 +72,7 @@ FIGURES = [
     "confusion",
     "confusion_lbp",
     "pose_error",
-    "readability",
+    "leakage",
     "swaps",
     "swaps_plus",
     "turn_the_head",
@@ -271,7 +272,7 @@ def several_sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
 def test_a_set_that_knows_only_identities_is_told_what_is_left_out(several_sets: tuple[Path, str]) -> None:
     out, said = several_sets
     assert "There is no tables/main.csv" in said
-    leaks = pd.read_csv(out / "tables" / "readability.csv")
+    leaks = pd.read_csv(out / "tables" / "leakage.csv")
     assert set(leaks["factor"]) == {"identity"} and set(leaks["data"]) == {"people"}
     copy = json.dumps(read(out / "notebooks" / "05_downstream_probes.ipynb"))
     assert "people has no labels for expression" in copy and "people has no list of pairs" in copy
@@ -300,7 +301,7 @@ def test_several_sets_fill_the_columns_they_allow(several_sets: tuple[Path, str]
     assert here.loc["pcl", "DISFA F1 au26"] == pytest.approx(own["DISFA", "F1 au26"])
     cited = table[table["source"] != HERE].set_index("method")
     assert cited.loc["LBP", "LFW verification accuracy"] == pytest.approx(0.569)
-    assert "| LFW verification accuracy |" in said and paper.PUBLISHED in said
+    assert "| LFW verification accuracy |" in said and paper_table.PUBLISHED in said
     summary = json.loads((out / "summary.json").read_text(encoding="utf-8"))
     assert summary["headline"]["paper"]["pcl"]["LFW verification accuracy"] == pytest.approx(
         own["LFW", "accuracy"]

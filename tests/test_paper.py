@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from test_tables import CONTEXT
 
-from pcl_lib import paper, studies, tables
-from pcl_lib.errors import BadInput
+from pcl_lib import tables
+from pcl_lib.reproduce import measure, paper_table
+from pcl_lib.utils import BadInput
 
 
 def row(
@@ -57,7 +58,7 @@ NOTES = {
 
 
 def test_each_row_fills_the_column_of_its_set(rows: pd.DataFrame) -> None:
-    table = paper.paper_table(rows, NOTES).set_index("method")
+    table = paper_table.paper_table(rows, NOTES).set_index("method")
     assert str(table.loc["pcl", "LFW verification accuracy"]) == "0.600 [0.500, 0.700]"
     assert str(table.loc["pcl", "AFLW2000 yaw MAE"]) == "7.25 [7.15, 7.35]"
     assert float(table.loc["pcl", "DISFA F1 mean of 8"]) == 0.5
@@ -68,8 +69,8 @@ def test_each_row_fills_the_column_of_its_set(rows: pd.DataFrame) -> None:
 
 
 def test_gaps_say_whether_a_set_is_missing_or_cannot_be_probed(rows: pd.DataFrame) -> None:
-    table = paper.paper_table(rows, NOTES).set_index("method")
-    assert set(map(str, table["FER-2013 expression accuracy"])) == {paper.NOT_GIVEN}
+    table = paper_table.paper_table(rows, NOTES).set_index("method")
+    assert set(map(str, table["FER-2013 expression accuracy"])) == {paper_table.NOT_GIVEN}
     reason = "n/a: Expression was left out: RAF-DB has no labelled images in test"
     assert set(map(str, table["RAF-DB expression accuracy"])) == {reason}
     assert str(table.loc["pcl", "AFLW2000 roll MAE"]).startswith("n/a: Head pose: roll left out")
@@ -77,19 +78,19 @@ def test_gaps_say_whether_a_set_is_missing_or_cannot_be_probed(rows: pd.DataFram
         "DISFA": [f"Action unit {unit} was left out: all of DISFA." for unit in ("au01", "au04")]
     }
     assert "Action unit au04 was" in str(
-        paper.paper_table(rows, units).set_index("method").loc["pcl", "DISFA F1 au04"]
+        paper_table.paper_table(rows, units).set_index("method").loc["pcl", "DISFA F1 au04"]
     )
     half = {name: said for name, said in NOTES.items() if "300W-LP" not in name}
-    fewer = paper.paper_table(rows[~rows["data"].str.contains("300W-LP")], half)
+    fewer = paper_table.paper_table(rows[~rows["data"].str.contains("300W-LP")], half)
     assert set(map(str, fewer["AFLW2000 yaw MAE"])) == {"n/a: 300W-LP not given"}
     neither = {name: said for name, said in half.items() if name != "AFLW2000"}
-    none = paper.paper_table(rows[~rows["data"].str.contains("300W-LP")], neither)
-    assert set(map(str, none["AFLW2000 yaw MAE"])) == {paper.NOT_GIVEN}
+    none = paper_table.paper_table(rows[~rows["data"].str.contains("300W-LP")], neither)
+    assert set(map(str, none["AFLW2000 yaw MAE"])) == {paper_table.NOT_GIVEN}
 
 
 def test_published_figures_are_a_block_with_their_source(rows: pd.DataFrame, tmp_path: Path) -> None:
-    published = studies.reference_results()
-    table = paper.paper_table(rows, NOTES, published)
+    published = measure.reference_results()
+    table = paper_table.paper_table(rows, NOTES, published)
     csv, markdown, latex = (p for p in tables.write_table(table, tmp_path / "paper", "The paper's columns"))
     read = pd.read_csv(csv)
     cited = read[read["source"] != tables.HERE].set_index("method")
@@ -99,7 +100,7 @@ def test_published_figures_are_a_block_with_their_source(rows: pd.DataFrame, tmp
     here = read[read["source"] == tables.HERE]
     assert here["method"].tolist() == ["simclr", "pcl"] and "FaceCycle" not in tables.headline(csv)
     lines = [line for line in markdown.read_text().splitlines() if line.startswith("|")]
-    heading = next(i for i, line in enumerate(lines) if paper.PUBLISHED in line)
+    heading = next(i for i, line in enumerate(lines) if paper_table.PUBLISHED in line)
     assert all("this run" in line for line in lines[3:heading]) and not any(
         "this run" in line for line in lines[heading:]
     )
@@ -114,10 +115,10 @@ def test_columns_use_the_names_that_the_data_scripts_write() -> None:
     written = {
         name for script in scripts for name in re.findall(r'name="([^"]+)"', script.read_text("utf-8"))
     }
-    assert {name for column in paper.COLUMNS for name in column.needs} <= written
+    assert {name for column in paper_table.COLUMNS for name in column.needs} <= written
 
 
 def test_rows_of_two_presets_make_no_table(rows: pd.DataFrame) -> None:
     mixed = pd.concat([rows, rows.assign(preset="cpu")])
     with pytest.raises(BadInput, match="differ in preset"):
-        paper.paper_table(mixed, NOTES)
+        paper_table.paper_table(mixed, NOTES)

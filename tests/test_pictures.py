@@ -1,4 +1,4 @@
-"""pcl_lib.pictures and pcl_lib.readers against closed forms and what the library does in other words."""
+"""widgets.pictures and probes.directions against closed forms and what the library does in other words."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from pcl_lib import augment, pictures, presets
-from pcl_lib.errors import BadInput
+from pcl_lib import augment, presets
 from pcl_lib.faces import render, sample_factors
 from pcl_lib.models import PCL
-from pcl_lib.pictures import Donor, Scale
-from pcl_lib.readers import fit_reader
+from pcl_lib.probes.directions import fit_probe
+from pcl_lib.utils import BadInput
+from pcl_lib.widgets import pictures
+from pcl_lib.widgets.pictures import Donor, Scale
 
 SIZE = 32
 
@@ -103,7 +104,7 @@ def test_a_reader_finds_a_linear_rule_and_turns_by_what_is_asked() -> None:
     y = rng.normal(0, 20, (400, 2))
     directions = rng.normal(size=(2, 12))
     x = torch.from_numpy(y @ directions + rng.normal(0, 0.01, (400, 12)) + 3).float()
-    reader = fit_reader(x[:300], y[:300], x[300:], y[300:], ["yaw", "pitch"])
+    reader = fit_probe(x[:300], y[:300], x[300:], y[300:], ["yaw", "pitch"])
     read = reader.read(x[300:]).numpy()
     np.testing.assert_allclose(read, y[300:], atol=0.5)
     assert min(reader.r2.values()) > 0.99
@@ -115,7 +116,7 @@ def test_a_reader_finds_a_linear_rule_and_turns_by_what_is_asked() -> None:
     with pytest.raises(BadInput, match="yaw, pitch, not roll"):
         reader.turn(x, "roll", 1.0)
     with pytest.raises(BadInput, match="two training"):
-        fit_reader(x[:1], y[:1], x[1:], y[1:], ["yaw", "pitch"])
+        fit_probe(x[:1], y[:1], x[1:], y[1:], ["yaw", "pitch"])
 
 
 def as_file(picture: Image.Image, kind: str = "png") -> bytes:

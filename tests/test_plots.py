@@ -14,7 +14,7 @@ from matplotlib import pyplot
 from PIL import Image
 
 from pcl_lib import plots, tables
-from pcl_lib.errors import BadInput
+from pcl_lib.utils import BadInput
 
 
 def test_a_grid_puts_every_image_in_its_place() -> None:
@@ -106,7 +106,7 @@ def test_confusion_is_in_per_cent_of_the_true_class() -> None:
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "c"]  # b never occurs
 
 
-def test_readability_shows_values_and_colours_what_lies_above_chance() -> None:
+def test_leakage_shows_values_and_colours_what_lies_above_chance() -> None:
     table = pd.DataFrame(
         {
             "method": "pcl",
@@ -119,7 +119,7 @@ def test_readability_shows_values_and_colours_what_lies_above_chance() -> None:
             "chance": [0, 0, 0.2, 0.2],
         }
     )
-    axes = plots.readability_heatmap(table).axes[0]
+    axes = plots.leakage_heatmap(table).axes[0]
     np.testing.assert_allclose(axes.images[0].get_array(), [[0.1, 0.5], [0.8, 0]])
     assert [text.get_text() for text in axes.texts] == ["0.10", "0.60", "0.80", "0.20"]
 

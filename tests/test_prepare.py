@@ -20,10 +20,10 @@ from data_scripts import prepare as module
 from data_scripts.listing import BOX_COLUMNS, LeftOut, Listing, Recipe
 from data_scripts.prepare import prepare, shard_rows
 from data_scripts.report import reasons
-from pcl_lib import files
+from pcl_lib import utils
 from pcl_lib.data import PreparedFaces
-from pcl_lib.errors import BadInput
 from pcl_lib.faces import render, sample_factors
+from pcl_lib.utils import BadInput
 
 N = 60
 BAD = (7, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 59)  # with shards of ten, the third holds nothing
@@ -171,7 +171,7 @@ def test_a_full_disk_and_going_on_after_it(
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(files.os, "fsync", refuse_sixth)
+        patch.setattr(utils.os, "fsync", refuse_sixth)
         with pytest.raises(BadInput, match=r"cannot write .*: the disk is full: free some space"):
             prepare(listing, tmp_path / "out", size=8)
     with pytest.raises(BadInput, match="half written"):

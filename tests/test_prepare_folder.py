@@ -14,7 +14,7 @@ from data_scripts.align import cut, side_of
 from data_scripts.images import open_image
 from data_scripts.listing import Recipe
 from pcl_lib.data import PreparedFaces
-from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib.utils import BadInput, exit_cleanly
 
 PEOPLE = {
     "Ann_Lee": 4,

@@ -9,8 +9,8 @@ import json
 import pytest
 
 from pcl_lib import presets
-from pcl_lib.errors import BadInput
 from pcl_lib.presets import PRESETS, Preset
+from pcl_lib.utils import BadInput
 
 
 def test_the_four_presets_are_there_under_their_names() -> None:
@@ -21,7 +21,7 @@ def test_the_four_presets_are_there_under_their_names() -> None:
 
 
 def test_paper_preset_is_the_method() -> None:
-    """METHOD.md 1 to 6, number by number."""
+    """notebooks/method.md, sections 1 to 6, number by number."""
     paper = PRESETS["paper"]
     model, loss, train = paper.model, paper.loss, paper.train
     assert (model.width, model.image_size, model.projector_hidden, model.projector_out) == (1, 64, 2048, 512)

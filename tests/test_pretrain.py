@@ -20,9 +20,9 @@ import torch
 from torch import Tensor
 
 from pcl_lib import data, methods, presets, pretrain
-from pcl_lib.errors import BadInput, exit_cleanly
 from pcl_lib.models import PCL, checkpoint_notes, load_checkpoint
 from pcl_lib.presets import PRESETS, Preset
+from pcl_lib.utils import BadInput, exit_cleanly
 
 FORK = multiprocessing.get_context("fork")  # a process without a second import of torch
 forks = pytest.mark.skipif(torch.cuda.is_available(), reason="a process that uses CUDA cannot be forked")
@@ -428,10 +428,10 @@ def test_command_line_refuses_in_one_sentence(
 
 
 def test_settings_of_the_command_line_are_numbers_texts_and_truths() -> None:
-    assert pretrain.parse_setting("train.lr=1e-3") == ("train.lr", 0.001)
-    assert pretrain.parse_setting("loss.negatives=own_flip") == ("loss.negatives", "own_flip")
-    assert pretrain.parse_setting("loss.dynamic=False") == ("loss.dynamic", False)
-    assert pretrain.parse_setting("face_view.blur_sigma=(0.1, 2)") == ("face_view.blur_sigma", (0.1, 2))
+    assert presets.parse_setting("train.lr=1e-3") == ("train.lr", 0.001)
+    assert presets.parse_setting("loss.negatives=own_flip") == ("loss.negatives", "own_flip")
+    assert presets.parse_setting("loss.dynamic=False") == ("loss.dynamic", False)
+    assert presets.parse_setting("face_view.blur_sigma=(0.1, 2)") == ("face_view.blur_sigma", (0.1, 2))
 
 
 def test_a_joint_update_is_one_adam_step_along_the_sum_of_the_gradients(

@@ -15,11 +15,12 @@ from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import nn
 
-from pcl_lib import linear, presets, probes, scores
-from pcl_lib.errors import BadInput
-from pcl_lib.labels import EXPRESSION_NAMES
+from pcl_lib import presets, probes
+from pcl_lib.data.labels import EXPRESSION_NAMES
 from pcl_lib.models import PCL
-from pcl_lib.tasks import Split, left_out, plan
+from pcl_lib.probes import left_out, linear, scores
+from pcl_lib.probes.tasks import Split, plan
+from pcl_lib.utils import BadInput
 
 UNITS = ["au01", "au12"]
 
@@ -184,7 +185,7 @@ def test_the_test_split_chooses_nothing():
 def test_probes_on_a_gpu_find_the_same():
     faces = make_faces()
     cpu = probes.extract(Lookup(**known_features(faces)), faces)
-    gpu = probes.Features(*(x.cuda() for x in cpu if x is not None))
+    gpu = probes.FrozenFeatures(*(x.cuda() for x in cpu if x is not None))
     tables = [probes.evaluate(features, faces) for features in (cpu, gpu)]
     np.testing.assert_allclose(tables[0]["value"], tables[1]["value"], rtol=0.03, atol=0.01)
 
@@ -218,7 +219,7 @@ def test_nan_features_are_named_with_their_rows():
 
 def test_parts_of_raw_pixels_are_those_of_the_picture():
     images = torch.rand(5, 3, 24, 24, generator=torch.Generator().manual_seed(0))
-    found = probes.Parts(probes.RawPixels(24)).features(images)
+    found = probes.EvenOdd(probes.RawPixels(24)).features(images)
     even, odd = (images + images.flip(3)) / 2, (images - images.flip(3)) / 2
     centre, spread = images.flatten(1).mean(1, keepdim=True), images.flatten(1).std(1, keepdim=True)
     torch.testing.assert_close(
@@ -228,12 +229,12 @@ def test_parts_of_raw_pixels_are_those_of_the_picture():
     assert found.face is None
 
 
-@pytest.mark.parametrize("parity", [False, True])
-def test_parts_of_an_encoder_keep_or_turn_their_sign_under_the_flip(parity):
-    model = PCL(presets.override(presets.get("smoke"), {"model.parity": parity}).model)
+@pytest.mark.parametrize("even_odd", [False, True])
+def test_parts_of_an_encoder_keep_or_turn_their_sign_under_the_flip(even_odd):
+    model = PCL(presets.override(presets.get("smoke"), {"model.even_odd": even_odd}).model)
     images = torch.rand(6, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(1))
     faces = SimpleNamespace(images=lambda rows: torch.cat([images, images.flip(3)])[rows])
-    found = probes.extract(probes.Parts(model), faces, np.arange(12))
+    found = probes.extract(probes.EvenOdd(model), faces, np.arange(12))
     torch.testing.assert_close(found.even[:6], found.even[6:], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.odd[:6], -found.odd[6:], rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(found.even + found.odd, found.general)
@@ -269,7 +270,7 @@ def test_ridge_path_is_ridge_also_with_more_features_than_images():
     for n, d in ((400, 12), (30, 50)):
         x32, x, g = toy(n, d)
         y = g.normal(size=(n, 2)) + x[:, :2]
-        axes = linear.principal_axes(x32)
+        axes = linear.whitening(x32)
         z = axes.coordinates(x32)
         for w in linear.ridge_path(z, torch.tensor(y), axes.values, (1.0, 0.01)):
             want = Ridge(alpha=n * float(w.penalty[0])).fit(standardised(x), y).predict(standardised(x))
@@ -279,7 +280,7 @@ def test_ridge_path_is_ridge_also_with_more_features_than_images():
 def test_softmax_path_is_logistic_regression():
     x32, x, g = toy()
     y = (x[:, :3] + g.normal(size=(400, 3))).argmax(1)
-    axes = linear.principal_axes(x32)
+    axes = linear.whitening(x32)
     z = axes.coordinates(x32)
     target = torch.tensor(y)
     path = linear.descent_path(
@@ -295,8 +296,8 @@ def test_presence_is_one_logistic_regression_a_column():
     x32, x, g = toy(600)
     y = x[:, :2] - x[:, :2].mean(0) + g.normal(size=(600, 2)) > 1
     split = Split(np.arange(400), np.arange(400, 500), np.arange(500, 600))
-    frozen = linear.Frozen(x32, np.arange(600), 600)
-    _, test, penalties = linear.read_presence(frozen, split, y)
+    frozen = linear.CachedFeatures(x32, np.arange(600), 600)
+    _, test, penalties = linear.predict_presence(frozen, split, y)
     scaled = (x - x[:400].mean(0)) / x[:400].std(0)
     for i, penalty in enumerate(penalties):
         losses = {}
@@ -314,7 +315,9 @@ def test_robust_values_are_least_absolute_deviations():
     x32, x, g = toy(300, 4)
     y = (x @ [1.0, -2.0, 0.5, 0.0] + g.standard_t(1.5, size=300))[:, None]
     split = Split(np.arange(200), np.arange(200, 250), np.arange(250, 300))
-    predicted, (penalty,) = linear.read_values(linear.Frozen(x32, np.arange(300), 300), split, y, robust=True)
+    predicted, (penalty,) = linear.predict_values(
+        linear.CachedFeatures(x32, np.arange(300), 300), split, y, robust=True
+    )
     scaled = (x - x[:200].mean(0)) / x[:200].std(0)
     spread = y[:200].std()
 
@@ -337,7 +340,7 @@ def test_a_path_is_left_after_its_minimum_and_chosen_per_output():
             made.append(p)
             yield linear.Weights(torch.full((1, 2), p), torch.zeros(2), torch.full((2,), p))
 
-    best = linear.choose(path(), lambda w: np.abs(w.weight[0].numpy() - [8.0, 4.0]), patience=2)
+    best = linear.select_penalty(path(), lambda w: np.abs(w.weight[0].numpy() - [8.0, 4.0]), patience=2)
     assert best.penalty.tolist() == [8.0, 4.0] and best.weight.tolist() == [[8.0, 4.0]]
     assert made[-1] == 1.0
 

@@ -196,11 +196,11 @@ def test_the_colab_cell_works_on_a_clone(tmp_path: Path) -> None:
     subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)
     inside = tmp_path / enter.removeprefix("%cd ")
     assert (inside / "pyproject.toml").is_file() and (inside / "environment.yml").is_file()
-    code = "import pcl_lib.errors; print(pcl_lib.errors.__file__)"
+    code = "import pcl_lib.utils; print(pcl_lib.utils.__file__)"
     environment = os.environ | {"PYTHONPATH": str(inside)}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=inside, env=environment, check=True, capture_output=True, text=True
     )
-    assert Path(done.stdout.strip()) == inside / "pcl_lib" / "errors.py"
+    assert Path(done.stdout.strip()) == inside / "pcl_lib" / "utils.py"
     labpath = re.findall(r"labpath=([^`\s]+)", text)
     assert labpath and all((inside / path).is_file() for path in labpath)

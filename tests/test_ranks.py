@@ -1,4 +1,4 @@
-"""pcl_lib.ranks: two and three gloo processes against one, and a process that is killed under torchrun."""
+"""pcl_lib.distributed: two and three gloo processes against one, and a process that is killed under torchrun."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ import torch
 from test_pretrain import FORK, SETTINGS, fit, forks, tiny
 from torch import Tensor, nn
 
-from pcl_lib import data, pretrain, ranks
-from pcl_lib.errors import BadInput
+from pcl_lib import data, distributed, pretrain
 from pcl_lib.models import PCL
+from pcl_lib.utils import BadInput
 
 METHODS = ("pcl", "pcl_plus", "simclr", "fabnet")
 SLOW = ("moco", "byol")  # with a momentum encoder beside the model, and a queue or a predictor
@@ -66,13 +66,13 @@ def norm_over_ranks(folder: Path) -> None:
     whole, wanted = torch.randn(2, 6, 3, 4, 4)
     norm = nn.Sequential(nn.BatchNorm2d(3))
     norm[0].weight.data.copy_(torch.tensor([0.5, 1.0, 2.0]))
-    ranks.share_batch_norms(norm)
-    x = ranks.own(whole).clone().requires_grad_()
-    y = ranks.gather(norm(x))
+    distributed.share_batch_norms(norm)
+    x = distributed.own(whole).clone().requires_grad_()
+    y = distributed.gather(norm(x))
     (y * wanted).sum().backward()
-    ranks.average_gradients(norm.parameters())
+    distributed.average_gradients(norm.parameters())
     found = {"y": y.detach(), "x": x.grad, **{f"grad {k}": p.grad for k, p in norm.named_parameters()}}
-    torch.save(found | norm.state_dict(), folder / f"norm{ranks.rank()}.pt")
+    torch.save(found | norm.state_dict(), folder / f"norm{distributed.rank()}.pt")
 
 
 def weights(run: pretrain.Run) -> dict[str, Tensor]:
@@ -191,7 +191,7 @@ def test_batches_that_cannot_be_shared_are_refused(blobs: data.PreparedFaces, tm
 FALLING = """
 import os, signal
 from pcl_lib import pretrain
-from pcl_lib.errors import exit_cleanly
+from pcl_lib.utils import exit_cleanly
 run_epoch = pretrain._Trainer.run_epoch
 def falling(self):
     if self.epoch == 2 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
@@ -221,7 +221,7 @@ def test_a_killed_rank_starts_again_from_the_checkpoint(blobs: data.PreparedFace
 FAILING = """
 import os
 from pcl_lib import methods, pretrain
-from pcl_lib.errors import exit_cleanly
+from pcl_lib.utils import exit_cleanly
 import torch
 def hungry(self, *rest):
     raise torch.OutOfMemoryError("full")
@@ -261,5 +261,5 @@ def flags(changes: dict[str, Any]) -> list[str]:
 
 def test_one_process_gathers_and_owns_everything() -> None:
     x = torch.from_numpy(np.arange(6.0)).view(3, 2)
-    assert ranks.world() == 1 and ranks.rank() == 0
-    assert ranks.gather(x) is x and ranks.own(x, 3) is x and ranks.mean(x) is x
+    assert distributed.world() == 1 and distributed.rank() == 0
+    assert distributed.gather(x) is x and distributed.own(x, 3) is x and distributed.mean(x) is x

@@ -1,4 +1,4 @@
-"""pcl_lib.models.released against a network written with the released code's names (METHOD.md 1, 2, 9)."""
+"""pcl_lib.models.released against a network written with the released code's names (method.md, sections 1, 2, 9)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcl_lib.errors import BadInput
 from pcl_lib.models import PCL, load_released, save_released
 from pcl_lib.presets import ModelPreset
+from pcl_lib.utils import BadInput
 
 State = dict[str, Any]
 
@@ -132,7 +132,7 @@ def test_features_are_those_of_the_released_network(released: Released, path: Pa
 
 def test_projections_and_pictures_are_those_of_the_released_network(released: Released, path: Path) -> None:
     model = load_released(path)
-    assert model.decoder_noise == 0.4  # METHOD.md 3
+    assert model.decoder_noise == 0.4  # notebooks/method.md, section 3
     face, pose = torch.randn(2, 3, 2048, generator=torch.Generator().manual_seed(2))
     with torch.no_grad():
         assert_close(model.decode(face, pose), released.decoder(face, pose))

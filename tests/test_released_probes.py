@@ -1,4 +1,4 @@
-"""pcl_lib.released_probes against the loop that METHOD.md 7 describes, written with torch.nn and a scheduler."""
+"""pcl_lib.probes.released_code against the loop of notebooks/method.md, section 7, in torch.nn with a scheduler."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from sklearn.metrics import f1_score
 from test_probes import Lookup, known_features, make_faces
 from torch import Tensor, nn
 
-from pcl_lib import linear, probes, released_probes, tables
-from pcl_lib.errors import BadInput
-from pcl_lib.tasks import Split
+from pcl_lib import probes, tables
+from pcl_lib.probes import linear, released_code
+from pcl_lib.probes.tasks import Split
+from pcl_lib.utils import BadInput
 
 N, D = 400, 6
 
 
 @pytest.fixture
 def short(monkeypatch: pytest.MonkeyPatch) -> int:
-    monkeypatch.setattr(released_probes, "EPOCHS", 12)
+    monkeypatch.setattr(released_code, "EPOCHS", 12)
     return 12
 
 
 @pytest.fixture
-def frozen() -> tuple[linear.Frozen, Split, np.ndarray]:
+def frozen() -> tuple[linear.CachedFeatures, Split, np.ndarray]:
     """Noisy features of a hidden score; train and test interleaved."""
     g = np.random.default_rng(2)
     x = g.normal(size=(N, D)).astype(np.float32)
     hidden = x[:, :3] + g.normal(size=(N, 3))
     rows = np.arange(N)
     test = rows[rows % 4 == 0]
-    return linear.Frozen(torch.from_numpy(x), rows, N), Split(rows[rows % 4 != 0], test, test), hidden
+    return linear.CachedFeatures(torch.from_numpy(x), rows, N), Split(rows[rows % 4 != 0], test, test), hidden
 
 
 def naive(
@@ -62,7 +63,7 @@ def fresh(outputs: int) -> nn.Linear:
 
 
 def test_classes_are_those_of_the_best_test_epoch_of_the_naive_loop(
-    short: int, frozen: tuple[linear.Frozen, Split, np.ndarray]
+    short: int, frozen: tuple[linear.CachedFeatures, Split, np.ndarray]
 ) -> None:
     held, split, hidden = frozen
     y = hidden.argmax(1)
@@ -70,14 +71,14 @@ def test_classes_are_those_of_the_best_test_epoch_of_the_naive_loop(
     adam = torch.optim.Adam(layer.parameters(), lr=1e-2)
     outputs = naive(held.x, torch.from_numpy(y), layer, adam, nn.CrossEntropyLoss(), short)
     right = [(out.argmax(1).numpy()[split.test] == y[split.test]).mean() for out in outputs]
-    predicted, epoch = released_probes.read_classes(held, split, y)
+    predicted, epoch = released_code.predict_classes(held, split, y)
     assert epoch == int(np.argmax(right)) + 1 and epoch > 1
     assert (predicted == outputs[epoch - 1].argmax(1).numpy()[split.test]).all()
     assert max(right) > right[0]  # choosing mattered
 
 
 def test_presence_is_judged_by_mean_f1_at_zero(
-    short: int, frozen: tuple[linear.Frozen, Split, np.ndarray]
+    short: int, frozen: tuple[linear.CachedFeatures, Split, np.ndarray]
 ) -> None:
     held, split, hidden = frozen
     y = hidden > 0.5
@@ -85,13 +86,13 @@ def test_presence_is_judged_by_mean_f1_at_zero(
     adam = torch.optim.Adam(layer.parameters(), lr=1e-2)
     outputs = naive(held.x, torch.from_numpy(y).float(), layer, adam, nn.BCEWithLogitsLoss(), short)
     scores = [f1_score(y[split.test], out.numpy()[split.test] >= 0, average="macro") for out in outputs]
-    logits, epoch = released_probes.read_presence(held, split, y)
+    logits, epoch = released_code.predict_presence(held, split, y)
     assert epoch == int(np.argmax(scores)) + 1
     np.testing.assert_allclose(logits, outputs[epoch - 1].numpy()[split.test], atol=1e-5)
 
 
 def test_values_are_read_by_batch_norm_and_a_linear_layer(
-    short: int, frozen: tuple[linear.Frozen, Split, np.ndarray]
+    short: int, frozen: tuple[linear.CachedFeatures, Split, np.ndarray]
 ) -> None:
     held, split, hidden = frozen
     y = 10 * hidden
@@ -99,7 +100,7 @@ def test_values_are_read_by_batch_norm_and_a_linear_layer(
     adam = torch.optim.AdamW(layer.parameters(), lr=1e-3)
     outputs = naive(held.x, torch.from_numpy(y).float(), layer, adam, nn.L1Loss(), short)
     errors = [np.abs(out.numpy()[split.test] - y[split.test]).mean() for out in outputs]
-    predicted, epoch = released_probes.read_values(held, split, y)
+    predicted, epoch = released_code.predict_values(held, split, y)
     assert epoch == int(np.argmin(errors)) + 1
     np.testing.assert_allclose(predicted, outputs[epoch - 1].numpy()[split.test], atol=1e-4)
 

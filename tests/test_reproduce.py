@@ -13,8 +13,9 @@ import pandas as pd
 import pytest
 from conftest import blob_images
 
-from pcl_lib import data, notebooks, presets, reproduce, sets, tables
-from pcl_lib.errors import BadInput, exit_cleanly
+from pcl_lib import data, presets, reproduce, tables
+from pcl_lib.reproduce import notebooks, run, runner
+from pcl_lib.utils import BadInput, exit_cleanly
 
 PARAMETERS = 'preset = "smoke"\ndata = ""\nout = "../runs/smoke"\nseed = 0'
 # Says what it was given and where it ran, and counts how often.
@@ -44,7 +45,7 @@ def test_open_run_makes_the_folder_and_names_what_differs(blobs, tmp_path):
     out = tmp_path / "runs" / "x"
     setup = reproduce.open_run("smoke", blobs.folder, out, 3)
     assert (setup.preset, setup.faces.name, setup.out, setup.seed) == (presets.get("smoke"), "blobs", out, 3)
-    assert {path.name for path in out.iterdir()} == {*reproduce.FOLDERS, "config.json"}
+    assert {path.name for path in out.iterdir()} == {*run.FOLDERS, "config.json"}
     config = json.loads((out / "config.json").read_text())
     assert presets.from_dict(presets.Preset, config["preset"]) == presets.get("smoke")
     assert config["data"] == {"name": "blobs", "content_hash": blobs.content_hash} and config["seed"] == 3
@@ -74,11 +75,11 @@ def test_a_run_of_an_older_kit_goes_on_where_only_new_settings_stand_at_their_de
     out = tmp_path / "run"
     reproduce.open_run("smoke", blobs.folder, out, 0)
     config = json.loads((out / "config.json").read_text())
-    del config["preset"]["model"]["parity"]  # as if it had come later
+    del config["preset"]["model"]["even_odd"]  # as if it had come later
     (out / "config.json").write_text(json.dumps(config))
     reproduce.open_run("smoke", blobs.folder, out, 0)
-    other = presets.override(presets.PRESETS["smoke"], {"model.parity": True})
-    with pytest.raises(BadInput, match=r"preset.model.parity was False, now True"):
+    other = presets.override(presets.PRESETS["smoke"], {"model.even_odd": True})
+    with pytest.raises(BadInput, match=r"preset.model.even_odd was False, now True"):
         reproduce.open_run(other, blobs.folder, out, 0)
     config["preset"]["model"]["unheard"] = 1
     (out / "config.json").write_text(json.dumps(config))
@@ -96,12 +97,12 @@ def labelled(folder: Path, name: str, seed: int) -> data.PreparedFaces:
 
 def test_a_run_of_several_sets_holds_them_all(blobs, tmp_path):
     other, same_name = labelled(tmp_path / "b", "other", 1), labelled(tmp_path / "c", "other", 2)
-    out, both = tmp_path / "run", sets.join_folders([blobs.folder, other.folder])
+    out, both = tmp_path / "run", run.join_folders([blobs.folder, other.folder])
     setup = reproduce.open_run("smoke", both, out, 0)
     assert [faces.name for faces in setup.sets] == ["blobs", "other"] and setup.faces.name == "blobs"
     config = json.loads((out / "config.json").read_text())
     assert config["probed too"] == {"other": other.content_hash}
-    assert [d["name"] for d in reproduce.summarise_run(setup)["probed_too"]] == ["other"]
+    assert [d["name"] for d in runner.summarise_run(setup)["probed_too"]] == ["other"]
     reproduce.open_run("smoke", both, out, 0)
     third = labelled(tmp_path / "d", "third", 3)
     for wrong in (
@@ -110,13 +111,13 @@ def test_a_run_of_several_sets_holds_them_all(blobs, tmp_path):
         [blobs.folder, other.folder, third.folder],
     ):
         with pytest.raises(BadInput, match=r"other settings \(probed too.* was .*choose another --out"):
-            reproduce.open_run("smoke", sets.join_folders(wrong), out, 0)
+            reproduce.open_run("smoke", run.join_folders(wrong), out, 0)
     for wrong, said in (
         ([other, other], "give each set once"),
         ([blobs, other, same_name], "both called 'other'"),
     ):
         with pytest.raises(BadInput, match=said):
-            reproduce.open_run("smoke", sets.join_folders([faces.folder for faces in wrong]), out, 0)
+            reproduce.open_run("smoke", run.join_folders([faces.folder for faces in wrong]), out, 0)
 
 
 @pytest.mark.usefixtures("still")
@@ -124,9 +125,9 @@ def test_notebooks_get_all_folders_in_one_string(blobs, tmp_path):
     other = labelled(tmp_path / "b", "other", 1)
     folder, out = tmp_path / "notebooks", tmp_path / "out"
     write_notebook(folder, "00_a", "NAME = 'a.json'", RECORD)
-    summary = reproduce.reproduce("smoke", [blobs.folder, other.folder], out, 0, folder=folder)
+    summary = runner.reproduce("smoke", [blobs.folder, other.folder], out, 0, folder=folder)
     given = json.loads((out / "tables" / "a.json").read_text())["values"][1]
-    assert sets.split_folders(given) == [str(blobs.folder.resolve()), str(other.folder.resolve())]
+    assert run.split_folders(given) == [str(blobs.folder.resolve()), str(other.folder.resolve())]
     assert [d["name"] for d in (summary["data"], *summary["probed_too"])] == ["blobs", "other"]
     assert "tables/paper.csv" in summary["absent"]
 
@@ -142,7 +143,7 @@ def test_trained_says_whether_it_trains_or_loads(blobs, tmp_path, capsys):
     assert again.seconds == first.seconds and len(again.history) == 1
     reproduce.trained(setup, "random")
     assert "nothing to train" in capsys.readouterr().out
-    summary = reproduce.summarise_run(setup)
+    summary = runner.summarise_run(setup)
     assert summary["training_seconds"] == {"pcl": pytest.approx(first.seconds, abs=0.06), "random": 0.0}
 
 
@@ -159,7 +160,7 @@ def test_runs_resumes_and_names_the_cell_that_fails(blobs, tmp_path, capsys):
         write_notebook(folder, name, f"NAME = '{name}.json'", RECORD)
 
     def run() -> list[int]:
-        reproduce.reproduce("smoke", blobs.folder, out, 7, folder=folder)
+        runner.reproduce("smoke", blobs.folder, out, 7, folder=folder)
         return runs()
 
     def runs() -> list[int]:
@@ -173,7 +174,7 @@ def test_runs_resumes_and_names_the_cell_that_fails(blobs, tmp_path, capsys):
     assert run() == [1, 1]
     assert capsys.readouterr().out.count("finished before") == 2
     with pytest.raises(BadInput, match="seed was 7, now 8"):
-        reproduce.reproduce("smoke", blobs.folder, out, 8, folder=folder)
+        runner.reproduce("smoke", blobs.folder, out, 8, folder=folder)
 
     failing = ["raise ValueError('first line\\nthe reason')", "never = 1"]
     write_notebook(folder, "05_b", "NAME = '05_b.json'", RECORD, *failing)
@@ -203,7 +204,7 @@ def test_an_earlier_notebook_that_ran_again_takes_the_later_ones_along(blobs, tm
 
     def run(only: str | None = None) -> list[str]:
         ran.clear()
-        reproduce.reproduce("smoke", blobs.folder, out, 0, only=only, folder=folder)
+        runner.reproduce("smoke", blobs.folder, out, 0, only=only, folder=folder)
         return list(ran)
 
     monkeypatch.setattr(notebooks, "run_notebook", fake)
@@ -221,8 +222,8 @@ def test_summary_holds_the_headline_numbers(blobs, tmp_path, capsys):
     rows = tables.save_rows(pd.DataFrame(row), setup, "probes", method="pcl", precision="32-true")
     assert rows[["preset", "seed", "data", "device"]].iloc[0].tolist() == ["smoke", 7, "blobs", setup.device]
     tables.write_table(tables.main_table(rows), tmp_path / "tables" / "main", "Main")
-    summary = reproduce.summarise_run(setup)
-    reproduce.report(tmp_path, summary)
+    summary = runner.summarise_run(setup)
+    runner.report(tmp_path, summary)
     said = capsys.readouterr().out
     assert summary["headline"] == {"main": {"pcl": {"yaw MAE": 4.5}}}
     assert summary["absent"] == ["tables/disentanglement.csv"]
@@ -234,7 +235,7 @@ def test_a_cell_that_takes_too_long_is_named(blobs, tmp_path):
     folder = tmp_path / "notebooks"
     write_notebook(folder, "00_slow", "import time", "time.sleep(600)")
     with pytest.raises(BadInput, match=r"00_slow\.ipynb, cell 4: took longer than the 4 s for a cell"):
-        reproduce.reproduce("smoke", blobs.folder, tmp_path / "out", 0, folder=folder, limits=(4, 500))
+        runner.reproduce("smoke", blobs.folder, tmp_path / "out", 0, folder=folder, limits=(4, 500))
     assert "time.sleep" in (tmp_path / "out" / "notebooks" / "00_slow.ipynb").read_text()
     clock = notebooks.Clock((5.0, 0.0))
     assert clock(nbformat.v4.new_code_cell("")) == 1.0 and clock.limit == "0 s for a notebook"
@@ -253,7 +254,7 @@ def test_a_cell_that_takes_too_long_is_named(blobs, tmp_path):
 def test_parameters_are_strict(parameters, said, tmp_path):
     write_notebook(tmp_path / "n", "00_a", parameters=parameters)
     with pytest.raises(BadInput, match=f"00_a.ipynb.*{said}"):
-        reproduce.reproduce("smoke", "", tmp_path / "out", 0, folder=tmp_path / "n")
+        runner.reproduce("smoke", "", tmp_path / "out", 0, folder=tmp_path / "n")
     assert not (tmp_path / "out").exists()  # nothing ran
 
 
@@ -293,6 +294,6 @@ def test_only_picks_by_number(tmp_path):
 )
 def test_command_line_says_one_sentence(argv, said, tmp_path, capsys):
     with pytest.raises(SystemExit) as stop:
-        exit_cleanly(lambda: reproduce.main([*argv, "--out", str(tmp_path / "out")]))
+        exit_cleanly(lambda: runner.main([*argv, "--out", str(tmp_path / "out")]))
     error = capsys.readouterr().err
     assert stop.value.code == 2 and said in error and error.count("\n") == 1

@@ -10,9 +10,12 @@ import pytest
 import torch
 from conftest import blob_images
 
-from pcl_lib import data, probes, sets, tasks
-from pcl_lib.errors import BadInput
-from pcl_lib.labels import PAPER_UNITS
+from pcl_lib import data, probes
+from pcl_lib.data import adapters
+from pcl_lib.data.labels import PAPER_UNITS
+from pcl_lib.probes import tasks
+from pcl_lib.reproduce import run
+from pcl_lib.utils import BadInput
 
 
 def prepared(
@@ -61,26 +64,26 @@ class Truth:
             for image, value in zip(faces.images(slice(None)), values, strict=True):
                 self.by_image[image.numpy().tobytes()] = torch.tensor(value, dtype=torch.float32)
 
-    def features(self, x: torch.Tensor) -> probes.Features:
-        return probes.Features(torch.stack([self.by_image[image.numpy().tobytes()] for image in x]))
+    def features(self, x: torch.Tensor) -> probes.FrozenFeatures:
+        return probes.FrozenFeatures(torch.stack([self.by_image[image.numpy().tobytes()] for image in x]))
 
 
 def test_folders_are_joined_and_split_again(tmp_path: Path) -> None:
-    assert sets.join_folders([""]) == "" and sets.split_folders("") == [""]
-    both = sets.join_folders([tmp_path / "a", tmp_path / "b b"])
-    assert sets.split_folders(both) == [str(tmp_path / "a"), str(tmp_path / "b b")]
-    assert sets.split_folders(sets.join_folders(["", tmp_path])) == ["", str(tmp_path)]
-    assert sets.split_folders(Path("data/one")) == ["data/one"]
+    assert run.join_folders([""]) == "" and run.split_folders("") == [""]
+    both = run.join_folders([tmp_path / "a", tmp_path / "b b"])
+    assert run.split_folders(both) == [str(tmp_path / "a"), str(tmp_path / "b b")]
+    assert run.split_folders(run.join_folders(["", tmp_path])) == ["", str(tmp_path)]
+    assert run.split_folders(Path("data/one")) == ["data/one"]
     with pytest.raises(BadInput, match="names an empty folder"):
-        sets.split_folders(f"a{sets.SEPARATOR}{sets.SEPARATOR}b")
+        run.split_folders(f"a{run.SEPARATOR}{run.SEPARATOR}b")
     with pytest.raises(BadInput, match="rename that folder"):
-        sets.join_folders([f"a{sets.SEPARATOR}b"])
+        run.join_folders([f"a{run.SEPARATOR}b"])
 
 
 def test_one_set_trains_the_probe_and_the_other_tests_it(
     lp: data.PreparedFaces, aflw: data.PreparedFaces
 ) -> None:
-    found = sets.probed([aflw, lp])  # the order plays no part
+    found = tasks.probed([aflw, lp])  # the order plays no part
     assert [view.name for view in found.views] == ["train 300W-LP, test AFLW2000"]
     (pair,) = found.views
     assert len(pair) == 90 and tuple(len(pair.split(name)) for name in tasks.Split._fields) == (40, 20, 30)
@@ -103,15 +106,15 @@ def test_sets_with_three_splits_are_never_joined(
     lp: data.PreparedFaces, aflw: data.PreparedFaces, tmp_path: Path
 ) -> None:
     whole = prepared(tmp_path, "whole", angles(40, ["train"] * 20 + ["validation"] * 10 + ["test"] * 10, 3))
-    assert [view.name for view in sets.probed([whole, aflw]).views] == ["whole"]
-    assert [view.name for view in sets.probed([whole, lp]).views] == ["whole"]
-    alone = sets.probed([lp])
+    assert [view.name for view in tasks.probed([whole, aflw]).views] == ["whole"]
+    assert [view.name for view in tasks.probed([whole, lp]).views] == ["whole"]
+    alone = tasks.probed([lp])
     assert not alone.views and "no labelled images in test" in " ".join(alone.sentences())
     assert "300W-LP is not probed" in alone.notes["300W-LP"][-1]
     only_yaw = prepared(
         tmp_path, "only yaw", angles(30, ["test"] * 30, 4).drop(columns=["pitch", "roll"]), seed=6
     )
-    (pair,) = sets.probed([lp, only_yaw]).views
+    (pair,) = tasks.probed([lp, only_yaw]).views
     assert set(probes.baseline_rows(pair)["metric"]) == {"MAE yaw"}  # what both have
 
 
@@ -122,7 +125,7 @@ def test_action_units_are_joined_too_and_other_sets_are_told_of_briefly(
     train = pd.DataFrame({"au01": present, "au02": present, "split": ["train"] * 40 + ["validation"] * 20})
     test = pd.DataFrame({"au02": present, "au12": present, "split": "test"})
     sides = prepared(tmp_path, "a", train), prepared(tmp_path, "b", test, 1)
-    found = sets.probed([lp, *sides])
+    found = tasks.probed([lp, *sides])
     assert [view.name for view in found.views] == ["train a, test b"]
     assert set(probes.baseline_rows(found.views[0])["metric"]) == {"F1 au02", "F1 mean"}
     others = found.sentences()[len(found.notes["300W-LP"]) :]
@@ -131,7 +134,7 @@ def test_action_units_are_joined_too_and_other_sets_are_told_of_briefly(
 
 
 def test_a_set_of_pairs_alone_is_probed_for_verification(cplfw: data.PreparedFaces) -> None:
-    found = sets.probed([cplfw])
+    found = tasks.probed([cplfw])
     assert [view.name for view in found.views] == ["CPLFW"]
     rows = probes.evaluate(probes.RawPixels(), cplfw)
     assert rows["task"].tolist() == ["verification"] and rows["n"].tolist() == [40]
@@ -148,7 +151,7 @@ def with_folds(folder: Path, name: str = "DISFA", **changes: object) -> data.Pre
 
 def test_each_fold_is_test_once_and_means_are_over_folds(tmp_path: Path) -> None:
     faces = with_folds(tmp_path)
-    views = tasks.views(faces)
+    views = adapters.views(faces)
     assert sorted(np.concatenate([view.split("test") for view in views])) == list(range(216))
     for fold, view in enumerate(views):
         people = [set(faces.table["identity"].iloc[view.split(name)]) for name in tasks.Split._fields]
@@ -156,7 +159,7 @@ def test_each_fold_is_test_once_and_means_are_over_folds(tmp_path: Path) -> None
         assert not people[0] & people[1] and not (people[0] | people[1]) & people[2]
     rng = np.random.default_rng(0)
     noisy = faces.table["au01"].to_numpy()[:, None] + rng.normal(0, 3, (216, 2))
-    x = probes.Features(torch.tensor(noisy, dtype=torch.float32))
+    x = probes.FrozenFeatures(torch.tensor(noisy, dtype=torch.float32))
     table = probes.evaluate(x, faces).set_index("metric")
     assert "F1 au05" not in table.index and (table["n"] == 216).all()
     by_hand = []
@@ -190,9 +193,9 @@ class SingleFold:
 def test_folds_that_share_people_are_refused(tmp_path: Path) -> None:
     shared = with_folds(tmp_path, fold=np.arange(216) % 3)
     with pytest.raises(BadInput, match="27 people into two folds"):
-        tasks.views(shared)
+        adapters.views(shared)
     with pytest.raises(BadInput, match="two folds or more"):
-        tasks.views(with_folds(tmp_path, "one", fold=0))
+        adapters.views(with_folds(tmp_path, "one", fold=0))
 
 
 def test_pseudo_labels_are_marked_row_by_row(tmp_path: Path, lp: data.PreparedFaces) -> None:
@@ -200,11 +203,11 @@ def test_pseudo_labels_are_marked_row_by_row(tmp_path: Path, lp: data.PreparedFa
     expression = np.tile(["happy", "sad"], 20)
     faces = prepared(tmp_path, "guessed", angles(40, split, 3, expression=expression))
     faces.info["pseudo"] = ["yaw"]  # as the data scripts write it to dataset.json
-    rows = sets.mark_labels(probes.baseline_rows(faces), faces)
+    rows = tasks.mark_labels(probes.baseline_rows(faces), faces)
     kinds = rows.set_index("metric")["labels"]
     assert kinds.to_dict() == {
         "accuracy": "given", "MAE yaw": "pseudo", "MAE pitch": "given", "MAE roll": "given", "MAE mean": "pseudo"
     }  # fmt: skip
     assert set(rows["data"]) == {"guessed"}
-    pair = sets.JoinedFaces(lp, faces, ["yaw"])
+    pair = adapters.JoinedFaces(lp, faces, ["yaw"])
     assert pair.info["pseudo"] == ["yaw"]

@@ -10,9 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from pcl_lib import live, presets, pretrain, probes, reproduce, ship
-from pcl_lib.errors import BadInput
+from pcl_lib import presets, probes, reproduce, utils
+from pcl_lib.data import rendered
 from pcl_lib.models import PCL, load_checkpoint, save_checkpoint, shipped
+from pcl_lib.reproduce import shipped_weights
+from pcl_lib.utils import BadInput
+from pcl_lib.widgets import live
 
 METHODS = ("pcl", "pcl_plus")
 
@@ -24,7 +27,7 @@ def test_what_ships_is_whole_and_says_where_it_is_from(method: str) -> None:
     for key in ("preset", "seed", "seconds", "command", "hardware", "data", "versions", "commit", "exported"):
         assert about[key] not in ("", None), key
     settings = presets.from_dict(presets.Preset, about["settings"])
-    assert settings == ship.RECIPES[method].of(
+    assert settings == shipped_weights.RECIPES[method].of(
         presets.get(about["preset"])
     )  # what `make weights` would train
     assert model.decoder_noise == settings.loss.noise
@@ -36,12 +39,12 @@ def test_what_ships_is_whole_and_says_where_it_is_from(method: str) -> None:
 
 def test_it_has_learnt_something_that_an_untrained_one_has_not() -> None:
     """The shipped pose feature tells yaw of strangers better than an untrained encoder's (pcl_plus: by design)."""
-    from pcl_lib.readers import fit_readers
+    from pcl_lib.probes.directions import fit_probes
 
-    faces = live.Gallery(64, people=40, images_per_person=8)
+    faces = rendered.Gallery(64, people=40, images_per_person=8)
     trained = shipped.shipped("pcl_plus")
     untrained = PCL(trained.config, seed=0).eval()
-    r2 = [fit_readers(model, faces, ("yaw",))["pose"].r2["yaw"] for model in (trained, untrained)]
+    r2 = [fit_probes(model, faces, ("yaw",))["pose"].r2["yaw"] for model in (trained, untrained)]
     assert r2[0] > r2[1] and r2[0] > 0.6
 
 
@@ -50,8 +53,8 @@ def shipment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `ship` makes of one epoch at smoke: weights in "weights", the training in "run"."""
     out = tmp_path_factory.mktemp("ship")
     preset = presets.override(presets.get("smoke"), {"train.epochs": 1})
-    faces = pretrain.open_faces(None, preset, out)
-    ship.ship("pcl", preset, faces, out / "run", out / "weights", "the command")
+    faces = rendered.open_faces(None, preset, out)
+    shipped_weights.export_weights("pcl", preset, faces, out / "run", out / "weights", "the command")
     return out
 
 
@@ -65,7 +68,7 @@ def test_shipping_halves_the_weights_and_writes_a_card(
         torch.testing.assert_close(model.state_dict()[key], value, atol=1e-6, rtol=2**-10)
     assert (shipment / "weights" / "pcl.safetensors").stat().st_size < 0.6 * trained.stat().st_size
     assert about["command"] == "the command" and about["epochs"] == 1 and about["preset"] == "smoke"
-    faces = pretrain.open_faces(None, presets.get("smoke"), shipment)
+    faces = rendered.open_faces(None, presets.get("smoke"), shipment)
     rows = probes.evaluate(model, faces, features=["general"])
     yaw = rows.loc[rows["metric"] == "MAE yaw", "value"].item()
     assert about["metrics"]["general: head pose MAE yaw"] == pytest.approx(yaw, abs=1e-3)
@@ -76,18 +79,18 @@ def test_shipping_goes_on_from_a_finished_training_and_keeps_to_the_limit(
     shipment: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     preset = presets.override(presets.get("smoke"), {"train.epochs": 1})
-    faces = pretrain.open_faces(None, preset, shipment)
+    faces = rendered.open_faces(None, preset, shipment)
     before = (shipment / "run" / "checkpoints" / "pcl.safetensors").stat().st_mtime_ns
-    monkeypatch.setattr(ship, "LIMIT", 1000)
+    monkeypatch.setattr(shipped, "LIMIT", 1000)
     with pytest.raises(BadInput, match="may be shipped"):
-        ship.ship("pcl", preset, faces, shipment / "run", tmp_path)
+        shipped_weights.export_weights("pcl", preset, faces, shipment / "run", tmp_path)
     assert (shipment / "run" / "checkpoints" / "pcl.safetensors").stat().st_mtime_ns == before
 
 
 def test_what_does_not_ship_is_one_sentence() -> None:
     with pytest.raises(BadInput, match="no weights of simclr"):
         shipped.shipped("simclr")
-    command = [sys.executable, "-m", "pcl_lib.ship", "--only", "simclr"]
+    command = [sys.executable, "-m", "pcl_lib.reproduce.shipped_weights", "--only", "simclr"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 2 and "simclr does not ship" in done.stderr and "Traceback" not in done.stderr
 
@@ -100,19 +103,19 @@ def setup(tmp_path: Path) -> reproduce.Setup:
 def test_the_best_weights_at_hand_are_taken_and_named(
     setup: reproduce.Setup, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(live, "headless", lambda: "")
-    small = live.Gallery(32, people=10, images_per_person=2)
-    monkeypatch.setattr(live, "gallery", lambda size: small)  # noqa: ARG005
-    chosen = live.choose(setup, "pcl")
+    monkeypatch.setattr(utils, "headless", lambda: "")
+    small = rendered.Gallery(32, people=10, images_per_person=2)
+    monkeypatch.setattr(rendered, "gallery", lambda size: small)  # noqa: ARG005
+    chosen = live.load_model(setup, "pcl")
     assert "come with the kit" in capsys.readouterr().out and chosen.faces is small and chosen.out is None
     path = setup.out.parent / "cpu" / "checkpoints" / "pcl.safetensors"
     own = PCL(setup.preset.model, seed=9)
     save_checkpoint(own, path, {"epoch": 7, "preset": "cpu"})
-    chosen = live.choose(setup, "pcl")
+    chosen = live.load_model(setup, "pcl")
     assert f"{path}, trained here (7 epochs of preset cpu)" in capsys.readouterr().out
     assert torch.equal(chosen.model.state_dict()["decoder.fc.weight"], own.state_dict()["decoder.fc.weight"])
     path.write_bytes(b"torn")
-    chosen = live.choose(setup, "pcl")
+    chosen = live.load_model(setup, "pcl")
     said = capsys.readouterr().out
     assert "Passed over" in said and "come with the kit" in said
 
@@ -123,9 +126,9 @@ def test_without_any_weights_the_run_trains_its_own_and_says_so(
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr(live, "headless", lambda: "")
+    monkeypatch.setattr(utils, "headless", lambda: "")
     monkeypatch.setattr(shipped, "WEIGHTS", tmp_path / "nowhere")
-    chosen = live.choose(setup, "pcl")
+    chosen = live.load_model(setup, "pcl")
     said = capsys.readouterr().out
     assert (
         "Passed over: no weights of pcl come with the kit" in said and "In use: the pcl of this run" in said
@@ -136,9 +139,9 @@ def test_without_any_weights_the_run_trains_its_own_and_says_so(
 def test_a_picture_to_begin_with_waits_for_no_training(
     setup: reproduce.Setup, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(live.HEADLESS, "1")
-    monkeypatch.setattr(live, "gallery", lambda size: size)
-    chosen = live.choose(setup, "pcl_plus", now=True)
+    monkeypatch.setenv(utils.HEADLESS, "1")
+    monkeypatch.setattr(rendered, "gallery", lambda size: size)
+    chosen = live.load_model(setup, "pcl_plus", now=True)
     assert chosen.out is None and "come with the kit" in capsys.readouterr().out
     assert not (setup.out / "checkpoints" / "pcl_plus.safetensors").exists()
 
@@ -146,13 +149,13 @@ def test_a_picture_to_begin_with_waits_for_no_training(
 def test_a_run_without_a_reader_never_takes_shipped_weights(
     setup: reproduce.Setup, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv(live.HEADLESS, "1")
+    monkeypatch.setenv(utils.HEADLESS, "1")
     save_checkpoint(
         PCL(setup.preset.model),
         setup.out.parent / "cpu" / "checkpoints" / "pcl.safetensors",
         {"epoch": 7, "preset": "cpu"},
     )
-    chosen = live.choose(setup, "pcl")
+    chosen = live.load_model(setup, "pcl")
     assert chosen.out == setup.out and "training 4 epochs" in capsys.readouterr().out
     assert (setup.out / "checkpoints" / "pcl.safetensors").is_file() and len(chosen.faces) == len(setup.faces)
     assert np.array_equal(chosen.faces.split("test"), setup.faces.split("test"))

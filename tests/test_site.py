@@ -8,9 +8,9 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from pcl_lib import site
-from pcl_lib.errors import BadInput
-from pcl_lib.notebooks import STAMP
+from pcl_lib.reproduce import site
+from pcl_lib.reproduce.notebooks import STAMP
+from pcl_lib.utils import BadInput
 
 NAMES = ("00_start", "01_next")
 

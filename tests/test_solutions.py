@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from test_notebooks import NAMES, ROOT, code_cells, prose, read
 
-from pcl_lib.exercises import NOT_DONE, RIGHT, WRONG
+from pcl_lib.reproduce.exercises import NOT_DONE, RIGHT, WRONG
 
 SOLUTIONS = ROOT / "notebooks" / "solutions"
 SOLVED = sorted(path.stem for path in SOLUTIONS.glob("*.ipynb"))

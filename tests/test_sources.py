@@ -16,7 +16,7 @@ from data_scripts import sources, video
 from data_scripts.images import csv_image, open_all, open_image
 from data_scripts.listing import LeftOut
 from data_scripts.sources import find_files, inside, printable, unpacked
-from pcl_lib.errors import BadInput
+from pcl_lib.utils import BadInput
 
 
 def picture(level: int = 90, size: tuple[int, int] = (20, 16)) -> Image.Image:

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from pcl_lib import live, presets, swap_gif
+from figures import swap_gif
+from pcl_lib import presets
+from pcl_lib.data import rendered
 from pcl_lib.models import PCL
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,7 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 def test_the_donor_turns_and_the_faces_stay() -> None:
     model = PCL(presets.get("smoke").model, seed=1).eval()
-    frames = swap_gif.swap_frames(model, live.Gallery(32, people=10, images_per_person=4))
+    frames = swap_gif.swap_frames(model, rendered.Gallery(32, people=10, images_per_person=4))
     assert len(frames) == swap_gif.FRAMES
     first, later = (np.asarray(frames[i].convert("RGB")).astype(int)[:112] for i in (0, 6))
     assert np.abs(first[:, :112] - later[:, :112]).mean() > 5

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from pcl_lib import tables
-from pcl_lib.errors import BadInput
+from pcl_lib.utils import BadInput
 
 CONTEXT = {
     "preset": "smoke",
@@ -136,9 +136,9 @@ def test_the_three_files_agree(rows, tmp_path):
 def test_each_task_is_read_from_one_of_two_features(rows):
     even = probe_rows("pcl", {"expression accuracy": 0.7, "yaw MAE": 20.0, "pitch MAE": 4.0}, feature="even")
     odd = probe_rows("pcl", {"expression accuracy": 0.1, "yaw MAE": 4.5, "pitch MAE": 9.0}, feature="odd")
-    table = tables.parts_table(pd.concat([rows, even, odd])).set_index("method")
-    assert list(table.index) == ["constant", "pcl, branches", "pcl, parts"]
-    shown = {column: float(table.loc["pcl, parts", column]) for column in TASKS if column in table}
+    table = tables.components_table(pd.concat([rows, even, odd])).set_index("method")
+    assert list(table.index) == ["constant", "pcl, branches", "pcl, components"]
+    shown = {column: float(table.loc["pcl, components", column]) for column in TASKS if column in table}
     assert shown["expression accuracy"] == 0.7 and shown["yaw MAE"] == 4.5 and shown["pitch MAE"] == 4.0
     assert float(table.loc["pcl, branches", "yaw MAE"]) == 0.1
     assert (

@@ -13,10 +13,11 @@ import torch
 from PIL import Image
 from test_pictures import BAD_UPLOADS, as_file
 
-from pcl_lib import live, pictures, presets, pretrain, widgets
-from pcl_lib.data import PreparedFaces
+from pcl_lib import presets, pretrain, utils, widgets
+from pcl_lib.data import PreparedFaces, rendered
 from pcl_lib.faces import render
 from pcl_lib.models import PCL, load_checkpoint
+from pcl_lib.widgets import pictures
 from pcl_lib.widgets.base import Panel, Tile
 
 
@@ -28,12 +29,12 @@ def model() -> PCL:
 
 
 @pytest.fixture(scope="module")
-def faces() -> live.Gallery:
-    return live.Gallery(32, people=10, images_per_person=6)
+def faces() -> rendered.Gallery:
+    return rendered.Gallery(32, people=10, images_per_person=6)
 
 
 @pytest.fixture
-def explorer(model: PCL, faces: live.Gallery) -> widgets.SwapExplorer:
+def explorer(model: PCL, faces: rendered.Gallery) -> widgets.SwapExplorer:
     return widgets.SwapExplorer(model, faces)
 
 
@@ -45,7 +46,7 @@ def reads_as(panel: Panel) -> str:
     return str(panel.message.value)
 
 
-def test_gallery_splits_are_different_people(faces: live.Gallery) -> None:
+def test_gallery_splits_are_different_people(faces: rendered.Gallery) -> None:
     people = [
         set(faces.table.iloc[faces.split(name)]["identity"]) for name in ("train", "validation", "test")
     ]
@@ -56,7 +57,7 @@ def test_gallery_splits_are_different_people(faces: live.Gallery) -> None:
 
 
 def test_pose_at_b_is_the_swap_and_at_a_the_reconstruction(
-    explorer: widgets.SwapExplorer, model: PCL, faces: live.Gallery
+    explorer: widgets.SwapExplorer, model: PCL, faces: rendered.Gallery
 ) -> None:
     a, b = explorer.rows[0], explorer.rows[-2]
     with torch.inference_mode():
@@ -109,8 +110,8 @@ def test_uploads_are_shown_or_refused_and_the_last_good_state_stays(explorer: wi
     assert (shown(explorer.tiles["A"]) == (200, 20, 20)).all()
 
 
-def test_faces_without_labels_have_no_turn_and_no_truth(model: PCL, faces: live.Gallery) -> None:
-    bare = live.Gallery(32, people=10, images_per_person=6)
+def test_faces_without_labels_have_no_turn_and_no_truth(model: PCL, faces: rendered.Gallery) -> None:
+    bare = rendered.Gallery(32, people=10, images_per_person=6)
     bare.table = faces.table[["identity", "split"]]
     explorer = widgets.SwapExplorer(model, bare)
     assert explorer.turn.disabled and explorer.tiles["Truth"].box.layout.display == "none"
@@ -118,7 +119,7 @@ def test_faces_without_labels_have_no_turn_and_no_truth(model: PCL, faces: live.
     assert "nothing can be read" in reads_as(studio) and not studio.readings(bare.images([0])[0])
 
 
-def test_studio_renders_its_sliders_and_reads_the_branches(model: PCL, faces: live.Gallery) -> None:
+def test_studio_renders_its_sliders_and_reads_the_branches(model: PCL, faces: rendered.Gallery) -> None:
     studio = widgets.FaceStudio(model, faces)
     studio.sliders["yaw"].value, studio.sliders["au12"].value, studio.identity.value = 30.0, 4.0, 11
     factors = studio.factors()
@@ -131,7 +132,7 @@ def test_studio_renders_its_sliders_and_reads_the_branches(model: PCL, faces: li
     assert said == pytest.approx(float(studio.readers["pose"].read(pose)[0, 0]), abs=1e-3)
 
 
-def test_lab_controls_change_their_own_chain_alone(faces: live.Gallery) -> None:
+def test_lab_controls_change_their_own_chain_alone(faces: rendered.Gallery) -> None:
     preset = presets.get("cpu")
     lab = widgets.AugmentationLab(faces, preset)
     before = lab.rows()
@@ -147,7 +148,7 @@ def test_lab_controls_change_their_own_chain_alone(faces: live.Gallery) -> None:
     assert (lab.rows() != draw).any()
 
 
-def test_each_line_of_views_has_its_tile(faces: live.Gallery) -> None:
+def test_each_line_of_views_has_its_tile(faces: rendered.Gallery) -> None:
     lab = widgets.AugmentationLab(faces, presets.get("cpu"))
     for tile, views in zip(lab.tiles.values(), lab.rows(), strict=True):
         assert (shown(tile) == pictures.sheet(views[None])).all()
@@ -155,7 +156,7 @@ def test_each_line_of_views_has_its_tile(faces: live.Gallery) -> None:
     assert (shown(lab.source) == pictures.to_rgb(faces.images([lab.image.value])[0])).all()
 
 
-def test_neighbours_are_those_of_the_feature(model: PCL, faces: live.Gallery) -> None:
+def test_neighbours_are_those_of_the_feature(model: PCL, faces: rendered.Gallery) -> None:
     browser = widgets.NeighbourBrowser(model, faces, rows=range(20), count=3)
     browser.query.value = 4.999999999999999  # what a browser sends for 5
     with torch.inference_mode():
@@ -169,9 +170,9 @@ def test_neighbours_are_those_of_the_feature(model: PCL, faces: live.Gallery) ->
 
 
 def test_without_a_reader_or_weights_the_figure_stands_in(
-    model: PCL, faces: live.Gallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    model: PCL, faces: rendered.Gallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setenv(live.HEADLESS, "1")
+    monkeypatch.setenv(utils.HEADLESS, "1")
     made = [
         widgets.SwapExplorer(model, faces),
         widgets.FaceStudio(model, faces),

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pcl_lib.errors import BadInput
 from pcl_lib.faces.factors import POSE
+from pcl_lib.utils import BadInput
 
 Floats = NDArray[np.float64]
 PIVOT = (0.0, -2.1, 4.2)  # cm, head frame

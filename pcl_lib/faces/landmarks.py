@@ -6,11 +6,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pcl_lib.errors import BadInput
 from pcl_lib.faces import camera, raster
-from pcl_lib.faces.geometry import EYE_RADIUS, LANDMARKS
+from pcl_lib.faces.mesh import EYE_RADIUS, LANDMARKS
 from pcl_lib.faces.paint import pack
-from pcl_lib.faces.render import prepare, scene
+from pcl_lib.faces.scene import prepare, scene
+from pcl_lib.utils import BadInput
 
 Floats = NDArray[np.float64]
 VISIBLE_WITHIN = 0.7  # cm behind the nearest surface that still counts as seen

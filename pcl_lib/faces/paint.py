@@ -15,32 +15,27 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from pcl_lib.faces.factors import AUS, BEARDS, HAIR_STYLES, SHAPE, check_factors
-from pcl_lib.faces.geometry import (
-    BETWEEN,
-    EYE_ROW,
-    EYE_X,
-    ROWS,
-    SKIN_V,
-    STRIP,
-    Head,
-    _bump,
-    _curve,
-    _smooth,
-)
 from pcl_lib.faces.hair import SHORT_LINE
+from pcl_lib.faces.mesh import BETWEEN, EYE_ROW, EYE_X, ROWS, SKIN_V, STRIP, Head, bump_at, curve, smooth
 
 Floats = NDArray[np.float64]
+
+
 # Ordered so that each half of the face looks up a contiguous run: below the nose only, everywhere, above only.
 LAYERS = (
     "lips", "lip_line", "moustache", "goatee", "nasolabial", "nostril", "occlusion", "blush", "freckles", "beard",
     "scalp", "mottle", "orbit", "brow", "furrow", "forehead", "crow", "nose_lines", "lash",
 )  # fmt: skip
+
+
 BELOW_ONLY, ABOVE_ONLY = LAYERS.index("occlusion"), LAYERS.index("orbit")
 SPLIT_V = (EYE_ROW + STRIP + BETWEEN.index(-2.7)) / (ROWS - 1) * SKIN_V  # texture height of the divide
 CHANNELS = 20  # the layers, the hair's strands, and one to fill up
 STRANDS = len(LAYERS)
 WIDTH, HEIGHT = 128, 256  # of the atlas; its u is 0 at the midline, both halves of the face share it
-COLOURS = ("skin", "hair", "iris", "frame", "background", "occluder", "key", "sky")
+TINTS = ("skin", "hair", "iris", "frame", "background", "occluder", "key", "sky")
+
+
 NUMBERS = (
     "yaw", "pitch", "roll", "shift_x", "shift_y", "zoom", "gaze_x", "gaze_y", "light_x", "light_y", "light_z",
     "halfway",
@@ -48,8 +43,12 @@ NUMBERS = (
     "occluder_size", "occluder_angle", "noise", "noise_seed", "blur", "mirrored", "hairline", "part", "fringe",
     "volume", "style", "glasses",
 )  # fmt: skip
+
+
 SKIN_TONES = ((250, 222, 204), (240, 200, 172), (222, 174, 138), (194, 142, 106), (152, 104, 74), (112, 75, 54),
               (76, 51, 40))  # fmt: skip
+
+
 HAIR_TONES = ((18, 14, 13), (42, 27, 20), (78, 50, 32), (118, 68, 38), (150, 104, 58), (204, 166, 104))
 IRIS_TONES = ((44, 26, 16), (84, 52, 26), (100, 84, 46), (84, 110, 92), (92, 132, 168))
 
@@ -59,7 +58,7 @@ class Packed:
     """A factor table as the renderer's numbers, one row an image.
 
     coefficients [n, len(SHAPE) + 10], layers [n, len(LAYERS), 6] (gain, bias, weight, r, g, b),
-    colours [n, len(COLOURS), 3], numbers [n, len(NUMBERS)], waves [n, 5, 4] (background: kx, ky, phase, height).
+    colours [n, len(TINTS), 3], numbers [n, len(NUMBERS)], waves [n, 5, 4] (background: kx, ky, phase, height).
     All float32.
     """
 
@@ -97,7 +96,7 @@ def _noise(height: int, width: int, cells: tuple[int, int], seed: int) -> Floats
     coarse = np.random.default_rng(seed).random((cells[0] + 2, cells[1] + 2))
     fy, fx = np.linspace(0, cells[0], height), np.linspace(0, cells[1], width)
     iy, ix = fy.astype(int), fx.astype(int)
-    ty, tx = _smooth(0, 1, fy - iy)[:, None], _smooth(0, 1, fx - ix)[None]
+    ty, tx = smooth(0, 1, fy - iy)[:, None], smooth(0, 1, fx - ix)[None]
     a, b = coarse[iy][:, ix], coarse[iy][:, ix + 1]
     c, d = coarse[iy + 1][:, ix], coarse[iy + 1][:, ix + 1]
     return (a * (1 - tx) + b * tx) * (1 - ty) + (c * (1 - tx) + d * tx) * ty
@@ -118,11 +117,11 @@ def atlas(head: Head) -> NDArray[np.float32]:
     """Paint the mask channels [HEIGHT, WIDTH, CHANNELS] over the mean skin."""
     p = _texels(np.ascontiguousarray(head.grid).tobytes(), *head.grid.shape[:2])
     x, y, z = p[..., 0], p[..., 1], p[..., 2]
-    front = _smooth(1.0, 4.0, z)
+    front = smooth(1.0, 4.0, z)
     az = np.degrees(np.arctan2(x, z))
 
     def bump(cx: float, cy: float, sx: float, sy: float) -> Floats:
-        return _bump(x, y, cx, cy, sx, sy) * front
+        return bump_at(x, y, cx, cy, sx, sy) * front
 
     def line(points: list[tuple[float, float]], width: float) -> Floats:
         return _line(x, y, points, width) * front
@@ -137,27 +136,27 @@ def atlas(head: Head) -> NDArray[np.float32]:
     low = -8.1 + 1.0 * t**2.4
     lips = np.where(x < 2.65, np.minimum(bow - y, y - low), -1.0)
     # Brows: a tapering arch.
-    arch = 2.2 + 0.38 * _smooth(1.2, 3.6, x) - 0.5 * _smooth(3.7, 5.4, x)
-    thick = 0.36 * _smooth(0.9, 1.6, x) * (1 - 0.75 * _smooth(2.6, 5.4, x))
+    arch = 2.2 + 0.38 * smooth(1.2, 3.6, x) - 0.5 * smooth(3.7, 5.4, x)
+    thick = 0.36 * smooth(0.9, 1.6, x) * (1 - 0.75 * smooth(2.6, 5.4, x))
     brow = np.where((x > 0.85) & (x < 5.4), thick - np.abs(y - arch) + 0.14 * (fine - 0.5), -1.0)
-    jaw = y - _curve(
+    jaw = y - curve(
         np.clip(az, 0, 180), (0.0, -11.9), (30.0, -11.6), (60.0, -9.6), (85.0, -8.6), (180.0, -8.6)
     )
     masks = {
         "occlusion": 0.42 * bump(1.7, 0.75, 0.7, 0.8) + 0.35 * bump(1.9, -4.3, 0.35, 0.8)
-        + 0.5 * bump(0, -8.6, 1.5, 0.35) + 0.3 * bump(0, -5.1, 1.0, 0.3) + 1.15 * _smooth(0.25, -1.0, jaw)
-        + 0.35 * bump(EYE_X, 0.95, 1.5, 0.4) + 0.3 * _smooth(75, 100, az) * _smooth(3, -1, y),
+        + 0.5 * bump(0, -8.6, 1.5, 0.35) + 0.3 * bump(0, -5.1, 1.0, 0.3) + 1.15 * smooth(0.25, -1.0, jaw)
+        + 0.35 * bump(EYE_X, 0.95, 1.5, 0.4) + 0.3 * smooth(75, 100, az) * smooth(3, -1, y),
         "blush": bump(4.1, -3.6, 1.7, 1.5) + 0.8 * bump(0, -3.9, 1.0, 0.8) + 0.4 * bump(0, -10, 1.4, 1.0),
-        "freckles": _smooth(0.66, 0.85, fine) * (bump(2.8, -2.4, 2.6, 1.6) + bump(0, -1.8, 1.6, 1.2)),
+        "freckles": smooth(0.66, 0.85, fine) * (bump(2.8, -2.4, 2.6, 1.6) + bump(0, -1.8, 1.6, 1.2)),
         "orbit": bump(EYE_X, -0.75, 1.7, 0.7) + 0.7 * bump(EYE_X, 0.75, 1.9, 0.6) + 0.8 * bump(1.6, -0.3, 0.6, 0.8),
-        "moustache": _smooth(0.35, -0.1, np.abs(y + 5.95 + 0.14 * x**2) - 0.55) * _smooth(3.1, 2.6, x)
+        "moustache": smooth(0.35, -0.1, np.abs(y + 5.95 + 0.14 * x**2) - 0.55) * smooth(3.1, 2.6, x)
         * (0.7 + 0.6 * rough),
-        "goatee": _smooth(2.3, 1.7, np.hypot(x, 0.75 * (y + 9.9))) * _smooth(-8.0, -8.4, y) * (0.7 + 0.6 * rough)
+        "goatee": smooth(2.3, 1.7, np.hypot(x, 0.75 * (y + 9.9))) * smooth(-8.0, -8.4, y) * (0.7 + 0.6 * rough)
         + 0.8 * line([(2.75, -6.6), (2.6, -8.6), (2.0, -10.0)], 0.5),
-        "beard": _smooth(-0.6, 0.9, _curve(np.clip(x, 0, 7.5), (0, -8.3), (1.8, -8.4), (2.8, -7.2), (4.5, -5.8),
+        "beard": smooth(-0.6, 0.9, curve(np.clip(x, 0, 7.5), (0, -8.3), (1.8, -8.4), (2.8, -7.2), (4.5, -5.8),
                                            (6.2, -3.2), (7.0, 0.0), (7.5, 1.0)) - y)
-        * _smooth(-1.2, 0.3, jaw) * _smooth(88, 76, az) * (0.75 + 0.5 * rough),
-        "scalp": y - _curve(az, *SHORT_LINE) + 0.8 * (fine - 0.5),
+        * smooth(-1.2, 0.3, jaw) * smooth(88, 76, az) * (0.75 + 0.5 * rough),
+        "scalp": y - curve(az, *SHORT_LINE) + 0.8 * (fine - 0.5),
         "mottle": 0.6 * _noise(HEIGHT, WIDTH, (40, 24), 5) + 0.4 * fine,
         "lips": lips,
         "lip_line": _line(x, y, [(0, -7.1), (2.75, -7.1)], 0.11) * (x < 3.2) + 0.7 * bump(2.75, -7.15, 0.3, 0.25),

@@ -17,7 +17,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from pcl_lib.faces.camera import DISTANCE, HALF_VIEW, PIVOT
-from pcl_lib.faces.geometry import FRAME, HAIR, LENS, MOUTH
+from pcl_lib.faces.mesh import FRAME, HAIR, LENS, MOUTH
 from pcl_lib.faces.paint import NUMBERS
 from pcl_lib.faces.shade import SAMPLES, _compose, _develop, _paint, _paint_features
 

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from pcl_lib.faces.camera import DISTANCE, HALF_VIEW, PIVOT, rotation
-from pcl_lib.faces.geometry import EAR, EYE, EYE_RADIUS, FRAME, HAIR, LENS, MOUTH
-from pcl_lib.faces.paint import ABOVE_ONLY, BELOW_ONLY, COLOURS, LAYERS, NUMBERS, SPLIT_V, STRANDS, Packed
-from pcl_lib.faces.render import Scene, prepare
+from pcl_lib.faces.mesh import EAR, EYE, EYE_RADIUS, FRAME, HAIR, LENS, MOUTH
+from pcl_lib.faces.paint import ABOVE_ONLY, BELOW_ONLY, LAYERS, NUMBERS, SPLIT_V, STRANDS, TINTS, Packed
+from pcl_lib.faces.scene import Scene, prepare
 from pcl_lib.faces.shade import EYE_V0, EYE_V1, SAMPLES
 
 Numbers = dict[str, Tensor]
@@ -28,7 +28,7 @@ def draw(s: Scene, p: Packed, size: int, device: torch.device) -> Tensor:
 
     v, mask, anchors = (to(a) for a in prepare(p))
     number: Numbers = dict(zip(NUMBERS, to(p.numbers).T, strict=True))
-    colour: Numbers = dict(zip(COLOURS, to(p.colours).unbind(1), strict=True))
+    colour: Numbers = dict(zip(TINTS, to(p.colours).unbind(1), strict=True))
     triangles, material = to(s.head.triangles).long(), to(s.head.material).long()
     v = v + (to(p.coefficients) @ to(s.basis)).view(v.shape)
     normals = _normals(v, triangles)

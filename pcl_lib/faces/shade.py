@@ -13,23 +13,10 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from pcl_lib.faces.geometry import (
-    EAR,
-    EYE,
-    EYE_RADIUS,
-    EYE_ROW,
-    FRAME,
-    HAIR,
-    LENS,
-    MOUTH,
-    ROWS,
-    SKIN_V,
-    STRIP,
-)
-from pcl_lib.faces.paint import ABOVE_ONLY, BELOW_ONLY, COLOURS, NUMBERS, SPLIT_V, STRANDS
+from pcl_lib.faces.mesh import EAR, EYE, EYE_RADIUS, EYE_ROW, FRAME, HAIR, LENS, MOUTH, ROWS, SKIN_V, STRIP
+from pcl_lib.faces.paint import ABOVE_ONLY, BELOW_ONLY, NUMBERS, SPLIT_V, STRANDS, TINTS
 
 SAMPLES = 2  # a side of a pixel
-
 _N = {name: k for k, name in enumerate(NUMBERS)}
 GAZE_X, GAZE_Y, LIGHT_X, AMBIENT = _N["gaze_x"], _N["gaze_y"], _N["light_x"], _N["ambient"]
 JAW_DROP, HALFWAY, SHINE = _N["jaw_drop"], _N["halfway"], _N["shine"]
@@ -37,7 +24,7 @@ GRADIENT_X, GRADIENT_Y = _N["gradient_x"], _N["gradient_y"]
 OCCLUDER, OCCLUDER_X, OCCLUDER_Y = _N["occluder"], _N["occluder_x"], _N["occluder_y"]
 OCCLUDER_SIZE, OCCLUDER_ANGLE = _N["occluder_size"], _N["occluder_angle"]
 NOISE, NOISE_SEED, BLUR, MIRRORED = _N["noise"], _N["noise_seed"], _N["blur"], _N["mirrored"]
-SKIN_C, HAIR_C, IRIS_C, FRAME_C, BACK_C, OCCLUDER_C, KEY_C, SKY_C = range(len(COLOURS))
+SKIN_C, HAIR_C, IRIS_C, FRAME_C, BACK_C, OCCLUDER_C, KEY_C, SKY_C = range(len(TINTS))
 EYE_V0 = EYE_ROW / (ROWS - 1) * SKIN_V
 EYE_V1 = (EYE_ROW + STRIP - 1) / (ROWS - 1) * SKIN_V
 F32 = NDArray[np.float32]

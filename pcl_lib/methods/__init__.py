@@ -1,17 +1,21 @@
 """What one training iteration does: a method is a few tasks, each with its own batch and loss.
 
-To add a method, write one small class with `tasks` (and `end_epoch` where weights change, `changes` where it differs
-from another only in settings) and put it in `METHODS`; the loop of `pretrain.fit` does the rest.
+base         `Method` and `Task`; to add a method, see pcl_lib/README.md
+pcl          PCL and pcl_plus
+simclr       SimCLR, with and without flips
+siamese      MoCo, BYOL, SimSiam
+flow         warping one frame into another
+frame_pairs  FAb-Net, TCAE, FaceCycle: what moves between frames of a person
+supervised   upper bounds, trained on the labels of one task
 """
 
 from __future__ import annotations
 
-from pcl_lib.errors import BadInput
 from pcl_lib.methods.base import Method, Task, TaskLoss
-from pcl_lib.methods.motion import TCAE, FAbNet, FaceCycle
+from pcl_lib.methods.frame_pairs import TCAE, FAbNet, FaceCycle
 from pcl_lib.methods.pcl import PCLMethod, PCLPlus
+from pcl_lib.methods.siamese import BYOL, MoCo, SimSiam
 from pcl_lib.methods.simclr import SimCLR, SimCLRNoFlip
-from pcl_lib.methods.ssl import BYOL, MoCo, SimSiam
 from pcl_lib.methods.supervised import (
     SupervisedExpression,
     SupervisedIdentity,
@@ -19,6 +23,7 @@ from pcl_lib.methods.supervised import (
     SupervisedUnits,
 )
 from pcl_lib.presets import Preset
+from pcl_lib.utils import BadInput
 
 __all__ = [
     "METHODS",

@@ -11,9 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcl_lib import augment, ranks
-from pcl_lib.batches import ImageSource
-from pcl_lib.data import PreparedFaces
+from pcl_lib import augment, distributed
+from pcl_lib.data import FaceSet, ImageSource
 from pcl_lib.models import PCL
 from pcl_lib.presets import Preset, ViewPreset, override
 
@@ -57,27 +56,27 @@ class Method:
         self.tasks: tuple[Task, ...] = ()
         self.weights: dict[str, float] = {}
 
-    def attach(self, model: PCL, faces: PreparedFaces) -> nn.Module:  # noqa: ARG002
-        """Make what the method needs beside the model; it is trained, saved and resumed with it. None by default.
+    def auxiliary(self, model: PCL, faces: FaceSet) -> nn.Module:  # noqa: ARG002
+        """The auxiliary modules of the method; they are trained, saved and resumed with the model. None by default.
 
         Called once, with the model as it starts, the faces to train on, and the run's seed set. Parameters that no
         gradient should reach have requires_grad False.
         """
         return nn.Module()
 
-    def after_step(self, model: PCL) -> None:
+    def on_step_end(self, model: PCL) -> None:
         """Told after each optimiser step, for averages of weights."""
 
-    def end_epoch(self, means: list[dict[str, float]]) -> None:
+    def on_epoch_end(self, means: list[dict[str, float]]) -> None:
         """Told the mean losses of all epochs so far, by name, before the next one begins."""
 
 
 def views(images: Tensor, preset: ViewPreset, generator: torch.Generator, copies: int) -> Tensor:
     """`augment.views` of this rank's block of the batch, drawn for the whole batch on every rank."""
-    return augment.views(images, preset, generator, copies, (ranks.rank(), ranks.world()))
+    return augment.views(images, preset, generator, copies, (distributed.rank(), distributed.world()))
 
 
-class OnGeneral(Method):
+class SingleTaskMethod(Method):
     """Base of the methods of one task that train the general feature alone.
 
     Its batch is the sum of PCL's three, so that both see the same number of images in an iteration; where it takes

@@ -11,22 +11,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pcl_lib import losses, ranks
+from pcl_lib import distributed, losses
 from pcl_lib.augment import rotate
-from pcl_lib.batches import ImageSource
-from pcl_lib.data import PreparedFaces
-from pcl_lib.errors import BadInput
+from pcl_lib.data import FaceSet, ImageSource
 from pcl_lib.methods.base import Method, Take, Task, accuracy, take_images, views
 from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float
 from pcl_lib.presets import Preset
+from pcl_lib.utils import BadInput
 
 POSE_CHANGES = ("flip", "rotate", "flip_rotate", "turn")
 TURNS = (20.0, 60.0)  # degrees, either way, of a rotation in the plane
 
 
 class PCLMethod(Method):
-    """The three tasks of PCL: PDD, face contrast and pose contrast (METHOD.md 3 to 6)."""
+    """The three tasks of PCL: PDD, face contrast and pose contrast (notebooks/method.md, sections 3 to 6)."""
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
@@ -41,11 +40,11 @@ class PCLMethod(Method):
             for name in self.weights
         )
 
-    def attach(self, model: PCL, faces: PreparedFaces) -> nn.Module:
-        """Nothing beside the model, but the model learns with what noise its decoder is trained."""
+    def auxiliary(self, model: PCL, faces: FaceSet) -> nn.Module:
+        """None, but the model is told with what noise its decoder is trained."""
         if "pdd" in self.weights:
             model.decoder_noise = self.preset.loss.noise
-        return super().attach(model, faces)
+        return super().auxiliary(model, faces)
 
     @staticmethod
     def _check(change: str, negatives: str) -> None:
@@ -66,18 +65,16 @@ class PCLMethod(Method):
         preset = self.preset.loss
         clean = as_float(images)
         clean = torch.cat([clean, clean.flip(3)])
-        shape = (len(clean) * ranks.world(), *clean.shape[1:])
+        shape = (len(clean) * distributed.world(), *clean.shape[1:])
         noise = torch.randn(shape, device=clean.device, generator=generator)
-        _, face, pose = model.mirror_features(clean + preset.noise * ranks.own(noise, 2))
+        _, face, pose = model.mirror_features(clean + preset.noise * distributed.own(noise, 2))
         (face_s, face_f), (pose_s, pose_f) = face.chunk(2), pose.chunk(2)
-        if (
-            not self.preset.model.parity
-        ):  # with parity both have one face: the swaps would be the same pictures
+        if not self.preset.model.even_odd:  # else both have one face, and swaps would be the same pictures
             face, pose = torch.cat([face, face_f, face_s]), torch.cat([pose, pose_s, pose_f])
             clean = torch.cat([clean, clean])
         # Each of the four is the mean over its batch; their sum is four times the mean over all.
         reconstruction = 4 * losses.reconstruction(model.decode(face, pose), clean)
-        face_s, pose_s, face_f, pose_f = map(ranks.gather, (face_s, pose_s, face_f, pose_f))
+        face_s, pose_s, face_f, pose_f = map(distributed.gather, (face_s, pose_s, face_f, pose_f))
         orthogonality = losses.orthogonality(face_s, pose_s) + losses.orthogonality(face_f, pose_f)
         return {
             "pdd": reconstruction + preset.orthogonality * orthogonality,
@@ -89,7 +86,7 @@ class PCLMethod(Method):
         """InfoNCE of two crops with mixed negatives, on the face branch. Paper section 3.3."""
         preset = self.preset.loss
         z = model.face_projector(model.face_feature(views(images, self.preset.face_view, generator, 2)))
-        z = ranks.gather(z, 2)
+        z = distributed.gather(z, 2)
         logits = losses.face_logits(z, preset.temperature, mixing=preset.mixing, generator=generator)
         return {"face": losses.info_nce(logits), "face_accuracy": accuracy(logits)}
 
@@ -109,7 +106,7 @@ class PCLMethod(Method):
         same = views(images, view, generator, 2)
         changed = self._rotated(views(other, view, generator, count), count, generator)  # ordered [k][sample]
         z = model.pose_projector(model.pose_feature(torch.cat([same, changed])))
-        z, negatives = ranks.gather(z[: len(same)], 2), ranks.gather(z[len(same) :], count)
+        z, negatives = distributed.gather(z[: len(same)], 2), distributed.gather(z[len(same) :], count)
         if preset.negatives == "own_flip":
             negatives = negatives.unflatten(0, (count, -1)).transpose(0, 1)
         else:  # "released_code": chunked as if ordered [sample][k]
@@ -128,18 +125,18 @@ class PCLMethod(Method):
         """Each of `count` views of each image turned in its plane, where the pose change is a rotation."""
         if "rotate" not in self.preset.loss.pose_change:
             return changed
-        shape = (len(changed) * ranks.world(), 2)
-        draws = ranks.own(torch.rand(shape, device=changed.device, generator=generator), count)
+        shape = (len(changed) * distributed.world(), 2)
+        draws = distributed.own(torch.rand(shape, device=changed.device, generator=generator), count)
         degrees = TURNS[0] + (TURNS[1] - TURNS[0]) * draws[:, 0]
         return rotate(changed, degrees * torch.where(draws[:, 1] < 0.5, -1.0, 1.0))
 
     def _batch_logits(self, model: PCL, images: Tensor, generator: torch.Generator) -> Tensor:
         same = views(images, self.preset.pose_view, generator, 2)
         pose = model.mirror_features(torch.cat([same, same.flip(3)])).pose
-        z, mirrored = (ranks.gather(part, 2) for part in model.pose_projector(pose).chunk(2))
+        z, mirrored = (distributed.gather(part, 2) for part in model.pose_projector(pose).chunk(2))
         return losses.mirror_logits(z, mirrored, self.preset.loss.temperature)
 
-    def end_epoch(self, means: list[dict[str, float]]) -> None:
+    def on_epoch_end(self, means: list[dict[str, float]]) -> None:
         """Dynamic weights from the third epoch on. Paper, dynamic weighting."""
         preset = self.preset.loss
         if not preset.dynamic or len(means) < 2 or not {"face", "pose"} <= self.weights.keys():
@@ -168,9 +165,9 @@ def take_turned(source: ImageSource, rows: np.ndarray, rng: np.random.Generator)
         )
     factors = factors[list(NUMERIC)].reset_index(drop=True)
     for angle, (spread, most) in POSE_SPREAD.items():
-        drawn = rng.normal(0, spread, (ranks.world(), len(factors)))  # of all ranks' blocks
-        factors[angle] = np.clip(drawn[ranks.rank()], -most, most)
-    turned = render(factors, source.size, backend="numba").to(source.device)
+        drawn = rng.normal(0, spread, (distributed.world(), len(factors)))  # of all ranks' blocks
+        factors[angle] = np.clip(drawn[distributed.rank()], -most, most)
+    turned = render(factors, source.size, device=source.device)
     return torch.cat([source.take(rows), turned])
 
 
@@ -183,7 +180,7 @@ class PCLPlus(PCLMethod):
     zero over any batch that holds the flip of each image, and the flips of the pose contrast cost nothing, so that
     the whole batch can be its negatives (`losses.mirror_logits`). What a flip does not change (pitch, how far a head
     is turned) stays in the face-aware feature. Downstream tasks read best from the same two parts of the general
-    feature (`probes.Parts`), which any encoder has: compare with those.
+    feature (`probes.EvenOdd`), which any encoder has: compare with those.
     """
 
-    changes = MappingProxyType({"model.parity": True, "loss.negatives": "batch"})
+    changes = MappingProxyType({"model.even_odd": True, "loss.negatives": "batch"})

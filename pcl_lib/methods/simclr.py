@@ -7,12 +7,12 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from pcl_lib import losses, ranks
-from pcl_lib.methods.base import OnGeneral, accuracy, views
+from pcl_lib import distributed, losses
+from pcl_lib.methods.base import SingleTaskMethod, accuracy, views
 from pcl_lib.models import PCL
 
 
-class SimCLR(OnGeneral):
+class SimCLR(SingleTaskMethod):
     """SimCLR on the same trunk: the general feature through one projector (Chen et al. 2020)."""
 
     name = "simclr"
@@ -20,7 +20,7 @@ class SimCLR(OnGeneral):
     def loss(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """InfoNCE of two random resized crops, all other views as negatives."""
         z = model.face_projector(model.general_feature(views(images, self.preset.simclr_view, generator, 2)))
-        logits = losses.plain_logits(ranks.gather(z, 2), self.preset.loss.temperature)
+        logits = losses.plain_logits(distributed.gather(z, 2), self.preset.loss.temperature)
         return {"simclr": losses.info_nce(logits), "simclr_accuracy": accuracy(logits)}
 
 

@@ -10,14 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pcl_lib.batches import ImageSource
-from pcl_lib.data import PreparedFaces
-from pcl_lib.errors import BadInput
-from pcl_lib.labels import ANGLE_NAMES, AU_NAMES, identity_codes
-from pcl_lib.methods.base import OnGeneral, views
+from pcl_lib.data import FaceSet, ImageSource
+from pcl_lib.data.labels import ANGLE_NAMES, AU_NAMES, PRESENT, expression_codes, identity_codes
+from pcl_lib.methods.base import SingleTaskMethod, views
 from pcl_lib.models import PCL
-from pcl_lib.probes import expression_codes
-from pcl_lib.tasks import PRESENT
+from pcl_lib.utils import BadInput
 
 
 @dataclass(frozen=True)
@@ -39,13 +36,13 @@ class Labelled:
         return self.images.is_cuda
 
 
-class Supervised(OnGeneral):
+class Supervised(SingleTaskMethod):
     """A linear head on the general feature, trained with the encoder on photometric views of `preset.pose_view`.
 
     Views are neither cropped nor flipped, so that every label stays true. A subclass gives `targets` and `error`.
     """
 
-    def attach(self, model: PCL, faces: PreparedFaces) -> nn.Module:
+    def auxiliary(self, model: PCL, faces: FaceSet) -> nn.Module:
         """Read the labels of the set, and make the head. Raises BadInput where no training image has one."""
         self.labels = torch.from_numpy(self.targets(faces))
         train = self.labels[torch.from_numpy(faces.split("train"))]
@@ -70,7 +67,7 @@ class Supervised(OnGeneral):
         """How many numbers the head gives, from the targets of the training images."""
         return train.shape[1] if train.ndim == 2 else int(train.max()) + 1
 
-    def targets(self, faces: PreparedFaces) -> np.ndarray:
+    def targets(self, faces: FaceSet) -> np.ndarray:
         """The target of every image of the set."""
         raise NotImplementedError
 
@@ -90,7 +87,7 @@ class SupervisedExpression(_Classes):
 
     name = "supervised_expression"
 
-    def targets(self, faces: PreparedFaces) -> np.ndarray:
+    def targets(self, faces: FaceSet) -> np.ndarray:
         """[n] codes of the expressions."""
         return expression_codes(column(faces, "expression"))
 
@@ -100,7 +97,7 @@ class SupervisedIdentity(_Classes):
 
     name = "supervised_identity"
 
-    def targets(self, faces: PreparedFaces) -> np.ndarray:
+    def targets(self, faces: FaceSet) -> np.ndarray:
         """[n] codes of the training people, from 0 on; -1 for everybody else."""
         column(faces, "identity")
         codes, found = identity_codes(faces.table), np.full(len(faces), -1)
@@ -114,7 +111,7 @@ class SupervisedPose(Supervised):
 
     name = "supervised_pose"
 
-    def targets(self, faces: PreparedFaces) -> np.ndarray:
+    def targets(self, faces: FaceSet) -> np.ndarray:
         """[n, 3] angles, standardised."""
         angles = np.stack([column(faces, name).to_numpy(np.float32) for name in ANGLE_NAMES], 1)
         train = angles[faces.split("train")]
@@ -131,7 +128,7 @@ class SupervisedUnits(Supervised):
 
     name = "supervised_units"
 
-    def targets(self, faces: PreparedFaces) -> np.ndarray:
+    def targets(self, faces: FaceSet) -> np.ndarray:
         """[n, units] 1 where present, 0 where not."""
         units = [name for name in AU_NAMES if name in faces.table]
         column(faces, units[0] if units else AU_NAMES[0])
@@ -145,7 +142,7 @@ class SupervisedUnits(Supervised):
         return each.mul(known).sum() / known.sum().clamp_min(1)
 
 
-def column(faces: PreparedFaces, name: str) -> pd.Series:
+def column(faces: FaceSet, name: str) -> pd.Series:
     """A column of labels. Raises BadInput where the set has none."""
     if name not in faces.table:
         raise BadInput(f"{faces.name} has no labels for {name}: choose a method that needs none, such as pcl")

@@ -1,4 +1,13 @@
-"""Encoder, decoder, PCL and their checkpoints."""
+"""Networks and their weights.
+
+encoder     the paper's encoder: a trunk and two branches
+backbones   encoders whose trunk is a timm model
+decoder     the decoder of the PDD
+pcl         `PCL`: encoder, decoder and projectors in one module
+checkpoint  weights on disk, with their settings
+released    checkpoints of the authors' released code
+shipped     the weights that come with the kit
+"""
 
 from pcl_lib.models.checkpoint import checkpoint_notes, load_checkpoint, save_checkpoint
 from pcl_lib.models.pcl import PCL, Features

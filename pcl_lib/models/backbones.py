@@ -10,14 +10,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcl_lib.errors import BadInput
-from pcl_lib.models.encoder import STRIDE, Branched, convolution, map_size, scaled
+from pcl_lib.models.encoder import STRIDE, TwoBranchEncoder, convolution, map_size, scaled
 from pcl_lib.presets import ModelPreset
+from pcl_lib.utils import BadInput
 
 PATCHES = 8  # a side, of a vision transformer
 
 
-class BackboneEncoder(Branched):
+class BackboneEncoder(TwoBranchEncoder):
     """The last map of a timm model whose stride is 16 or less, and the two branches.
 
     Later stages are left out (of a ResNet the fourth). A vision transformer gives the patch tokens of its last block

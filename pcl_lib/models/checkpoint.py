@@ -12,10 +12,9 @@ import safetensors
 import safetensors.torch
 from torch import Tensor
 
-from pcl_lib.errors import BadInput
-from pcl_lib.files import replace_atomically
 from pcl_lib.models.pcl import PCL
 from pcl_lib.presets import ModelPreset, from_dict, to_dict
+from pcl_lib.utils import BadInput, replace_atomically
 
 
 def save_checkpoint(model: PCL, path: Path | str, notes: Mapping[str, object] = MappingProxyType({})) -> None:

@@ -1,4 +1,4 @@
-"""The decoder of the PDD (METHOD.md 2; paper section 3.2)."""
+"""The decoder of the PDD (notebooks/method.md, section 2; paper section 3.2)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from pcl_lib.models.encoder import scaled
 from pcl_lib.presets import ModelPreset
@@ -32,20 +33,13 @@ class Decoder(nn.Module):
         )
         self.norms = nn.ModuleList(nn.BatchNorm2d(b) for b in outputs[:-1])
 
-    @torch.no_grad()
-    def settle(self, feature: Tensor) -> None:
+    def recalibrate_batch_norm(self, feature: Tensor) -> None:
         """Set the running statistics of every batch norm to those of one batch of features [N, D].
 
         They are averages over past steps, and lag behind weights that still change fast: pictures in eval mode are
         wrong by that. Source: Wu and Johnson, "Rethinking Batch in BatchNorm", 2021 (precise BatchNorm).
         """
-        norms = [norm for norm in self.norms if isinstance(norm, nn.BatchNorm2d)]
-        before = [(norm.training, norm.momentum) for norm in norms]
-        for norm in norms:
-            norm.training, norm.momentum = True, 1.0
-        self(feature)
-        for norm, (training, momentum) in zip(norms, before, strict=True):
-            norm.training, norm.momentum = training, momentum
+        update_bn([feature], self)
 
     def forward(self, feature: Tensor) -> Tensor:
         x = self.fc(F.normalize(feature, dim=1))[:, :, None, None]

@@ -1,4 +1,4 @@
-"""The encoder of PCL: a convolutional trunk and two branches (METHOD.md 1; paper section 3.1)."""
+"""The encoder of PCL: a convolutional trunk and two branches (notebooks/method.md, section 1; paper section 3.1)."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from pcl_lib.errors import BadInput
 from pcl_lib.presets import ModelPreset
+from pcl_lib.utils import BadInput
 
 SLOPE = 0.1
 STRIDE = 16  # of the general feature, in pixels
@@ -66,7 +66,7 @@ class ResidualBlock(nn.Module):
         return y
 
 
-class Branched(nn.Module):
+class TwoBranchEncoder(nn.Module):
     """Images [B, 3, H, W] -> maps (general, face, pose), each [B, 128 * width, H/16, W/16], rounded up.
 
     The trunk is a subclass's; the two branches are the paper's.
@@ -93,7 +93,7 @@ class Branched(nn.Module):
         return general, self.face_branch(general), self.pose_branch(general)
 
 
-class Encoder(Branched):
+class Encoder(TwoBranchEncoder):
     """The paper's encoder."""
 
     def build_trunk(self, config: ModelPreset) -> None:

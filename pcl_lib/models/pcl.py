@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pcl_lib.models.backbones import BackboneEncoder
 from pcl_lib.models.decoder import Decoder
-from pcl_lib.models.encoder import Branched, Encoder, as_float, map_size, scaled
+from pcl_lib.models.encoder import Encoder, TwoBranchEncoder, as_float, map_size, scaled
 from pcl_lib.presets import ModelPreset
 
 
@@ -24,7 +24,7 @@ class Features(NamedTuple):
 
 
 def projector(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
-    """Linear, ReLU, Linear, batch norm (METHOD.md 4)."""
+    """Linear, ReLU, Linear, batch norm (notebooks/method.md, section 4)."""
     return nn.Sequential(
         nn.Linear(inputs, hidden), nn.ReLU(), nn.Linear(hidden, outputs), nn.BatchNorm1d(outputs)
     )
@@ -36,7 +36,7 @@ class PCL(nn.Module):
     Holds no optimiser and no loss; needs only its own few fields. At width 1 and 64 pixels it is the
     paper's, with features of 2048. `seed` fixes the initial weights without touching the global state.
     `decoder_noise` is the spread of the Gaussian noise on the images whose features the decoder was trained with
-    (METHOD.md 3); the method that trains it sets it, and checkpoints keep it.
+    (notebooks/method.md, section 3); the method that trains it sets it, and checkpoints keep it.
     """
 
     def __init__(self, config: ModelPreset, seed: int = 0) -> None:
@@ -49,7 +49,7 @@ class PCL(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU too
             kind = Encoder if config.backbone == "paper" else BackboneEncoder
-            self.encoder: Branched = kind(config)
+            self.encoder: TwoBranchEncoder = kind(config)
             self.pose_squeeze = nn.Linear(size, pose_size) if config.pose_dim else nn.Identity()
             self.pose_expand = nn.Linear(pose_size, size) if config.pose_dim else nn.Identity()
             self.decoder = Decoder(config, size)
@@ -64,22 +64,22 @@ class PCL(nn.Module):
         """images: uint8, or float in [0, 1], [B, 3, H, W] -> flat features.
 
         Any H, W of 16 or more work; branches feed the decoder and projectors only at the trained size.
-        With `config.parity` the encoder sees each image's flip too (see `mirror_features`); the general feature
+        With `config.even_odd` the encoder sees each image's flip too (see `mirror_features`); the general feature
         is that of the image alone. Raises ValueError on another shape.
         """
-        if not self.config.parity:
+        if not self.config.even_odd:
             return self._encoded(images)
         return Features(*(x.chunk(2)[0] for x in self.mirror_features(torch.cat([images, images.flip(3)]))))
 
     def mirror_features(self, both: Tensor) -> Features:
         """Features of images and their flips, stacked: [2B, 3, H, W] -> [2B, D] each, in the same order.
 
-        With `config.parity` the face-aware feature is the even part of the face branch's output under the flip,
+        With `config.even_odd` the face-aware feature is the even part of the face branch's output under the flip,
         (h(s) + h(f)) / 2, and the pose-related feature the odd part of the pose branch's, (h(s) - h(f)) / 2: s and f
         share the one and have opposite others, by construction. Without, what `features` gives for each.
         """
         x = self._encoded(both)
-        if not self.config.parity:
+        if not self.config.even_odd:
             return x
         (face_s, face_f), (pose_s, pose_f) = x.face.chunk(2), x.pose.chunk(2)
         even, odd = (face_s + face_f) / 2, (pose_s - pose_f) / 2
@@ -114,15 +114,15 @@ class PCL(nn.Module):
         noise = torch.randn(x.shape[1:], generator=torch.Generator().manual_seed(0))
         return self.features(x + self.decoder_noise * noise.to(x))
 
-    def settled(self, images: Tensor) -> PCL:
-        """A copy in eval mode whose decoder's batch norms have met these images (`Decoder.settle`).
+    def recalibrated(self, images: Tensor) -> PCL:
+        """A copy in eval mode whose decoder's batch norms have met these images (`Decoder.recalibrate_batch_norm`).
 
         For pictures in the middle of a training, or at the end of a short one.
         """
         copy = deepcopy(self).eval()
         with torch.no_grad():
             x = copy.decoder_features(images)
-            copy.decoder.settle(x.face + copy.pose_expand(x.pose))
+            copy.decoder.recalibrate_batch_norm(x.face + copy.pose_expand(x.pose))
         return copy
 
     def _encoded(self, images: Tensor) -> Features:
@@ -132,7 +132,7 @@ class PCL(nn.Module):
         return Features(general.flatten(1), self._face(general), self._pose(general))
 
     def _part(self, images: Tensor, branch: Callable[[Tensor], Tensor], sign: float) -> Tensor:
-        if not self.config.parity:
+        if not self.config.even_odd:
             return branch(self.encoder.trunk(self._prepared(images)))
         x, flipped = branch(self.encoder.trunk(self._prepared(torch.cat([images, images.flip(3)])))).chunk(2)
         return (x + sign * flipped) / 2

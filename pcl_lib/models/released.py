@@ -1,4 +1,4 @@
-"""Checkpoints of the authors' released code: another layout of the same 105 tensors (METHOD.md 9)."""
+"""Checkpoints of the authors' released code: the same 105 tensors in another layout (notebooks/method.md, 9)."""
 
 from __future__ import annotations
 
@@ -10,13 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcl_lib.errors import BadInput
-from pcl_lib.files import replace_atomically
 from pcl_lib.models.pcl import PCL
 from pcl_lib.presets import ModelPreset
+from pcl_lib.utils import BadInput, replace_atomically
 
 PREFIX = "module."  # the released code trains under DataParallel
-NOISE = 0.4  # what the released code trains its decoder with (METHOD.md 3)
+NOISE = 0.4  # what the released code trains its decoder with (notebooks/method.md, section 3)
 ENCODER = {  # released name -> ours, both below "encoder."
     "conv1.0": "stem.0.0",
     "conv1.2": "stem.1.0",
@@ -29,6 +28,8 @@ ENCODER = {  # released name -> ours, both below "encoder."
     **{f"layer3_2_exp.{place}": f"face_branch.{place // 2}.0" for place in (0, 2)},
     **{f"layer3_2_pose.{place}": f"pose_branch.{place // 2}.0" for place in (0, 2)},
 }  # fmt: skip
+
+
 PROJECTORS = {"exp_fc": "face_projector", "pose_fc": "pose_projector"}
 TRAINED = ("weight", "bias")
 NORM = (*TRAINED, "running_mean", "running_var", "num_batches_tracked")
@@ -37,9 +38,9 @@ NORM = (*TRAINED, "running_mean", "running_var", "num_batches_tracked")
 def load_released(path: Path | str) -> PCL:
     """A `PCL` of the paper's size, in eval mode, from a checkpoint of the released code.
 
-    Keys and shapes must all fit (METHOD.md 9). The file is read by PyTorch's weights-only loader, which runs no
-    code that a pickle may hold. Raises BadInput where the file is missing, not such a checkpoint, holds NaN or
-    infinite weights, or has missing, unknown or misshapen entries, naming them.
+    Keys and shapes must all fit (notebooks/method.md, section 9). The file is read by PyTorch's weights-only loader,
+    which runs no code that a pickle may hold. Raises BadInput where the file is missing, not such a checkpoint,
+    holds NaN or infinite weights, or has missing, unknown or misshapen entries, naming them.
     """
     path = Path(path)
     weights = _state_dict(path)

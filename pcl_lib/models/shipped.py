@@ -1,4 +1,4 @@
-"""Weights that come with the kit, each with a card of where it is from (`pcl_lib.ship` makes them).
+"""Weights that come with the kit, each with a card of where it is from (made by `reproduce.shipped_weights`).
 
 They are kept in float16, half the size; pictures and readings made with them differ from the run's in rounding.
 """
@@ -9,11 +9,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-from pcl_lib.errors import BadInput
 from pcl_lib.models.checkpoint import load_checkpoint
 from pcl_lib.models.pcl import PCL
+from pcl_lib.utils import PACKAGE, BadInput
 
-WEIGHTS = Path(__file__).resolve().parents[1] / "weights"
+WEIGHTS = PACKAGE / "weights"
 SHIPPED = ("pcl", "pcl_plus")  # the methods whose decoder swaps
 LIMIT = 10_000_000  # bytes of all shipped weights
 

@@ -13,9 +13,8 @@ import ipywidgets
 from IPython.display import display
 from matplotlib.figure import Figure
 
-from pcl_lib.errors import BadInput
-from pcl_lib.live import headless
-from pcl_lib.pictures import RGB, png
+from pcl_lib.utils import BadInput, headless
+from pcl_lib.widgets.pictures import RGB, png
 
 WRAP = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%")
 TOGETHER = ipywidgets.Layout(display="flex", flex_flow="row wrap", max_width="100%")

@@ -1,0 +1,12 @@
+"""Variants of PCL and other methods, several seeds each: `python -m pcl_lib.ablations`.
+
+variants      the rows of the ablation table: a method and a few changed settings
+significance  differences of two methods with paired intervals
+tables        the tables of the ablations
+plots         their figures
+cells         trains and probes one variant with one seed, cell by cell
+"""
+
+from pcl_lib.ablations.cells import cells_of, record, shown
+
+__all__ = ["cells_of", "record", "shown"]

@@ -1,0 +1,11 @@
+"""How fast, and with how much memory: `python -m pcl_lib.bench PART`.
+
+timing       a call by the clock, and the most memory it takes
+plain        the straightforward forms that the kit is measured against
+parts        rendering, views, losses, steps, probes; the list of all parts
+training     iterations, SimCLR by lightly, feeding, operators, sizes
+scaling      one and two processes that train as one
+preparation  preparing data on the disk, and drawing an epoch from it
+widgets      from a moved slider to the new picture
+report       the page figures/benchmarks.md and its plot
+"""

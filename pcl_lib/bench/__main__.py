@@ -1,0 +1,75 @@
+"""How fast, and with how much memory: `python -m pcl_lib.bench PART`. Ratios are taken within one run.
+
+Each part times the kit's way beside the straightforward one, which lives here and nowhere else: the tensor form of
+the mixed negatives, one PIL image after the other, plain float32 in the default memory format, and a probe that runs
+the encoder in every epoch; for data on the disk, in `pcl_lib.bench.preparation`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from pcl_lib.bench.parts import PARTS
+from pcl_lib.bench.report import markdown, plot_sizes
+from pcl_lib.bench.timing import Bench, threads
+from pcl_lib.utils import BadInput, check_writable, exit_cleanly, machine, replace_atomically
+
+
+def main() -> None:
+    """Command line: python -m pcl_lib.bench."""
+    parser = argparse.ArgumentParser(prog="python -m pcl_lib.bench", description=__doc__)
+    parser.add_argument("part", help=", ".join([*PARTS, "all"]))
+    parser.add_argument("--repeats", type=int, default=7, help="timed calls of each form (default 7)")
+    parser.add_argument(
+        "--threads", type=int, default=torch.get_num_threads(), help="default: as torch chooses"
+    )
+    parser.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
+    )
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write FOLDER/bench-PART.csv")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as a page")
+    arguments = parser.parse_args()
+    _check(arguments)
+    about, rows = {}, []
+    with threads(arguments.threads):
+        about = machine(arguments.device)
+        print("; ".join(f"{name} {value}" for name, value in about.items()))
+        for part in PARTS if arguments.part == "all" else [arguments.part]:
+            bench = Bench(part, arguments.repeats, arguments.device)
+            PARTS[part](bench)
+            rows += bench.rows
+    if arguments.out:
+        with replace_atomically(arguments.out / f"bench-{arguments.part}.csv") as path:
+            pd.DataFrame([about | asdict(row) for row in rows]).to_csv(path, index=False)
+    if arguments.markdown:
+        with replace_atomically(arguments.markdown) as path:
+            summaries = {part: (bench.__doc__ or "").strip().split("\n")[0] for part, bench in PARTS.items()}
+            picture = arguments.markdown.with_suffix(".png").name
+            path.write_text(markdown(rows, about, summaries, picture), encoding="utf-8")
+        if any(row.part == "sizes" for row in rows):
+            plot_sizes(rows, arguments.markdown.with_suffix(".png"))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    if arguments.part not in (*PARTS, "all"):
+        raise BadInput(f"unknown part '{arguments.part}': choose one of {', '.join(PARTS)} or all")
+    if min(arguments.repeats, arguments.threads) < 1:
+        raise BadInput("--repeats and --threads must be at least 1")
+    if arguments.device not in ("cpu", "cuda") or (
+        arguments.device == "cuda" and not torch.cuda.is_available()
+    ):
+        raise BadInput(
+            f"device '{arguments.device}' is not here: choose cpu, or cuda on a machine with a GPU"
+        )
+    for folder in (arguments.out, arguments.markdown and arguments.markdown.parent):
+        if folder:
+            check_writable(folder)
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

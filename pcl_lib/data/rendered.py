@@ -1,0 +1,162 @@
+"""Rendered faces as prepared sets: on disk for training, in memory for the widgets."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from pcl_lib.data.face_set import Rows
+from pcl_lib.data.folder import PreparedFaces
+from pcl_lib.data.labels import SPLITS
+from pcl_lib.data.pairs import make_pairs
+from pcl_lib.data.writer import INFO, FolderWriter
+from pcl_lib.presets import Preset
+from pcl_lib.utils import HEADLESS, BadInput
+
+RENDER_ROWS = 1024  # images in a shard of rendered faces: what an interruption can cost at most
+RENDER_BATCH = 128
+# Names the pictures that the renderer draws. Change it whenever a pixel changes (tests/test_faces.py holds it to a hash
+# of pixels): sets rendered before are then said to be of another renderer.
+RENDERER_VERSION = "bd8c2986652b"
+
+
+def prepare_rendered(
+    folder: str | Path,
+    *,
+    identities: tuple[int, int, int],
+    images_per_identity: int,
+    size: int = 64,
+    seed: int = 0,
+    clutter: float | None = None,
+    progress: bool = True,
+) -> PreparedFaces:
+    """Render the default data into `folder`, or open it where the same was rendered before (and say so).
+
+    identities: how many for train, validation and test; they are different people. size: pixels.
+    clutter: 0 plain background .. 1 busy, None for the renderer's default. The test split gets pairs.
+    An interrupted rendering goes on after its last whole shard; the result is the same.
+    Raises BadInput where the folder holds a set of other settings, and as `FolderWriter` does.
+    """
+    settings = {
+        "identities": list(identities),
+        "images_per_identity": images_per_identity,
+        "size": size,
+        "seed": seed,
+        "clutter": clutter,
+        "renderer": RENDERER_VERSION,
+    }
+    if min(*identities, images_per_identity, size) < 1:
+        raise BadInput(
+            f"rendered faces need at least one identity a split, one image, one pixel; got {settings}"
+        )
+    folder = Path(folder)
+    if (folder / INFO).exists():
+        faces = PreparedFaces(folder)
+        made_with = faces.info.get("settings", {})
+        if other := [
+            f"{key} {made_with.get(key)}" for key in settings if made_with.get(key) != settings[key]
+        ]:
+            wanted = [f"{key} {settings[key]}" for key in settings if made_with.get(key) != settings[key]]
+            raise BadInput(
+                f"{folder} holds {faces.name} with {', '.join(other)}, where {', '.join(wanted)} is wanted;"
+                " remove it or choose another folder"
+            )
+        print(f"Using the {len(faces)} rendered faces in {folder}.")
+        return faces
+    _render_into(folder, settings, progress)
+    return PreparedFaces(folder)
+
+
+def _render_into(folder: Path, settings: dict[str, Any], progress: bool) -> None:
+    from pcl_lib.faces import render, sample_factors  # compiles code: only where it is needed
+
+    total, seed = sum(settings["identities"]), settings["seed"]
+    options = {} if settings["clutter"] is None else {"clutter": settings["clutter"]}
+    factors = sample_factors(total * settings["images_per_identity"], seed=seed, identities=total, **options)
+    ends = np.cumsum(settings["identities"])[:2]
+    split = np.array(SPLITS, dtype=object)[np.searchsorted(ends, factors["identity"], side="right")]
+    with FolderWriter(folder, settings) as writer:
+        done = sum(writer.rows)
+        if done:
+            print(f"Going on after the {done} faces already rendered in {folder}.")
+        bar = tqdm(total=len(factors), initial=done, unit="image", desc="rendering", disable=not progress)
+        with bar:
+            for first in range(done, len(factors), RENDER_ROWS):
+                shard = factors.iloc[first : first + RENDER_ROWS]
+                parts = []
+                for start in range(0, len(shard), RENDER_BATCH):
+                    parts.append(render(shard.iloc[start : start + RENDER_BATCH], size=settings["size"]))
+                    bar.update(len(parts[-1]))
+                writer.add_shard(torch.cat(parts))
+        pairs = make_pairs(factors, np.flatnonzero(split == "test"), seed=seed)
+        info = {"name": "rendered faces", "source": "pcl_lib.faces", "licence": "MIT", "settings": settings}
+        writer.finish(factors.assign(split=split), info, pairs)
+
+
+def open_faces(folder: Path | str | None, preset: Preset, runs: Path | str) -> PreparedFaces:
+    """The prepared set in `folder`; where None, the preset's rendered faces, kept under `runs`/faces."""
+    if folder:
+        return PreparedFaces(folder)
+    wanted = preset.faces
+    people = "-".join(map(str, wanted.identities))
+    name = f"rendered-{people}x{wanted.images_per_identity}-{wanted.size}px-clutter{wanted.clutter:g}"
+    return prepare_rendered(
+        Path(runs) / "faces" / name,
+        identities=wanted.identities,
+        images_per_identity=wanted.images_per_identity,
+        size=wanted.size,
+        clutter=wanted.clutter,
+    )
+
+
+STRANGERS = 1_000_000  # the first identity of a gallery: no preset trains on people of such numbers
+
+
+class Gallery:
+    """Rendered strangers in memory, a `FaceSet` for the widgets; made in a few seconds."""
+
+    name = "rendered strangers"
+    info: Mapping[str, Any] = MappingProxyType({})
+    pairs = None
+
+    def __init__(self, size: int, people: int = 100, images_per_person: int = 10) -> None:
+        """people: three in five to fit linear probes on, one in five to choose them by, one in five to look at."""
+        from pcl_lib.faces import render, sample_factors
+
+        factors = sample_factors(
+            people * images_per_person,
+            seed=STRANGERS,
+            identities=people,
+            first_identity=STRANGERS,
+            clutter=0.2,
+        )
+        place = (factors["identity"] - STRANGERS) * 5 // people
+        split = np.array(["train", "train", "train", "validation", "test"], dtype=object)[place]
+        self.table, self.image_size = factors.assign(split=split), size
+        self._images = render(factors, size=size)
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def split(self, name: str) -> np.ndarray:
+        """Row numbers of "train", "validation" or "test"."""
+        return np.flatnonzero(self.table["split"] == name)
+
+    def images(self, rows: Rows) -> Tensor:
+        """uint8 [len(rows), 3, size, size]."""
+        return self._images[torch.from_numpy(np.array(rows))]
+
+
+@cache
+def gallery(size: int) -> Gallery:
+    """A `Gallery` of the usual length, a short one in the kernels of `make reproduce`; rendered once a process."""
+    return Gallery(size, people=30, images_per_person=4) if os.environ.get(HEADLESS) else Gallery(size)

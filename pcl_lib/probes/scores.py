@@ -1,0 +1,72 @@
+"""Scores of probes and their intervals: each is kept for all test images and over resampled test identities."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pcl_lib.data import FaceSet
+from pcl_lib.data.labels import identity_codes
+
+REPLICATES = 200  # of the bootstrap over test identities
+CHOSEN = (
+    "penalty",
+    "threshold",
+    "epoch",
+)  # what a probe chose on validation data (on test data in released_code)
+
+
+class Scores:
+    """Scores of one set, or of one fold of it: values of all test images and over resampled test identities."""
+
+    def __init__(self, faces: FaceSet, seed: int | list[int]) -> None:
+        self.codes = identity_codes(faces.table)
+        self.seed = seed
+        self.rows: list[dict[str, Any]] = []
+
+    def weights(self, *ends: np.ndarray) -> np.ndarray:
+        """[1 + REPLICATES, n] weights of images, or of pairs of images: first all 1, then resampled.
+
+        An image weighs as often as its identity was drawn; a pair of two identities, the product of both.
+        """
+        groups, inverse = np.unique(np.concatenate([self.codes[end] for end in ends]), return_inverse=True)
+        if len(groups) < 2:  # nothing to resample
+            return np.ones((1, len(ends[0])))
+        draws = np.random.default_rng(self.seed).multinomial(
+            len(groups), np.full(len(groups), 1 / len(groups)), size=REPLICATES
+        )
+        times = np.concatenate([np.ones((1, len(groups))), draws])
+        first, *second = (times[:, part] for part in np.split(inverse, len(ends)))
+        if not second:
+            return first
+        alone = self.codes[ends[0]] == self.codes[ends[1]]
+        return first * np.where(alone, 1.0, second[0])
+
+    def add(self, feature: str, task: str, metric: str, values: np.ndarray, n: int, **chosen: float) -> None:
+        """values: [1 + REPLICATES], as a weighted score gives them for `weights`. chosen: some of `CHOSEN`."""
+        row = {"feature": feature, "task": task, "metric": metric, "values": values, "n": n}
+        self.rows.append(row | dict.fromkeys(CHOSEN, np.nan) | chosen)
+
+
+def scorers(faces: FaceSet, seed: int, folds: int) -> list[Scores]:
+    """One for each fold, whose people are drawn independently."""
+    return [Scores(faces, seed if folds == 1 else [seed, fold]) for fold in range(folds)]
+
+
+def score_table(scores: list[Scores], protocol: str) -> pd.DataFrame:
+    """Result rows: value and 95% interval of the mean over folds; a set without folds has one."""
+    rows = []
+    for of_folds in zip(*(score.rows for score in scores), strict=True):
+        short = min(len(row["values"]) for row in of_folds)
+        values = np.mean([row["values"][:short] for row in of_folds], axis=0)
+        known = values[1:][np.isfinite(values[1:])]
+        low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+        rows.append(
+            {name: of_folds[0][name] for name in ("feature", "task", "metric")}
+            | {"value": values[0], "low": low, "high": high, "n": sum(row["n"] for row in of_folds)}
+            | {name: float(np.mean([row[name] for row in of_folds])) for name in CHOSEN}
+            | {"protocol": protocol}
+        )
+    return pd.DataFrame(rows)

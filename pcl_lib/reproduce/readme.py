@@ -1,0 +1,204 @@
+"""What README, figures/RESULTS.md and the notebooks' headers show of runs, written by one command instead of by hand.
+
+`python -m pcl_lib.reproduce.readme runs/cpu runs/smoke` reads the minutes that these runs measured (summary.json),
+keeps them in figures/tables/minutes.csv, and writes them between the markers of each notebook's header and of
+README's table question -> notebook -> minutes -> paper section. It also fills README's small table of results and all
+generated tables of figures/RESULTS.md from figures/tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pcl_lib.presets import PRESETS
+from pcl_lib.utils import REPOSITORY, BadInput, exit_cleanly, replace_atomically
+
+TABLES = Path("figures", "tables")
+MINUTES = TABLES / "minutes.csv"
+RESULTS = Path("figures", "RESULTS.md")
+SHOWN = ("main", "parts", "disentanglement", "swap_table", "ablation_questions_table")  # tables of RESULTS
+# README's small table: rows and columns of main.csv, and how it calls them.
+ROWS = {
+    "constant answer": "chance baseline",
+    "HoG": "HoG, not trained",
+    "random": "untrained encoder",
+    "simclr": "SimCLR",
+    "simclr_noflip": "SimCLR without flips",
+    "pcl": "PCL",
+    "pcl_plus": "`pcl_plus`",
+}
+MEASURES = {
+    "expression accuracy": ("expression accuracy", 3),
+    "verification accuracy": ("verification accuracy", 3),
+    "AU mean F1": ("action units, mean F1", 3),
+    "yaw MAE": ("yaw error in degrees", 1),
+}
+COLUMNS = ["notebook", "preset", "minutes", "device", "commit"]
+
+
+def measured(run: Path) -> pd.DataFrame:
+    """Minutes of each notebook of a run folder, a row each, with `COLUMNS`. Raises BadInput without summary.json."""
+    path = run / "summary.json"
+    try:
+        summary = json.loads(path.read_text(encoding="utf-8"))
+        minutes = {name: round(seconds / 60, 1) for name, seconds in summary["seconds_by_notebook"].items()}
+        rows = [
+            {"notebook": name, "minutes": value}
+            | {key: summary[key] for key in ("preset", "device", "commit")}
+            for name, value in sorted(minutes.items())
+        ]
+    except (OSError, ValueError, KeyError) as error:
+        raise BadInput(f"{path} is not the summary of a run ({error!r}): make reproduce writes it") from None
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def merged(before: pd.DataFrame, runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The table of minutes with the rows of these runs in the place of what their presets had."""
+    new = pd.concat(runs, ignore_index=True)
+    kept = before[~before["preset"].isin(new["preset"])]
+    return pd.concat([kept, new], ignore_index=True).sort_values(["notebook", "preset"], ignore_index=True)
+
+
+def sentence(minutes: pd.DataFrame, notebook: str) -> str:
+    """How long a notebook takes at each preset, in words; minutes: the table of `MINUTES`."""
+    own = minutes[minutes["notebook"] == notebook].set_index("preset")["minutes"]
+    timed = [f"{_minutes(own[name])} at `{name}`" for name in PRESETS if name in own.index]
+    untimed = [f"`{name}`" for name in PRESETS if name not in own.index]
+    said = f"{', '.join(timed)} (in a run of the whole course)" if timed else ""
+    return "; ".join(
+        [part for part in (said, f"not timed yet: {', '.join(untimed)}" if untimed else "") if part]
+    )
+
+
+def _minutes(value: float) -> str:
+    return f"{value:.1f} minutes" if value >= 0.1 else "seconds"
+
+
+def between(text: str, name: str, new: str) -> str:
+    """Text with `new` between its markers <!-- name --> and <!-- /name -->. BadInput unless each is there once."""
+    start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
+    if not (text.count(start) == text.count(end) == 1 and text.index(start) < text.index(end)):
+        raise BadInput(
+            f"the text lacks the markers {start} and {end} (once each, in this order): put them back"
+        )
+    return text[: text.index(start) + len(start)] + new + text[text.index(end) :]
+
+
+def header(notebook: dict[str, Any]) -> str:
+    """The first cell's text of a notebook as JSON has it."""
+    return "".join(notebook["cells"][0]["source"])
+
+
+def with_minutes(notebook: dict[str, Any], minutes: pd.DataFrame, name: str) -> dict[str, Any]:
+    """A copy of a notebook (as JSON has it) whose header states these minutes."""
+    text = between(header(notebook), "minutes", sentence(minutes, name))
+    first = notebook["cells"][0] | {"source": text.splitlines(keepends=True)}
+    return notebook | {"cells": [first, *notebook["cells"][1:]]}
+
+
+def table(notebooks: dict[str, str], minutes: pd.DataFrame) -> str:
+    """README's table; notebooks: header text by name, in order. Question and section are those of the header."""
+    presets = [name for name in PRESETS if (minutes["preset"] == name).any()]
+    heads = ["question", "notebook", *(f"minutes, `{name}`" for name in presets), "paper section"]
+    lines = [_row(heads), _row(["---"] * len(heads))]
+    value = minutes.set_index(["notebook", "preset"])["minutes"].to_dict()
+    for name, text in notebooks.items():
+        times = [f"{value[name, p]:.1f}" if (name, p) in value else "not timed" for p in presets]
+        link = f"[{name}](notebooks/{name}.ipynb)"
+        lines.append(_row([_part(text, "Question."), link, *times, _section(text)]))
+    return "\n".join(lines)
+
+
+def results(main: pd.DataFrame) -> str:
+    """README's small table of results; main: main.csv, one row per method. Raises BadInput where a row is missing."""
+    found = main.set_index("method")
+    if missing := [name for name in ROWS if name not in found.index]:
+        raise BadInput(f"{TABLES / 'main.csv'} has no row {missing[0]}: make figures copies it from a run")
+    lines = [
+        _row(["method", *(title for title, _ in MEASURES.values())]),
+        _row(["---"] * (len(MEASURES) + 1)),
+    ]
+    for name, said in ROWS.items():
+        row = found.loc[name, list(MEASURES)].astype(float)
+        values = [f"{row[key]:.{digits}f}" for key, (_, digits) in MEASURES.items()]
+        lines.append(_row([said, *values]))
+    return "\n".join(lines)
+
+
+def with_tables(text: str, folder: Path) -> str:
+    """Text whose markers "table NAME" hold the tables `SHOWN`, as figures/tables/NAME.md in `folder` has them."""
+    for name in SHOWN:
+        lines = (folder / f"{name}.md").read_text(encoding="utf-8").splitlines()
+        shown = "\n".join(line for line in lines if line.startswith("|"))
+        text = between(text, f"table {name}", f"\n{shown}\n")
+    return text
+
+
+def _row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _part(text: str, name: str) -> str:
+    """The paragraph of a header that begins with **name**, in one line."""
+    found = re.search(rf"\*\*{re.escape(name)}\*\*(.+?)(?:\n\n|\Z)", text, re.DOTALL)
+    if not found:
+        raise BadInput(f"the header {text.splitlines()[0]!r} lacks **{name}**: every notebook states it")
+    return " ".join(found[1].split())
+
+
+def _section(text: str) -> str:
+    """The sections of the paper that a header names, such as "3.2" or "1 and 3"."""
+    found = re.search(r"sections? (\d[\d.]*(?: and \d[\d.]*)?)", _part(text, "Paper:"))
+    return found[1].rstrip(".") if found else "all"
+
+
+def update(root: Path, runs: Sequence[Path]) -> None:
+    """Write minutes.csv, the notebooks' headers, README's two tables and those of figures/RESULTS.md below `root`.
+
+    runs: run folders; what other presets took before stays, and without runs everything does. Raises BadInput where a
+    run has no summary or a text lacks its markers.
+    """
+    path = root / MINUTES
+    minutes = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
+    if runs:
+        minutes = merged(minutes, [measured(run) for run in runs])
+        with replace_atomically(path) as temporary:
+            minutes.to_csv(temporary, index=False)
+    headers = {}
+    for notebook in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        new = with_minutes(json.loads(notebook.read_text(encoding="utf-8")), minutes, notebook.stem)
+        headers[notebook.stem] = header(new)
+        _write(notebook, json.dumps(new, indent=1, ensure_ascii=False) + "\n")
+    readme = root / "README.md"
+    text = between(readme.read_text(encoding="utf-8"), "notebooks", f"\n{table(headers, minutes)}\n")
+    _write(readme, between(text, "results", f"\n{results(pd.read_csv(root / TABLES / 'main.csv'))}\n"))
+    page = root / RESULTS
+    _write(page, with_tables(page.read_text(encoding="utf-8"), root / TABLES))
+
+
+def _write(path: Path, text: str) -> None:
+    with replace_atomically(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line: python -m pcl_lib.reproduce.readme."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pcl_lib.reproduce.readme",
+        description="Write measured minutes and tables into the notebooks' headers, README and figures/RESULTS.md.",
+    )
+    parser.add_argument(
+        "runs", nargs="*", type=Path, help="run folders, one a preset; none: as measured before"
+    )
+    update(REPOSITORY, parser.parse_args(argv).runs)
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,113 @@
+"""Train, probe and keep the weights that come with the kit: `python -m pcl_lib.reproduce.shipped_weights`."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from pcl_lib import presets, pretrain, probes
+from pcl_lib.data import PreparedFaces, rendered
+from pcl_lib.models import load_checkpoint, save_checkpoint
+from pcl_lib.models.shipped import LIMIT, SHIPPED, WEIGHTS
+from pcl_lib.presets import Preset
+from pcl_lib.reproduce import measure
+from pcl_lib.utils import BadInput, commit, exit_cleanly, machine, replace_atomically, versions
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How shipped weights are trained: so many times the preset's epochs, and settings that differ from it."""
+
+    times: int
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, preset: Preset) -> Preset:
+        """The preset with the recipe's changes."""
+        return presets.override(preset, {**self.changes, "train.epochs": self.times * preset.train.epochs})
+
+
+# The swaps of the README and of the widgets are by pcl_plus: longer, and its decoder has more say in the features.
+RECIPES = {"pcl": Recipe(4), "pcl_plus": Recipe(8, {"loss.pdd": 16.0})}
+
+
+def export_weights(
+    method: str, preset: Preset, faces: PreparedFaces, out: Path, folder: Path = WEIGHTS, command: str = ""
+) -> Path:
+    """Train a method, or go on from what `out` holds, probe it and keep it in `folder`, in float16, with a card.
+
+    The card (see `shipped.card`) is measured on the test people of `faces` with the weights as they are shipped.
+    Returns the path of the weights. Raises BadInput as `pretrain.fit`, where weights leave float16, and where all in
+    the folder together are larger than `LIMIT`.
+    """
+    tree = commit()  # before the weights themselves change it
+    training = pretrain.fit(method, preset=preset, faces=faces, out=out, seed=0)
+    model = training.model.cpu().half()
+    if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
+        raise BadInput(f"{out} holds values beyond float16: they cannot be shipped")
+    path = folder / f"{method}.safetensors"
+    notes = {"method": method, "preset": preset.name, "seed": 0, "epoch": preset.train.epochs}
+    save_checkpoint(model, path, notes)
+    found = measure.of_method(probes.extract(probes.EvenOdd(load_checkpoint(path)), faces), training.method)
+    about = _card(training, preset, faces, probes.evaluate(found, faces))
+    about |= {"method": method, "command": command, "commit": tree}
+    with replace_atomically(path.with_suffix(".json")) as temporary:
+        temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    size = sum(each.stat().st_size for each in folder.glob("*.safetensors"))
+    if size > LIMIT:
+        raise BadInput(f"{folder} holds {size / 1e6:.1f} MB of weights, {LIMIT / 1e6:.0f} may be shipped")
+    return path
+
+
+def _card(
+    training: pretrain.Trained, preset: Preset, faces: PreparedFaces, rows: pd.DataFrame
+) -> dict[str, Any]:
+    where = machine("cuda" if torch.cuda.is_available() else "cpu")
+    rows = rows[~rows["metric"].str.contains(r" au\d")]
+    names = rows["feature"] + ": " + rows["task"] + " " + rows["metric"]
+    return {
+        "preset": preset.name,
+        "seed": 0,
+        "epochs": preset.train.epochs,
+        "seconds": round(training.seconds, 1),
+        "hardware": f"{where['device']}: threads {where['threads']}, cores {where['cores']}, {where['processor']}",
+        "precision": training.precision,
+        "data": {"name": faces.name, "hash": faces.content_hash},
+        "settings": presets.to_dict(preset),
+        "versions": versions(),
+        "metrics": dict(zip(names, rows["value"].round(4).tolist(), strict=True)),
+        "weights": "float16",
+        "exported": datetime.date.today().isoformat(),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line: python -m pcl_lib.reproduce.shipped_weights."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pcl_lib.reproduce.shipped_weights",
+        description="Train the weights that come with the kit, longer than the preset does, probe them and write them, "
+        "in float16 and with a card each, to pcl_lib/weights. Goes on where it was.",
+    )
+    parser.add_argument("--preset", default="cpu", help=", ".join(presets.PRESETS))
+    parser.add_argument("--out", type=Path, default=Path("runs/weights"), help="where training goes on from")
+    parser.add_argument("--only", nargs="+", default=list(SHIPPED), metavar="METHOD", help=", ".join(SHIPPED))
+    given = parser.parse_args(argv)
+    if unknown := set(given.only) - set(SHIPPED):
+        raise BadInput(f"--only: {min(unknown)} does not ship, choose some of {', '.join(SHIPPED)}")
+    preset = presets.get(given.preset)
+    faces = rendered.open_faces(None, preset, given.out.parent)
+    for method in given.only:
+        command = f"python -m pcl_lib.reproduce.shipped_weights --preset {preset.name} --only {method}"
+        path = export_weights(method, RECIPES[method].of(preset), faces, given.out, command=command)
+        print(f"{path} ({path.stat().st_size / 1e6:.1f} MB) and {path.with_suffix('.json').name}")
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)

@@ -1,0 +1,114 @@
+"""FaceStudio: make a face by its factors, and see what each branch reads from it."""
+
+from __future__ import annotations
+
+import ipywidgets
+import numpy as np
+import pandas as pd
+import torch
+from matplotlib.figure import Figure
+
+from pcl_lib import plots
+from pcl_lib.data import FaceSet
+from pcl_lib.faces import AUS, render, sample_factors
+from pcl_lib.faces.factors import POSE_SPREAD
+from pcl_lib.models import PCL
+from pcl_lib.probes.directions import fit_probes
+from pcl_lib.probes.features import evaluating
+from pcl_lib.widgets import pictures
+from pcl_lib.widgets.base import DESCRIBED, Panel, Tile, slider, wrapped
+from pcl_lib.widgets.pictures import Scale
+
+ANGLES = tuple(Scale(name, -bound, bound, "°") for name, (_, bound) in POSE_SPREAD.items())
+LIGHT = (Scale("light_azimuth", -80, 80, "°"), Scale("light_elevation", -10, 60, "°"))
+UNITS = tuple(Scale(name, 0, 5) for name in AUS)
+SCALES = (*ANGLES, *UNITS, *LIGHT)
+
+
+UNIT_NAMES = (
+    "1 inner brows up, 2 outer brows up, 4 brows down, 6 cheeks up, 9 nose wrinkled, 12 lip corners up, "
+    "15 lip corners down, 20 lips stretched, 25 lips apart, 26 jaw dropped"
+)
+
+
+NOTHING_TO_PROBE = "The faces have no labels of these factors, so nothing can be read from the features."
+
+
+class FaceStudio(Panel):
+    """Sliders for the renderer's factors, the face, and what the linear readers of each branch say against the truth.
+
+    model: a `PCL` in eval mode; faces: a prepared set at its size whose training and validation images the readers
+    are fitted on, for the factors it has labels of. Where model is None, there is the face alone.
+    """
+
+    def __init__(self, model: PCL | None, faces: FaceSet) -> None:
+        super().__init__()
+        self.model, self.faces = model, faces
+        self.size = model.image_size if model is not None else 64
+        self.probes = {} if model is None else fit_probes(model, faces, [scale.name for scale in SCALES])
+        self.identity = ipywidgets.BoundedIntText(
+            value=7, min=0, max=999_999, description="identity (number)", style=DESCRIBED
+        )
+        self.sliders = {
+            scale.name: slider(
+                scale.name.replace("_", " "), 0.0, scale.low, scale.high, 1.0 if scale.unit else 0.1,
+                unit=scale.unit or "0 to 5", digits=0 if scale.unit else 1,
+            )
+            for scale in SCALES
+        }  # fmt: skip
+        self.sliders["light_elevation"].value = 25.0
+        self.face, self.chart = Tile("Face", width="256px"), Tile("Readings", width="560px")
+        if not self.probes:
+            self.say(
+                NOTHING_TO_PROBE if model is not None else "Without a model nothing is read from the face."
+            )
+        controls = [self.identity, *self.sliders.values()]
+        self.redraw_on(controls, self.redraw)
+        self.view.children = (
+            self.message,
+            wrapped([self.face.box, self.chart.box]),
+            self.identity,
+            wrapped([*self.sliders.values()]),
+            ipywidgets.HTML(f"<div style='line-height: 1.4'>Action units: {UNIT_NAMES}.</div>"),
+        )
+        self.redraw()
+
+    def factors(self) -> pd.DataFrame:
+        """The one row that the sliders describe; all else is the identity's own, on a calm background."""
+        values = {name: control.value for name, control in self.sliders.items()}
+        return sample_factors(1, first_identity=self.identity.value).assign(**values)
+
+    def readings(self, image: torch.Tensor) -> dict[str, dict[str, float]]:
+        """Branch -> factor -> what its reader says of one image uint8 [3, S, S]."""
+        if self.model is None or not self.probes:
+            return {}
+        device = next(self.model.parameters()).device
+        with evaluating(self.model), torch.inference_mode():
+            features = self.model.features(image[None].to(device))
+        return {
+            branch: dict(zip(probe.names, probe.predict(getattr(features, branch))[0].tolist(), strict=True))
+            for branch, probe in self.probes.items()
+        }
+
+    def redraw(self) -> None:
+        """Render the face and read it."""
+        factors = self.factors()
+        image = render(factors, size=self.size)[0]
+        self.face.show(pictures.to_rgb(image), f"what the encoder sees, {self.size} x {self.size} pixels")
+        truth = {scale.name: float(factors[scale.name].iloc[0]) for scale in SCALES}
+        chart = pictures.readings_chart(SCALES, truth, self.readings(image)) if self.probes else None
+        self.chart.show(chart, "truth, and what a linear reader makes of each feature")
+
+    def figure(self) -> Figure:
+        """The face turned from left to right, with the yaw that each branch's reader says below."""
+        yaws = np.linspace(-60, 60, 7)
+        row = self.factors()
+        turned = row.loc[row.index.repeat(len(yaws))].reset_index(drop=True).assign(yaw=yaws)
+        images = render(turned, size=self.size)
+        columns = []
+        for yaw, image in zip(yaws, images, strict=True):
+            read = [
+                f"{name} {own['yaw']:+.0f}°" for name, own in self.readings(image).items() if "yaw" in own
+            ]
+            columns.append("\n".join([f"yaw {yaw:+.0f}°", *read]))
+        return plots.face_grid(images[None], columns=columns)

@@ -1,0 +1,176 @@
+"""SwapExplorer: blend face and pose of two images, and turn the head."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import ipywidgets
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+
+from pcl_lib import plots
+from pcl_lib.data import FaceSet
+from pcl_lib.models import PCL
+from pcl_lib.probes.directions import DirectionProbe, fit_probes
+from pcl_lib.probes.features import AsDecoded
+from pcl_lib.reproduce import measure
+from pcl_lib.widgets import pictures
+from pcl_lib.widgets.base import Panel, Tile, slider, together, wrapped
+from pcl_lib.widgets.pictures import Donor
+
+NO_DECODER = "There are no trained weights with a decoder, so here are the faces alone: train pcl first."
+
+
+CHOICES = 12  # faces to choose from
+
+
+class SwapExplorer(Panel):
+    """Two faces, two blends, a turn of the head, and a film strip of the whole blend.
+
+    model: a `PCL` in eval mode (None: the faces alone, as a figure). faces: a prepared set at the model's size, with
+    `table`, `images` and `split`; a dozen faces of unseen people can be chosen. The direction of the turn, in degrees,
+    is learnt from the training faces where yaw is known (`directions.DirectionProbe.turn`).
+    """
+
+    def __init__(self, model: PCL | None, faces: FaceSet) -> None:
+        super().__init__()
+        self.faces, self.rows = faces, list(spread(faces))
+        if model is None or not hasattr(model, "decode"):
+            self.problem = NO_DECODER
+            return
+        self.model = model
+        probes = fit_probes(AsDecoded(model), faces, ("yaw",))
+        self.probe: DirectionProbe | None = probes.get("pose")
+        self._build()
+        self.a, self.b = self._donor(self.choose_a.value), self._donor(self.choose_b.value)
+        self.redraw()
+
+    def _build(self) -> None:
+        names = {label(self.faces, row): row for row in self.rows}
+        first = (self.rows[0], self.rows[-2 if len(self.rows) > 2 else -1])  # the last is often in profile
+        self.choose_a, self.choose_b = (
+            ipywidgets.Dropdown(
+                options=names,
+                value=row,
+                description=f"face {name}",
+                style={"description_width": "4em"},
+            )
+            for name, row in zip("AB", first, strict=True)
+        )
+        self.upload_a, self.upload_b = (
+            ipywidgets.FileUpload(accept="image/*", multiple=False, description=f"upload {name}")
+            for name in "AB"
+        )
+        self.pose = slider("pose A to B", 1.0, 0.0, 1.0, 0.05)
+        self.face = slider("face A to B", 0.0, 0.0, 1.0, 0.05)
+        self.turn = slider("turn the head", 0.0, -60.0, 60.0, 2.0, unit="°", digits=0)
+        self.turn.disabled = self.probe is None
+        self.swap = ipywidgets.Button(description="swap A and B", icon="exchange")
+        self.tiles = {name: Tile(name) for name in ("A", "B", "Blend", "Truth")}
+        self.strip = Tile("Film strip", width="644px")
+        self.redraw_on([self.pose, self.face, self.turn], self.redraw)
+        self.quiet = False  # while the lists follow what has been done already
+        for name, choice in (("a", self.choose_a), ("b", self.choose_b)):
+            choice.observe(lambda change, name=name: self._choose(name, change.new), "value")
+        self.swap.on_click(lambda _: self.guarded(self._swap))
+        for name, upload in (("a", self.upload_a), ("b", self.upload_b)):
+            upload.observe(lambda change, name=name: self._upload_files(name, change.new), "value")
+        self.view.children = (
+            wrapped(
+                [
+                    together([self.choose_a, self.upload_a]),
+                    together([self.choose_b, self.upload_b]),
+                    self.swap,
+                ]
+            ),
+            self.message,
+            wrapped([self.pose, self.face, self.turn]),
+            wrapped([tile.box for tile in self.tiles.values()]),
+            self.strip.box,
+        )
+
+    def _donor(self, row: int) -> Donor:
+        return pictures.encode_donor(self.model, self.faces.images([row])[0], self.faces.table.iloc[[row]])
+
+    def _choose(self, name: str, row: int | None) -> None:
+        if row is None or self.quiet:
+            return
+        self.say("")
+        setattr(self, name, self._donor(row))
+        self.redraw()
+
+    def _set_lists(self, a: int | None, b: int | None) -> None:
+        self.quiet = True
+        self.choose_a.value, self.choose_b.value = a, b
+        self.quiet = False
+
+    def _swap(self) -> None:
+        self.say("")
+        self.a, self.b = self.b, self.a
+        self._set_lists(self.choose_b.value, self.choose_a.value)
+        self.redraw()
+
+    def _upload_files(self, name: str, files: Sequence[Any]) -> None:
+        if files:
+            self.guarded(lambda: self._upload(name, bytes(files[0]["content"])))
+
+    def _upload(self, name: str, content: bytes) -> None:
+        image, note = pictures.read_upload(content, self.model.image_size)
+        setattr(self, name, pictures.encode_donor(self.model, image))
+        if name == "a":
+            self._set_lists(None, self.choose_b.value)
+        else:
+            self._set_lists(self.choose_a.value, None)
+        self.say(note)
+        self.redraw()
+
+    def redraw(self) -> None:
+        """Draw everything for where the sliders are now."""
+        face, pose, turn = self.face.value, self.pose.value, self.turn.value
+        blend = pictures.blends(self.model, self.a, self.b, [face], [pose], turn, self.probe)[0]
+        self.tiles["A"].show(pictures.to_rgb(self.a.image))
+        self.tiles["B"].show(pictures.to_rgb(self.b.image))
+        self.tiles["Blend"].show(
+            pictures.to_rgb(blend), f"face {face:.0%} B, pose {pose:.0%} B{degrees(turn)}"
+        )
+        truth = pictures.blend_truth(self.a, self.b, face, pose, turn, self.model.image_size)
+        whose = "B" if face > 0.5 else "A"
+        self.tiles["Truth"].show(
+            None if truth is None else pictures.to_rgb(truth), f"truth, rendered: {whose} in that pose"
+        )
+        strip = pictures.film_strip(self.model, self.a, self.b, face, pose, turn, self.probe)
+        self.strip.show(strip, "the whole blend, share of B: its pose above, its face below")
+
+    def figure(self) -> Figure:
+        """Both donors and the walk of the pose from A to B; the faces alone where there is no model."""
+        if self.problem:
+            return plots.face_grid(self.faces.images(self.rows)[None])
+        shares = np.linspace(0, 1, 5).tolist()
+        walk = pictures.blends(
+            self.model, self.a, self.b, [self.face.value] * 5, shares, self.turn.value, self.probe
+        )
+        ends = [x.image[None].to(walk.device).float() / 255 for x in (self.a, self.b)]
+        columns = ["A", *[f"pose {share:.0%} B" for share in shares], "B"]
+        return plots.face_grid(torch.cat([ends[0], walk, ends[1]])[None], columns=columns)
+
+
+def degrees(turn: float) -> str:
+    """ ", turned +20°", or nothing for no turn."""
+    return f", turned {turn:+.0f}°" if turn else ""
+
+
+def spread(faces: FaceSet) -> np.ndarray:
+    """Rows of unseen people: two frontal ones, the others from the least to the most yaw, where that is known."""
+    face_rows, pose_rows = measure.donors(faces, (2, CHOICES - 2))
+    return np.concatenate([face_rows[::-1], pose_rows])
+
+
+def label(faces: FaceSet, row: int) -> str:
+    """What a list calls a face: its row, and how it is turned where that is known."""
+    known = faces.table.iloc[row]
+    parts = [f"image {row}"]
+    if "yaw" in known and np.isfinite(known["yaw"]):
+        parts.append(f"yaw {known['yaw']:+.0f}°")
+    return ", ".join(parts)
