@@ -123,6 +123,49 @@ def test_no_runs_no_data_and_no_photos_in_git() -> None:
     assert not [name for name in files if (ROOT / name).stat().st_size > 5_000_000]
 
 
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+
+
+def prose(text: str) -> str:
+    """A page of Markdown without its blocks of code and its code within lines."""
+    return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE))
+
+
+def anchors(text: str) -> set[str]:
+    """The anchors of a page's headings, as GitHub names them."""
+    heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+
+
+def test_anchors_are_made_as_github_makes_them() -> None:
+    assert anchors("# A `b`: c, d\ntext\n## 7 On *x*\n") == {"a-b-c-d", "7-on-x"}
+
+
+def test_links_of_the_pages_lead_somewhere() -> None:
+    broken = []
+    pages = [
+        ROOT / name for name in tracked() if name.endswith(".md") and not name.startswith("figures/tables/")
+    ]
+    assert len(pages) >= 8
+    for page in pages:
+        for target in LINK.findall(prose(page.read_text(encoding="utf-8"))):
+            if re.match(r"[a-z]+:", target):
+                continue
+            file, _, place = target.partition("#")
+            there = (page.parent / file).resolve() if file else page
+            if not there.exists():
+                broken.append(f"{page.relative_to(ROOT)}: {target}")
+            elif place and place not in anchors(there.read_text(encoding="utf-8")):
+                broken.append(f"{page.relative_to(ROOT)}: {target} (no such heading)")
+    assert not broken
+
+
+def test_readme_is_short() -> None:
+    lines = (ROOT / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 130
+    assert not [line for line in lines if len(line) > 110 and not line.startswith("|")]
+
+
 def table_lines(text: str) -> list[str]:
     return [line for line in text.splitlines() if line.startswith("|")]
 
@@ -130,22 +173,22 @@ def table_lines(text: str) -> list[str]:
 @pytest.mark.parametrize(
     "name", ["main", "parts", "disentanglement", "swap_table", "ablation_questions_table"]
 )
-def test_readme_shows_the_committed_tables(name: str) -> None:
-    shown = table_lines((ROOT / "README.md").read_text(encoding="utf-8"))
+def test_results_show_the_committed_tables(name: str) -> None:
+    shown = table_lines((ROOT / "figures" / "RESULTS.md").read_text(encoding="utf-8"))
     lines = table_lines((ROOT / "figures" / "tables" / f"{name}.md").read_text(encoding="utf-8"))
     assert len(lines) > 3
     assert "\n".join(lines) in "\n".join(shown)
 
 
-def test_readme_lists_the_data_sets_of_the_catalogue() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_the_page_of_the_data_sets_lists_those_of_the_catalogue() -> None:
+    text = (ROOT / "data_scripts" / "README.md").read_text(encoding="utf-8")
     between = text.split("<!-- data sets -->")[1].split("<!-- /data sets -->")[0]
     assert between.strip() == catalogue.as_markdown().strip()
 
 
 def test_the_colab_cell_works_on_a_clone(tmp_path: Path) -> None:
     tracked()  # skips where there is no checkout to clone
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
     cell = text.split("<!-- colab -->\n```python\n")[1].split("```\n<!-- /colab -->")[0]
     clone, install, enter = cell.splitlines()
     assert clone.startswith("!git clone") and install == "%pip install --quiet --editable pcl_kit"

@@ -1,4 +1,4 @@
-"""Minutes and README's table come from runs; what is committed is what the command writes."""
+"""Minutes and the tables of README and RESULTS.md come from runs; what is committed is what the command writes."""
 
 from __future__ import annotations
 
@@ -20,18 +20,35 @@ a mirror matter?
 **It takes** <!-- minutes -->old<!-- /minutes -->. And more.
 
 **Paper:** section 3.2 (somewhere)."""
-README = "before\n<!-- notebooks -->\nold\n<!-- /notebooks -->\nafter\n"
+README = "before\n<!-- notebooks -->\nold\n<!-- /notebooks -->\nafter\n<!-- results -->\n<!-- /results -->\n"
+MAIN = """method,expression accuracy,verification accuracy,AU mean F1,yaw MAE
+constant answer,0.1423,0.5,0.3713,23.31
+HoG,0.473,0.5758,0.5716,4.31
+random,0.2733,0.5853,0.4529,10.8
+simclr,0.3183,0.6158,0.4954,8.76
+simclr_noflip,0.338,0.6108,0.507,7.67
+pcl,0.3177,0.6087,0.4813,6.78
+pcl_plus,0.3063,0.592,0.476,6.87
+LBP,0.539,0.5833,0.6125,5.74
+"""
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    """A repository of one notebook and README, and a run of it that took 90 seconds at cpu."""
+    """A repository of one notebook, README and results, and a run of it that took 90 seconds at cpu."""
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "figures" / "tables").mkdir(parents=True)
     cell = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": HEADER.splitlines(keepends=True)}
     notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
     (tmp_path / "notebooks" / "02_mirror.ipynb").write_text(json.dumps(notebook))
     (tmp_path / "README.md").write_text(README)
+    (tmp_path / "figures" / "tables" / "main.csv").write_text(MAIN)
+    for name in readme.SHOWN:
+        (tmp_path / "figures" / "tables" / f"{name}.md").write_text(
+            f"Caption of {name}.\n\n| {name} |\n| --- |\n"
+        )
+    markers = [f"<!-- table {name} -->old<!-- /table {name} -->" for name in readme.SHOWN]
+    (tmp_path / "figures" / "RESULTS.md").write_text("\n".join(markers))
     summary = {"preset": "cpu", "device": "cpu", "commit": "abc", "seconds_by_notebook": {"02_mirror": 90.0}}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
@@ -49,7 +66,34 @@ def test_minutes_of_a_run_reach_the_header_and_the_readme(small: Path) -> None:
         "| question | notebook | minutes, `cpu` | paper section |\n| --- | --- | --- | --- |\n"
         "| Why does a mirror matter? | [02_mirror](notebooks/02_mirror.ipynb) | 1.5 | 3.2 |\n"
     )
-    assert (small / "README.md").read_text() == README.replace("old\n", wanted)
+    assert (
+        (small / "README.md")
+        .read_text()
+        .startswith(README.split("<!-- results -->")[0].replace("old\n", wanted))
+    )
+
+
+def test_the_small_table_and_the_results_are_those_of_the_tables(small: Path) -> None:
+    readme.update(small, [small / "run"])
+    text = (small / "README.md").read_text()
+    shown = text.split("<!-- results -->\n")[1].split("\n<!-- /results -->")[0].splitlines()
+    assert shown[0] == (
+        "| method | expression accuracy | verification accuracy | action units, mean F1 | yaw error in degrees |"
+    )
+    assert shown[2] == "| chance baseline | 0.142 | 0.500 | 0.371 | 23.3 |"
+    assert shown[-2:] == [
+        "| PCL | 0.318 | 0.609 | 0.481 | 6.8 |",
+        "| `pcl_plus` | 0.306 | 0.592 | 0.476 | 6.9 |",
+    ]
+    page = (small / "figures" / "RESULTS.md").read_text()
+    assert "<!-- table parts -->\n| parts |\n| --- |\n<!-- /table parts -->" in page
+    assert "old" not in page and "Caption" not in page
+
+
+def test_a_method_that_the_results_lack_is_named(small: Path) -> None:
+    (small / "figures" / "tables" / "main.csv").write_text(MAIN.replace("pcl_plus", "other"))
+    with pytest.raises(BadInput, match=r"main\.csv has no row pcl_plus"):
+        readme.update(small, [small / "run"])
 
 
 def test_another_preset_is_added_and_the_same_one_replaced(small: Path) -> None:
@@ -72,10 +116,12 @@ def test_missing_markers_and_summaries_are_named(small: Path) -> None:
         readme.update(small, [])
 
 
-def test_committed_headers_and_readme_are_what_the_command_writes(tmp_path: Path) -> None:
+def test_committed_headers_and_pages_are_what_the_command_writes(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "notebooks", tmp_path / "notebooks")
     (tmp_path / readme.MINUTES).parent.mkdir(parents=True)
-    for name in (readme.MINUTES, "README.md"):
+    pages = ("README.md", readme.RESULTS)
+    tables = ("main.csv", *(f"{name}.md" for name in readme.SHOWN))
+    for name in (readme.MINUTES, *pages, *(readme.TABLES / name for name in tables)):
         shutil.copy(REPOSITORY / name, tmp_path / name)
     readme.update(tmp_path, [])
     for path in sorted((tmp_path / "notebooks").glob("*.ipynb")):
@@ -83,5 +129,8 @@ def test_committed_headers_and_readme_are_what_the_command_writes(tmp_path: Path
         assert path.read_text(encoding="utf-8") == committed, (
             f"{path.name}: python -m pcl_lib.reproduce.readme"
         )
-    committed = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == committed
+    for page in pages:
+        committed = (REPOSITORY / page).read_text(encoding="utf-8")
+        assert (tmp_path / page).read_text(encoding="utf-8") == committed, (
+            f"{page}: python -m pcl_lib.reproduce.readme"
+        )

@@ -1,8 +1,9 @@
-"""What README and the notebooks' headers say of the course, written by one command instead of by hand.
+"""What README, figures/RESULTS.md and the notebooks' headers show of runs, written by one command instead of by hand.
 
 `python -m pcl_lib.reproduce.readme runs/cpu runs/smoke` reads the minutes that these runs measured (summary.json),
 keeps them in figures/tables/minutes.csv, and writes them between the markers of each notebook's header and of
-README's table question -> notebook -> minutes -> paper section.
+README's table question -> notebook -> minutes -> paper section. It also fills README's small table of results and all
+generated tables of figures/RESULTS.md from figures/tables.
 """
 
 from __future__ import annotations
@@ -19,7 +20,26 @@ import pandas as pd
 from pcl_lib.presets import PRESETS
 from pcl_lib.utils import REPOSITORY, BadInput, exit_cleanly, replace_atomically
 
-MINUTES = Path("figures", "tables", "minutes.csv")
+TABLES = Path("figures", "tables")
+MINUTES = TABLES / "minutes.csv"
+RESULTS = Path("figures", "RESULTS.md")
+SHOWN = ("main", "parts", "disentanglement", "swap_table", "ablation_questions_table")  # tables of RESULTS
+# README's small table: rows and columns of main.csv, and how it calls them.
+ROWS = {
+    "constant answer": "chance baseline",
+    "HoG": "HoG, not trained",
+    "random": "untrained encoder",
+    "simclr": "SimCLR",
+    "simclr_noflip": "SimCLR without flips",
+    "pcl": "PCL",
+    "pcl_plus": "`pcl_plus`",
+}
+MEASURES = {
+    "expression accuracy": ("expression accuracy", 3),
+    "verification accuracy": ("verification accuracy", 3),
+    "AU mean F1": ("action units, mean F1", 3),
+    "yaw MAE": ("yaw error in degrees", 1),
+}
 COLUMNS = ["notebook", "preset", "minutes", "device", "commit"]
 
 
@@ -96,6 +116,31 @@ def table(notebooks: dict[str, str], minutes: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def results(main: pd.DataFrame) -> str:
+    """README's small table of results; main: main.csv, one row per method. Raises BadInput where a row is missing."""
+    found = main.set_index("method")
+    if missing := [name for name in ROWS if name not in found.index]:
+        raise BadInput(f"{TABLES / 'main.csv'} has no row {missing[0]}: make figures copies it from a run")
+    lines = [
+        _row(["method", *(title for title, _ in MEASURES.values())]),
+        _row(["---"] * (len(MEASURES) + 1)),
+    ]
+    for name, said in ROWS.items():
+        row = found.loc[name, list(MEASURES)].astype(float)
+        values = [f"{row[key]:.{digits}f}" for key, (_, digits) in MEASURES.items()]
+        lines.append(_row([said, *values]))
+    return "\n".join(lines)
+
+
+def with_tables(text: str, folder: Path) -> str:
+    """Text whose markers "table NAME" hold the tables `SHOWN`, as figures/tables/NAME.md in `folder` has them."""
+    for name in SHOWN:
+        lines = (folder / f"{name}.md").read_text(encoding="utf-8").splitlines()
+        shown = "\n".join(line for line in lines if line.startswith("|"))
+        text = between(text, f"table {name}", f"\n{shown}\n")
+    return text
+
+
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
@@ -115,7 +160,7 @@ def _section(text: str) -> str:
 
 
 def update(root: Path, runs: Sequence[Path]) -> None:
-    """Write minutes.csv, the notebooks' headers and README's table below `root`.
+    """Write minutes.csv, the notebooks' headers, README's two tables and those of figures/RESULTS.md below `root`.
 
     runs: run folders; what other presets took before stays, and without runs everything does. Raises BadInput where a
     run has no summary or a text lacks its markers.
@@ -132,8 +177,10 @@ def update(root: Path, runs: Sequence[Path]) -> None:
         headers[notebook.stem] = header(new)
         _write(notebook, json.dumps(new, indent=1, ensure_ascii=False) + "\n")
     readme = root / "README.md"
-    text = readme.read_text(encoding="utf-8")
-    _write(readme, between(text, "notebooks", f"\n{table(headers, minutes)}\n"))
+    text = between(readme.read_text(encoding="utf-8"), "notebooks", f"\n{table(headers, minutes)}\n")
+    _write(readme, between(text, "results", f"\n{results(pd.read_csv(root / TABLES / 'main.csv'))}\n"))
+    page = root / RESULTS
+    _write(page, with_tables(page.read_text(encoding="utf-8"), root / TABLES))
 
 
 def _write(path: Path, text: str) -> None:
@@ -145,7 +192,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Command line: python -m pcl_lib.reproduce.readme."""
     parser = argparse.ArgumentParser(
         prog="python -m pcl_lib.reproduce.readme",
-        description="Write measured minutes into the notebooks' headers and README's table.",
+        description="Write measured minutes and tables into the notebooks' headers, README and figures/RESULTS.md.",
     )
     parser.add_argument(
         "runs", nargs="*", type=Path, help="run folders, one a preset; none: as measured before"
