@@ -23,10 +23,10 @@ from pcl_lib.utils import REPOSITORY, BadInput, exit_cleanly, replace_atomically
 TABLES = Path("figures", "tables")
 MINUTES = TABLES / "minutes.csv"
 RESULTS = Path("figures", "RESULTS.md")
-SHOWN = ("main", "parts", "disentanglement", "swap_table", "ablation_questions_table")  # tables of RESULTS
+SHOWN = ("main", "components", "disentanglement", "swap_table", "ablation_questions_table")  # tables of RESULTS
 # README's small table: rows and columns of main.csv, and how it calls them.
 ROWS = {
-    "constant answer": "chance baseline",
+    "chance baseline": "chance baseline",
     "HoG": "HoG, not trained",
     "random": "untrained encoder",
     "simclr": "SimCLR",
