@@ -212,9 +212,9 @@ def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch
 
 
 def label_histograms(table: pd.DataFrame, columns: Sequence[str], split: np.ndarray) -> Figure:
-    """Distribution of labels, a panel a column, a line a split (as shares, so that splits compare).
+    """Distribution of labels, one panel per column, one line per split (as shares, so that splits compare).
 
-    table: labels, a row an image; columns: of numbers or of names; split: [rows] the split of each row.
+    table: labels, one row per image; columns: of numbers or of names; split: [rows] the split of each row.
     """
     across = min(4, len(columns))
     down = -(-len(columns) // across)
@@ -249,7 +249,7 @@ def label_histograms(table: pd.DataFrame, columns: Sequence[str], split: np.ndar
 
 
 def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Sequence[str] = ()) -> Figure:
-    """Scatter plots of points in the plane, a panel a colouring.
+    """Scatter plots of points in the plane, one panel per colouring.
 
     panels: title -> (points [n, 2], colouring [n]): numbers get a colour bar, names a legend where there are at most
     10 (`OTHERS` in grey).
@@ -299,7 +299,7 @@ def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Sequenc
 
 
 def leakage_heatmap(table: pd.DataFrame) -> Figure:
-    """How well each factor is read from each feature: a row a method and feature, a column a factor.
+    """How well each factor is read from each feature: one row per method and feature, one column per factor.
 
     table: rows of `disentangle.leakage` with a column method. Colours show the value above chance, as a share of
     what is left above chance (R^2: the value itself); numbers show the value.
@@ -320,7 +320,7 @@ def leakage_heatmap(table: pd.DataFrame) -> Figure:
     labels = [f"{f.replace('_', ' ')}\n({metric[f]})" for f in factors]
     axes.set_xticks(range(len(factors)), labels, fontsize=10)
     axes.set_yticks(range(len(rows)), rows, fontsize=11)
-    axes.set_title("What a linear reader finds, on people it has not seen", fontsize=12)
+    axes.set_title("What a linear probe finds, on people it has not seen", fontsize=12)
     figure.colorbar(drawn, ax=axes, label="above chance (share)")
     return figure
 
@@ -328,7 +328,7 @@ def leakage_heatmap(table: pd.DataFrame) -> Figure:
 def pose_error_curve(
     truth: np.ndarray, errors: Mapping[str, np.ndarray], angle: str = "yaw", bins: int = 9
 ) -> Figure:
-    """Mean absolute error of an angle against the true angle, a line a method.
+    """Mean absolute error of an angle against the true angle, one line per method.
 
     truth: [n] degrees; errors: method -> [n] absolute errors in degrees. Bins hold equally many images; bars are
     +- 1 standard error of the mean in a bin.
@@ -379,7 +379,7 @@ def confusion(
 
 
 def results_dots(rows: pd.DataFrame) -> Figure:
-    """Probe results with their intervals: a panel a task and metric, a dot a method.
+    """Probe results with their intervals: one panel per task and metric, one dot per method.
 
     rows: of `probes.evaluate` and `probes.baseline_rows` with a column method. Shown: the metrics of the main table,
     of the general feature; rows of method `tables.CONSTANT` are the dashed line of their panel.
