@@ -244,7 +244,8 @@ def label_histograms(table: pd.DataFrame, columns: Sequence[str], split: np.ndar
     legend = figure.axes[0].get_legend()
     assert legend is not None
     legend.remove()
-    figure.legend(legend.legend_handles, list(parts), loc="outside upper right", ncols=3, frameon=False)
+    handles = [handle for handle in legend.legend_handles if handle is not None]
+    figure.legend(handles, list(parts), loc="outside upper right", ncols=3, frameon=False)
     return figure
 
 
