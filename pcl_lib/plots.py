@@ -26,8 +26,6 @@ from pcl_lib.tables import CONSTANT
 from pcl_lib.utils import BadInput, replace_atomically
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-
-
 METHOD_COLOURS = {
     "pcl": COLOURS[0],
     "pcl_plus": COLOURS[5],
@@ -38,8 +36,6 @@ METHOD_COLOURS = {
     "HoG": COLOURS[6],
     "LBP": COLOURS[7],
 }
-
-
 MARKERS = "osD^vP*X"
 DPI = 100
 WIDTH = 10.0  # inches, of every figure as wide as a notebook
