@@ -27,7 +27,8 @@ class DataSet:
 
     key: names the script (prepare_<key>.py) and the output. expected: counts of the whole download, as published.
     marks: alternatives; a folder holds the set where every glob of one alternative finds something. archives: how
-    the names of archives that hold all of it look, in small letters, without their suffix.
+    the names of archives that hold all of it look, in small letters, without their suffix. many: whether several
+    such folders below one are one set.
     """
 
     key: str
@@ -39,6 +40,7 @@ class DataSet:
     expected: Mapping[str, int]
     marks: tuple[tuple[str, ...], ...]
     archives: tuple[str, ...] = ()
+    many: bool = False
 
     @property
     def command(self) -> str:
@@ -89,16 +91,24 @@ VOXCELEB = DataSet(
     layout="""    ROOT/
       id00012/21Uxsk56VDQ/00001.mp4         face-track videos: a frame a second (--every), or
       id00012/21Uxsk56VDQ/0000125.jpg       released face crops, or
-      A.J._Buckley/1.6/21Uxsk56VDQ/0000125.jpg   VoxCeleb1's crops by name
-    Folders in front of the person (vox2/dev/mp4/...) are allowed; those below a folder `test` form the test split.""",
+      A.J._Buckley/1.6/21Uxsk56VDQ/1/0000125.jpg   VoxCeleb1's crops by name, with or without tracks
+      id10283#21Uxsk56VDQ#004832#004981.mp4 as a video or a folder of frames
+    Folders in front of the person (vox2/dev/mp4/...) are allowed; those below a folder `test` form the test split.
+    Who the people are is read off the forms of the folders' names, once for all paths, and printed with its level.""",
     expected={"identities": 7363, "videos": 172976},
     marks=(
         ("id[0-9][0-9][0-9][0-9][0-9]/*/*.mp4",),
         ("id[0-9][0-9][0-9][0-9][0-9]/*/*.jpg",),
+        ("id[0-9][0-9][0-9][0-9][0-9]/*/*/*.jpg",),
+        ("id[0-9][0-9][0-9][0-9][0-9]#*",),
+        ("train/id[0-9][0-9][0-9][0-9][0-9]#*",),
+        ("test/id[0-9][0-9][0-9][0-9][0-9]#*",),
         ("mp4/id[0-9][0-9][0-9][0-9][0-9]*",),
         ("dev/mp4/id[0-9][0-9][0-9][0-9][0-9]*",),
-        ("*/1.6/*/*.jpg",),
+        ("test/mp4/id[0-9][0-9][0-9][0-9][0-9]*",),
+        ("*/1.6/*/*",),
     ),
+    many=True,
 )
 RAFDB = DataSet(
     key="rafdb",
@@ -109,10 +119,18 @@ RAFDB = DataSet(
     licence="RAF-DB: non-commercial research, by request to its authors",
     layout="""    ROOT/                                   (the folder `basic` of the download)
       Image/aligned/train_00001_aligned.jpg   also as aligned.zip, unpacked
-      EmoLabel/list_patition_label.txt        lines such as: train_00001.jpg 5""",
+      EmoLabel/list_patition_label.txt        lines such as: train_00001.jpg 5
+    or, as others pass it on, ROOT/DATASET/{train,test}/{1..7}/*.jpg with train_labels.csv and test_labels.csv beside.
+    Pictures may be .png or .JPG. Labels other than 1 to 7 as a whole are refused.""",
     expected={"images": 15339, "train": 12271, "test": 3068},
-    marks=(("EmoLabel/list_patition_label.txt",), ("list_patition_label.txt",)),
-    archives=("basic", "raf-db*", "rafdb*"),
+    marks=(
+        ("EmoLabel/list_patition_label.txt",),
+        ("list_patition_label.txt",),
+        ("list_partition_label.txt",),
+        ("train_labels.csv", "test_labels.csv"),
+        ("DATASET/train/1", "DATASET/test/1"),
+    ),
+    archives=("basic", "raf-db*", "rafdb*", "raf_db*"),
 )
 FER2013 = DataSet(
     key="fer2013",
@@ -127,7 +145,12 @@ FER2013 = DataSet(
     ROOT/{train,test}/CLASS/*.jpg or ROOT/{train,validation}/CLASS/*.jpg
     Whatever lies beside `train` is scored, never chosen on: without a third split, 15% of train is validation.""",
     expected={"images": 35887, "train": 28709, "public test": 3589, "private test": 3589},
-    marks=(("fer2013.csv",), ("icml_face_data.csv",), ("train/disgust", "train/surprise")),
+    marks=(
+        ("fer2013.csv",),
+        ("icml_face_data.csv",),
+        ("[Tt]rain*/[Dd]isgust*", "[Tt]rain*/[Ss]urprise*"),
+        ("[Tt]rain/0", "[Tt]rain/6"),
+    ),
     archives=("fer2013*",),
 )
 LFW = DataSet(
@@ -137,9 +160,15 @@ LFW = DataSet(
     ask="the LFW page of the University of Massachusetts (https://vis-www.cs.umass.edu/lfw); research use",
     licence="LFW: research use; photographs are their owners'",
     layout="""    ROOT/NAME/NAME_0001.jpg                lfw, lfw-deepfunneled, or any crop under its names
-    ROOT/pairs.txt                         beside the people or one folder up; or --pairs FILE""",
+    ROOT/pairs.txt or pairs.csv            beside the people or one folder up; or --pairs FILE
+    Pictures of 250 x 250 are whole photographs, cut to their middle: decided by most of the set.""",
     expected={"images": 13233, "identities": 5749, "pairs": 6000},
-    marks=(("*/*_0001.jpg", "pairs.txt"), ("pairs.txt", "lfw*/*/*_0001.jpg")),
+    marks=(
+        ("*/*_0001.*", "pairs.txt"),
+        ("pairs.txt", "lfw*/*/*_0001.*"),
+        ("pairs.csv", "lfw*/*/*_0001.*"),
+        ("pairs.csv", "lfw*/*/*/*_0001.*"),
+    ),
     archives=("lfw", "lfw-*"),
 )
 CPLFW = DataSet(
@@ -162,7 +191,8 @@ DISFA = DataSet(
     "agreement by a faculty member, for non-commercial research",
     licence="DISFA: non-commercial research under a signed agreement with the University of Denver",
     layout="""    ROOT/Video_LeftCamera/LeftVideoSN001_comp.avi   or frames: .../LeftVideoSN001_comp/*_0001.png
-    ROOT/ActionUnit_Labels/SN001/SN001_au1.txt      lines "frame,intensity"; au 1 2 4 5 6 9 12 15 17 20 25 26""",
+    ROOT/ActionUnit_Labels/SN001/SN001_au1.txt      lines "frame,intensity"; au 1 2 4 5 6 9 12 15 17 20 25 26
+    Whether pictures are numbered from 1 or 0 is decided for the whole set, by what proves it, and printed.""",
     expected={"identities": 27, "images": 130815},
     marks=(("ActionUnit_Labels/SN[0-9]*",),),
 )
@@ -201,7 +231,8 @@ BIWI = DataSet(
     layout="""    ROOT/01/ ... 24/                       (the folder hpdb of the download; a sequence a folder)
       frame_00003_rgb.png                  640 x 480
       frame_00003_pose.txt                 rotation matrix, then the head's centre in millimetres, depth camera
-      rgb.cal                              colour camera: matrix, distortion, rotation, translation, size""",
+      rgb.cal                              colour camera: matrix, distortion, rotation, translation, size
+    Pictures may be .jpg or .PNG. The four people recorded twice are one person each.""",
     expected={"images": 15678, "sequences": 24, "identities": 20},
     marks=(("[0-9][0-9]/frame_*_pose.txt",),),
     archives=("hpdb", "kinect_head_pose_db*", "biwi*"),
@@ -216,7 +247,8 @@ CELEBA = DataSet(
     layout="""    ROOT/Img/img_align_celeba/000001.jpg   or ROOT/img_align_celeba/
     ROOT/Anno/list_attr_celeba.txt         number of images, 40 names, lines "000001.jpg -1 1 ..."; optional
     ROOT/Anno/identity_CelebA.txt          lines "000001.jpg 2880"; optional
-    ROOT/Eval/list_eval_partition.txt      lines "000001.jpg 0" (train 0, validation 1, test 2); optional""",
+    ROOT/Eval/list_eval_partition.txt      lines "000001.jpg 0" (train 0, validation 1, test 2); optional
+    The three may also be .csv, and lie in ROOT, as others pass the set on.""",
     expected={"images": 202599, "identities": 10177, "train": 162770, "validation": 19867, "test": 19962},
     marks=(("img_align_celeba",), ("Img/img_align_celeba",)),
 )

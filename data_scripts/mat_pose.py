@@ -10,7 +10,7 @@ import pandas as pd
 from scipy.io import loadmat
 
 from data_scripts.listing import BOX_COLUMNS, LeftOut
-from data_scripts.sources import inside
+from data_scripts.sources import beside
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import ANGLE_NAMES
 from pcl_lib.tasks import LARGEST_ANGLE
@@ -62,7 +62,7 @@ def read_poses(root: Path, files: Iterable[str], left: LeftOut) -> pd.DataFrame:
     rows = []
     for file in files:
         try:
-            angles, points = read_mat(inside(root, file.rsplit(".", 1)[0] + ".mat"))
+            angles, points = read_mat(beside(root, file.rsplit(".", 1)[0] + ".mat"))
         except BadInput as error:
             left.add(file, str(error))
             continue

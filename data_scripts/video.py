@@ -10,9 +10,8 @@ import av
 import joblib
 from PIL import Image
 
-from data_scripts.images import MAX_PIXELS, MIN_SIDE
 from data_scripts.listing import LeftOut
-from data_scripts.sources import inside
+from data_scripts.sources import MAX_PIXELS, MIN_SIDE, inside
 from pcl_lib.errors import BadInput
 
 JUMP = 5.0  # seconds from which on it pays to seek rather than to decode what lies before
