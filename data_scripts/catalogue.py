@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import fnmatch, translate
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,7 @@ class DataSet:
     key: names the script (prepare_<key>.py) and the output. expected: counts of the whole download, as published.
     marks: alternatives; a folder holds the set where every glob of one alternative finds something. archives: how
     the names of archives that hold all of it look, in small letters, without their suffix. many: whether several
-    such folders below one are one set.
+    such folders below one are one set. A .zip of another name is looked into, for the same marks.
     """
 
     key: str
@@ -70,8 +73,25 @@ class DataSet:
         """Whether `folder`, or archive, looks like what to give to the script."""
         if folder.is_file():
             stem = folder.name.lower().split(".")[0]
-            return is_archive(folder) and any(fnmatch(stem, glob) for glob in self.archives)
+            named = is_archive(folder) and any(fnmatch(stem, glob) for glob in self.archives)
+            return named or any(all(_listed(folder, glob) for glob in globs) for globs in self.marks)
         return any(all(_some(folder, glob) for glob in globs) for globs in self.marks)
+
+
+@lru_cache(maxsize=8)
+def _members(archive: Path) -> str:
+    """The names of what a .zip holds, one a line; nothing of other archives, which would have to be read through."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            return "\n".join(["", *content.namelist(), ""]).replace("\\", "/")
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return ""
+
+
+def _listed(archive: Path, glob: str) -> bool:
+    """Whether a .zip holds something that `glob` names, in whatever folder."""
+    inner = "/".join(translate(part)[4:-3].replace(".*", "[^/\n]*") for part in glob.split("/"))
+    return re.search(rf"(?<=[\n/]){inner}(?=[\n/])", _members(archive)) is not None
 
 
 def _some(folder: Path, glob: str) -> bool:
@@ -97,9 +117,7 @@ VOXCELEB = DataSet(
     Who the people are is read off the forms of the folders' names, once for all paths, and printed with its level.""",
     expected={"identities": 7363, "videos": 172976},
     marks=(
-        ("id[0-9][0-9][0-9][0-9][0-9]/*/*.mp4",),
-        ("id[0-9][0-9][0-9][0-9][0-9]/*/*.jpg",),
-        ("id[0-9][0-9][0-9][0-9][0-9]/*/*/*.jpg",),
+        ("id[0-9][0-9][0-9][0-9][0-9]/*",),
         ("id[0-9][0-9][0-9][0-9][0-9]#*",),
         ("train/id[0-9][0-9][0-9][0-9][0-9]#*",),
         ("test/id[0-9][0-9][0-9][0-9][0-9]#*",),

@@ -16,11 +16,12 @@ from data_scripts.listing import LeftOut
 from data_scripts.names import plain
 from data_scripts.tables import Table, open_table
 from pcl_lib.errors import BadInput
-from pcl_lib.labels import KNOWN_LABELS, WORDS, check_labels, number_ranges
+from pcl_lib.labels import ANGLE_NAMES, AU_NAMES, KNOWN_LABELS, WORDS, check_labels, number_ranges
 
 UNIT = re.compile(r"(?:au|action_unit)_?0*(\d{1,2})")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 NOT_GIVEN = ("", "na", "n/a", "nan", "null", "none")  # in numbers and words; people can be called None
+FEW = 20  # values, of which too few tell nothing of their unit
 RESERVED = {"shard", "row"}  # names of the prepared folder
 
 
@@ -75,7 +76,10 @@ def read_labels(path: Path) -> Labels:
         given = frame["split"].notna().to_numpy()
         check_labels(frame.loc[given, ["split"]], str(path), lines=table.lines[given])
     others = [name for name in columns if not is_label(name)]
-    return Labels(path, frame, table.lines, others, [_of_other(path, name) for name in others])
+    notes = [_of_other(path, name) for name in others]
+    return Labels(
+        path, frame, table.lines, others, notes + _renamed(path, table, names) + _doubtful(path, frame)
+    )
 
 
 def _columns(path: Path, table: Table) -> dict[str, int]:
@@ -98,6 +102,28 @@ def _columns(path: Path, table: Table) -> dict[str, int]:
             f"{path} has none of the columns {', '.join(KNOWN_LABELS)} or attr_...; rename its columns"
         )
     return places
+
+
+def _renamed(path: Path, table: Table, names: dict[str, int]) -> list[str]:
+    """A sentence on action units that the file writes in another way than the kit."""
+    other = [(table.header[at], name) for name, at in names.items() if is_label(name)]
+    told = [f"{written} is {name}" for written, name in other if written.lower() != name]
+    return [f"{path.name}: column {', '.join(told)}"] if told else []
+
+
+def _doubtful(path: Path, table: pd.DataFrame) -> list[str]:
+    """Sentences on values that all lie in range, and together look like another unit: radians, or presence."""
+    notes = []
+    angles = table[[name for name in ANGLE_NAMES if name in table]].to_numpy(dtype=float)
+    if np.isfinite(angles).sum() >= FEW and np.nanmax(np.abs(angles)) <= np.pi:
+        notes.append(f"{path.name}: no angle is beyond 3.14; are these radians? Degrees are meant")
+    units = table[[name for name in AU_NAMES if name in table]].to_numpy(dtype=float)
+    if np.isfinite(units).sum() >= FEW and set(units[np.isfinite(units)]) == {0.0, 1.0}:
+        notes.append(
+            f"{path.name}: action units are 0 and 1 alone; is this presence? Intensities from 0 to 5 are meant,"
+            " of which 2 and more count as present"
+        )
+    return notes
 
 
 def _of_other(path: Path, name: str) -> str:
@@ -233,10 +259,10 @@ RULES = (
 
 
 def _without_fronts(rows: list[str], images: list[str]) -> Iterable[tuple[str, list[str], list[str]]]:
-    """The names again, without leading folders that all rows, or all images, share: longest first."""
+    """The names again, without leading folders that all rows, or all images, share: the shortest first."""
     for whose, names in (("row", rows), ("image", images)):
         shared = _shared(names)
-        for depth in range(len(shared), 0, -1):
+        for depth in range(1, len(shared) + 1):
             front = "/".join(shared[:depth]) + "/"
             shorter = [name.removeprefix(front) for name in names]
             told = f"{front} in front of every {whose}'s name was left aside"

@@ -84,8 +84,10 @@ def add_labels(
     if "identity" in columns and "identity" in table:
         columns["identity"], told = merge_identities(table["identity"], columns["identity"])
         notes += told
-    for note in labels.notes:
-        left.add(labels.path.name, note.split(": ", 1)[1])
+    for name in labels.others:
+        left.add(
+            labels.path.name, f"column {name} is no label of this kit; kept as text, and read by nothing"
+        )
     kept = table.drop(columns=[name for name in columns if name in table])
     return pd.concat([kept, columns], axis=1), counts, notes
 

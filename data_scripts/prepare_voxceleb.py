@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,9 +13,25 @@ from data_scripts import official
 from data_scripts.catalogue import VOXCELEB
 from data_scripts.images import split_part
 from data_scripts.listing import LeftOut, Listing, Recipe
-from data_scripts.people import in_voxceleb
-from data_scripts.sources import VIDEO_SUFFIXES, find_files
+from data_scripts.people import in_voxceleb, split_word
+from data_scripts.sources import VIDEO_SUFFIXES, find_files, other_files
 from pcl_lib.errors import BadInput, exit_cleanly
+
+INNER = re.compile(r"mp4|frames?|faces?|crops?|images?|data|unzipped\w*", re.IGNORECASE)
+
+
+def split_above(root: Path) -> str | None:
+    """The split that `root`, or what holds it where `root` is a folder such as mp4, is called after; else None."""
+    for folder in root.resolve().parts[:0:-1]:
+        if (word := split_word(folder)) or not INNER.fullmatch(folder):
+            return word
+    return None
+
+
+def sounds(root: Path) -> str:
+    """A clause where sound is all there is: half of VoxCeleb's downloads hold no pictures. Else nothing."""
+    heard = [suffix for suffix in (".wav", ".m4a", ".aac", ".flac") if suffix in other_files(root)]
+    return f"; there is sound ({', '.join(heard)}), and the videos or face crops are wanted" if heard else ""
 
 
 def list_images(root: Path, options: argparse.Namespace, left: LeftOut) -> list[str]:
@@ -41,10 +58,11 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
     if not known.any():
         raise BadInput(
             f"{root} has no crop or video in PERSON/VIDEO/, such as id00012/21Uxsk56VDQ/00001.mp4 or"
-            f" A.J._Buckley/1.6/21Uxsk56VDQ/1/0000125.jpg{official.still_packed(root)}"
+            f" A.J._Buckley/1.6/21Uxsk56VDQ/1/0000125.jpg{sounds(root)}{official.still_packed(root)}"
         )
     table = table[known].reset_index(drop=True)
-    table["split"] = table["split"].fillna("train")
+    whole = split_above(root)
+    table["split"] = table["split"].fillna(whole or "train")
     if "video" in table and table["video"].isna().all():
         table = table.drop(columns="video")
     return Listing(
@@ -58,6 +76,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         notes=[
             found.sentence,
             *found.notes,
+            *([f"all lie below a folder of the split {whole}"] if whole else []),
             "the face tracks are crops already: the central square is taken, nothing is detected",
         ],
     )

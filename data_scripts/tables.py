@@ -25,6 +25,7 @@ from pcl_lib.errors import BadInput
 BLOCK = 1 << 22  # bytes read at a time
 LONGEST = 1 << 26  # bytes of a line: more is taken for no text
 DELIMITERS = ",;\t"
+BLANK = f" \r\n{DELIMITERS}"  # a line of these alone is blank
 BETWEEN_WORDS = re.compile(r"[\s,;]+")
 
 
@@ -146,10 +147,10 @@ class _Reading:
 def _header(reading: _Reading, wanted: tuple[str, ...]) -> tuple[tuple[str, ...], str]:
     """The names of the first row that is not blank, and what parts the fields; Excel's line "sep=;" is heeded."""
     told = ""
-    first = next((line for line in reading if line.strip()), "")
+    first = next((line for line in reading if line.strip(BLANK)), "")
     if found := re.fullmatch(r'"?sep=(.)"?', first.strip(), re.IGNORECASE):
         told = found[1]
-        first = next((line for line in reading if line.strip()), "")
+        first = next((line for line in reading if line.strip(BLANK)), "")
     if not first.strip():
         raise BadInput(f"{reading.path} is empty; a header and a row a picture are needed")
     if told and told not in DELIMITERS:
