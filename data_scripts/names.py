@@ -22,3 +22,8 @@ def alike(name: str) -> str:
     """What is left of a name when capitals, accents and what stands between its words play no part."""
     apart = unicodedata.normalize("NFKD", name)
     return "".join(letter for letter in apart if letter.isalnum()).casefold()
+
+
+def counted(number: int, one: str, many: str) -> str:
+    """Such as "1 person" or "3 people"."""
+    return f"{number:,} {one if number == 1 else many}"

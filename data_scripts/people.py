@@ -11,7 +11,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from data_scripts.names import EXPRESSION_WORDS, alike, plain
+from data_scripts.names import EXPRESSION_WORDS, alike, counted, plain
 from pcl_lib.errors import BadInput
 
 SPLIT_WORDS = {
@@ -164,12 +164,12 @@ def _counted(found: People, levels: dict[str, set[int]]) -> str:
     people = {name for name in found.identity if name}
     videos = {pair for pair in zip(found.identity, found.video, strict=True) if pair[1]}
     tracks = {three for three in zip(found.identity, found.video, found.track, strict=True) if three[2]}
-    told = [f"{len(people)} people ({_levels('folder level', levels['person'])})"]
+    told = [f"{counted(len(people), 'person', 'people')} ({_levels('folder level', levels['person'])})"]
     if videos:
         where = f" ({_levels('level', levels['video'])})" if levels["video"] else ""
-        told.append(f"{len(videos)} videos{where}")
+        told.append(counted(len(videos), "video", "videos") + where)
     if tracks:
-        told.append(f"{len(tracks)} tracks")
+        told.append(counted(len(tracks), "track", "tracks"))
     return ", ".join(told)
 
 
@@ -187,10 +187,11 @@ def _odd(found: People) -> list[str]:
     owners = Counter(video for _, video in pairs if VIDEO.fullmatch(str(video)))
     shared = sorted(str(video) for video, count in owners.items() if count > 1)
     if shared:
-        whose = sorted(str(who) for who, video in pairs if video == shared[0])
+        whose = " and ".join(sorted(str(who) for who, video in pairs if video == shared[0]))
+        lie = counted(len(shared), "video lies", "videos lie")
         notes.append(
-            f"{len(shared)} videos lie with two people or more, such as {shared[0]} with {' and '.join(whose)}:"
-            " one person under two names, or two in one video"
+            f"{lie} with two people or more, such as {shared[0]} with {whose}: one person under two names, or two in"
+            " one video"
         )
     return notes
 
@@ -205,7 +206,8 @@ def two_names(identities: Iterable[str | None]) -> list[str]:
     if not twice:
         return []
     told = " and ".join(twice[0])
-    return [f"{len(twice)} names are spelt in two ways, such as {told}: they count as two people; rename one"]
+    names = counted(len(twice), "name is", "names are")
+    return [f"{names} spelt in two ways, such as {told}: they count as two people; rename one"]
 
 
 # Any folder of faces ----------------------------------------------------------------------------------------
@@ -312,7 +314,9 @@ def _people_found(found: People, paths: list[list[str]], levels: set[int]) -> st
     people = {name for name in found.identity if name}
     if not people:
         return "no folder is one person's: who is on a picture is not known"
-    told = f"{len(people)} people ({_levels('folder level', levels)}: {_examples(people)})"
+    told = (
+        f"{counted(len(people), 'person', 'people')} ({_levels('folder level', levels)}: {_examples(people)})"
+    )
     other: dict[int, set[str]] = defaultdict(set)
     for folders, who in zip(paths, found.identity, strict=True):
         for i, name in enumerate(folders, 1):

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pandas as pd
 
 from data_scripts.listing import LeftOut, Listing
+from data_scripts.names import counted
 from pcl_lib.errors import BadInput
 from pcl_lib.labels import SPLITS, hashed_split
 
@@ -77,8 +78,8 @@ def by_people(table: pd.DataFrame) -> tuple[pd.Series, list[str]]:
     people = int(table["identity"].nunique()) if named else len(table)
     if people >= FEWEST:
         return hashed_split(table), []
-    who = "people" if named else "images"
-    told = f"{people} {who} are too few for three splits: all are in train, to pre-train on and not to probe"
+    who = counted(people, "person is", "people are") if named else counted(people, "image is", "images are")
+    told = f"{who} too few for three splits: all images are in train, to pre-train on and not to probe"
     return pd.Series("train", index=table.index, dtype=object), [told]
 
 
