@@ -71,11 +71,10 @@ def _nobody(files: int) -> People:
 
 def split_word(folder: str) -> str | None:
     """The split that a folder's name stands for: train for "Training", test for "vox1_test_wav"; else None."""
-    low = folder.lower()
-    if low in SPLIT_WORDS:
-        return SPLIT_WORDS[low]
-    parts = set(re.split(r"[-_ ]", low))
-    return "test" if "test" in parts and WRAPPERS.fullmatch(low) else None
+    parts = re.split(r"[-_ ]", folder.lower().removesuffix("set").rstrip("-_ "))
+    words = [SPLIT_WORDS[part] for part in parts if part in SPLIT_WORDS]
+    others = (part for part in parts if part not in SPLIT_WORDS)
+    return words[0] if len(words) == 1 and all(WRAPPERS.fullmatch(part) for part in others) else None
 
 
 def split_of(folders: Iterable[str]) -> str | None:

@@ -83,7 +83,7 @@ def add_labels(
         )
     if "identity" in columns and "identity" in table:
         columns["identity"], told = merge_identities(table["identity"], columns["identity"])
-        notes += told
+        notes += told + two_names(columns["identity"])
     for name in labels.others:
         left.add(
             labels.path.name, f"column {name} is no label of this kit; kept as text, and read by nothing"

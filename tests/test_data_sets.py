@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import tarfile
 import unicodedata
 from pathlib import Path
@@ -680,6 +681,22 @@ def test_help_says_what_a_reader_needs(key: str, capsys: pytest.CaptureFixture[s
     assert ended.value.code == 0
     for part in (entry.ask, entry.layout, entry.counts(), entry.command, entry.purpose):
         assert part in said
+
+
+def test_the_page_of_the_sets_is_the_catalogues(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(catalogue.README.read_text(encoding="utf-8"), encoding="utf-8")
+    catalogue.write_readme(page)
+    assert page.read_text(encoding="utf-8") == catalogue.README.read_text(encoding="utf-8"), (
+        "python -m data_scripts.catalogue writes it"
+    )
+    text = page.read_text(encoding="utf-8")
+    for entry in catalogue.DATA_SETS.values():
+        for part in (entry.command, entry.licence, entry.labels, entry.decides, entry.ask):
+            assert part in text
+    commands = re.findall(r"python (data_scripts/\w+\.py)", text)
+    assert len(set(commands)) == len(catalogue.DATA_SETS) + 2
+    assert all((catalogue.README.parent.parent / command).is_file() for command in commands)
 
 
 def test_every_script_is_in_the_catalogue() -> None:

@@ -76,14 +76,19 @@ def test_both_sets_below_one_folder() -> None:
     assert found.notes == ["as many people as videos (2): is that folder level really one of people?"]
 
 
-@pytest.mark.parametrize("name", ["test", "Test", "TEST", "vox1_test_wav", "testing"])
+@pytest.mark.parametrize("name", ["test", "Test", "TEST", "vox1_test_wav", "testing", "Test-Set", "testset"])
 def test_folders_of_the_test_split(name: str) -> None:
     assert in_voxceleb([f"{name}/id00017/01dfn2spqyE/1.jpg"]).split == ["test"]
     assert in_voxceleb([f"{name}/Ann_Lee/01dfn2spqyE/1.jpg"]).identity == ["Ann_Lee"]
 
 
 def test_splits_videos_and_numbers_are_never_people() -> None:
-    for files in (["train/1.jpg", "test/1.jpg"], ["21Uxsk56VDQ/1.jpg", "J9lHsKG98U8/1.jpg"], ["1.jpg"]):
+    for files in (
+        ["train/1.jpg", "test/1.jpg"],
+        ["training_set/1.jpg", "test_set/1.jpg"],
+        ["21Uxsk56VDQ/1.jpg", "J9lHsKG98U8/1.jpg"],
+        ["1.jpg"],
+    ):
         assert in_voxceleb(files).identity == [None] * len(files)
         assert in_folders(files).identity == [None] * len(files)
 
