@@ -297,8 +297,8 @@ CELEBA = DataSet(
     ROOT/Eval/list_eval_partition.txt      lines "000001.jpg 0" (train 0, validation 1, test 2); optional
     The three may also be .csv, and lie in ROOT, as others pass the set on.""",
     labels="attr_* (40 attributes, 0 and 1), identity, split (the official partition), as far as their files are there",
-    decides="the crop, by the size of most images; whether attributes are -1 and 1 or 0 and 1; images of people whom the "
-    "partition puts into two splits lose the earlier ones",
+    decides="the crop, by the size of most images; whether attributes are -1 and 1 or 0 and 1; images of people whom "
+    "the partition puts into two splits lose the earlier ones",
     expected={"images": 202599, "identities": 10177, "train": 162770, "validation": 19867, "test": 19962},
     marks=(("img_align_celeba",), ("Img/img_align_celeba",)),
 )
