@@ -300,7 +300,13 @@ CELEBA = DataSet(
     decides="the crop, by the size of most images; whether attributes are -1 and 1 or 0 and 1; images of people whom "
     "the partition puts into two splits lose the earlier ones",
     expected={"images": 202599, "identities": 10177, "train": 162770, "validation": 19867, "test": 19962},
-    marks=(("img_align_celeba",), ("Img/img_align_celeba",)),
+    marks=(
+        ("img_align_celeba",),
+        ("Img/img_align_celeba",),
+        ("Img/img_align_celeba_png",),
+        ("img_align_celeba_png",),
+        ("Img/img_align_celeba.zip",),
+    ),
 )
 DATA_SETS = {
     entry.key: entry for entry in (VOXCELEB, CELEBA, RAFDB, FER2013, LFW, CPLFW, DISFA, LP, AFLW2000, BIWI)

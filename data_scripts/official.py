@@ -14,7 +14,7 @@ from data_scripts import prepare
 from data_scripts.catalogue import DataSet, folders
 from data_scripts.listing import LeftOut, Listing
 from data_scripts.names import plain
-from data_scripts.sources import archives_below, find_files, inside
+from data_scripts.sources import archives_below, find_files, inside, is_archive, unpack_folder
 from data_scripts.splits import VALIDATION, hold_out
 from data_scripts.tables import read_lines
 from pcl_lib.errors import BadInput
@@ -40,9 +40,10 @@ def run(
         add_options(parser)
 
     def placed(root: Path, options: argparse.Namespace) -> Listing:
-        place = locate(entry, root)
+        packed = is_archive(options.root)
+        place = locate(entry, unpack_folder(options.out) if packed else root) or root
         listing = read(place, options)
-        if place != root:
+        if place != root and not packed:
             listing.notes.insert(0, f"the set lies in {relative(place, root)} of what was given")
         return listing
 
@@ -57,8 +58,8 @@ def run(
     return record
 
 
-def locate(entry: DataSet, root: Path) -> Path:
-    """`root`, or the one folder below it that holds the set where `root` itself does not look like it.
+def locate(entry: DataSet, root: Path) -> Path | None:
+    """`root`, or the one folder below it that holds the set where `root` itself does not look like it; or None.
 
     Raises BadInput where several folders do; where none does, the set's reader says what is missing.
     """
@@ -71,7 +72,7 @@ def locate(entry: DataSet, root: Path) -> Path:
     if len(outer) > 1 and not entry.many:
         told = ", ".join(relative(place, root) for place in outer)
         raise BadInput(f"{root} holds {entry.name} {len(outer)} times, in {told}; give one of these folders")
-    return outer[0] if len(outer) == 1 else root
+    return outer[0] if len(outer) == 1 else None
 
 
 def join(left: LeftOut, other: LeftOut, prefix: str = "") -> None:

@@ -43,9 +43,17 @@ IDENTIFIER = re.compile(r"id\d{3,}|n\d{6}|m\.[0-9a-z_]+|nm\d{7}", re.IGNORECASE)
 SUBJECT = re.compile(
     r"(subj(ect)?|pers(on)?|people|participant|identity|actor|sn|id|sub|user|p|s)[-_ ]?\d+", re.IGNORECASE
 )
+JOINED = re.compile(r"([^#]+)#.+")  # PERSON#VIDEO#...
+GROUPS = re.compile(
+    r"(wo)?men|(fe)?males?|boys?|girls?|adults?|children|kids?|young|old|controls?|patients?|(group|class)[-_ ]?\w*"
+    r"|asian|black|white|indian|african|caucasian|latino",
+    re.IGNORECASE,
+)
+NUMBERED = re.compile(r"(.*[^\W\d_])[-_ ]?\d{1,3}")  # ann_2
 COUNTED = re.compile(
     r"[A-Za-z]*[-_ ]?\d+|[^\W\d_]+"
 )  # person_0001, 00000000001, Christopher: no ids of videos
+SHORT = 3  # digits of a number that counts sessions; longer ones are people's
 SHOWN = 3  # names in a sentence
 
 
@@ -229,17 +237,50 @@ def in_folders(files: Sequence[str], level: int | None = None) -> People:
         chosen = _level([paths[place] for place in places], found.identity) if level is None else level
         for place in places:
             if chosen is not None and chosen <= depth and not split_word(paths[place][chosen - 1]):
-                found.identity[place] = paths[place][chosen - 1]
+                found.identity[place] = _before_video(paths[place][chosen - 1])
                 levels.add(chosen)
             found.split[place] = split_of(paths[place])
+        if chosen is not None and chosen == level and level <= depth:
+            found.notes += _shared([paths[place] for place in places], level - 1)
     if level is not None and not levels:
         deepest = max(by_depth, default=0)
         raise BadInput(
             f"--identity-level is {level}, but folders are nested {deepest} deep; give 1 to {deepest}"
         )
     found.sentence = _people_found(found, paths, levels)
-    found.notes = two_names(found.identity)
+    found.notes += two_names(found.identity) + _numbered(found.identity)
     return found
+
+
+def _before_video(folder: str) -> str:
+    """The person of PERSON#VIDEO#... or id00012_21Uxsk56VDQ_...; other names as they are."""
+    joined = VOX_NAME.fullmatch(folder) or JOINED.fullmatch(folder)
+    return joined[1] if joined else folder
+
+
+def _shared(folders: list[list[str]], level: int) -> list[str]:
+    """A sentence where the names on a level that was asked for lie in several folders, which may be two people's."""
+    above = [i for i in range(level) if not _orders({path[i] for path in folders})]
+    if not above or not _crossed(folders, level, [*above, level]):
+        return []
+    name = folders[0][level]
+    where = _examples({"/".join(path[:level]) for path in folders if path[level] == name})
+    return [f"folders of one name count as one person wherever they lie, such as {name} in {where}"]
+
+
+def _numbered(identities: Iterable[str | None]) -> list[str]:
+    """A sentence where some people, not all, are called alike but for a number at the end."""
+    stems: dict[str, set[str]] = defaultdict(set)
+    for name in {name for name in identities if name}:
+        if (numbered := NUMBERED.fullmatch(name)) and not SUBJECT.fullmatch(name):
+            stems[numbered[1]].add(name)
+    alike = sorted(sorted(names) for names in stems.values() if len(names) > 1)
+    if len(stems) < 2 or not alike:
+        return []
+    return [
+        f"some folders differ in a number at the end alone, such as {' and '.join(alike[0][:2])}: they count as"
+        " different people; if they are not, put them into one folder"
+    ]
 
 
 def _level(folders: list[list[str]], known: Iterable[str | None]) -> int | None:
@@ -262,7 +303,9 @@ def _level(folders: list[list[str]], known: Iterable[str | None]) -> int | None:
     outer, inner = several[0], several[-1]
     numbers = [i for i in several if all(name.isdecimal() for name in names[i])]
     within = _crossed(folders, inner, several)
-    if len(several) == 2 and within and (inner in numbers or _mostly(names[outer], SUBJECT)):
+    counts = inner in numbers and (outer in numbers or max(map(len, names[inner])) <= SHORT)  # as sessions do
+    grouped = all(GROUPS.fullmatch(name) for name in names[outer])
+    if len(several) == 2 and within and not grouped and (counts or _mostly(names[outer], SUBJECT)):
         return outer + 1
     raise BadInput(
         "two folder levels could be people: "

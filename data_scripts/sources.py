@@ -163,6 +163,11 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES) and path.is_file()
 
 
+def unpack_folder(out: Path) -> Path:
+    """Where the content of an archive lies while `out` is made of it."""
+    return Path(f"{out.absolute()}.unpacked")
+
+
 @contextlib.contextmanager
 def unpacked(root: Path, out: Path) -> Iterator[tuple[Path, LeftOut]]:
     """`root` itself where it is a folder; a folder of its content where it is an archive; and members refused.
@@ -175,7 +180,7 @@ def unpacked(root: Path, out: Path) -> Iterator[tuple[Path, LeftOut]]:
     if not is_archive(root):
         yield root, LeftOut()
         return
-    into = Path(f"{out.absolute()}.unpacked")
+    into = unpack_folder(out)
     about = root.stat()
     identity = {"archive": printable(root.name), "bytes": about.st_size, "changed": about.st_mtime_ns}
     marker = into / MARKER

@@ -398,6 +398,23 @@ def test_celeba_as_csv_files(tmp_path: Path, low: str) -> None:
     assert any("0 is taken for no" in note for note in faces.info["notes"]) == (low == "0")
 
 
+def test_celeba_whose_images_are_still_packed(tmp_path: Path) -> None:
+    root = tmp_path / "in/CelebA"
+    miniatures.celeba(root)
+    pack(root / "Img/img_align_celeba", root / "Img/img_align_celeba.zip", "img_align_celeba/")
+    shutil.rmtree(root / "Img/img_align_celeba")
+    for argv in ([str(tmp_path / "in"), "--out", str(tmp_path / "out")],):
+        with pytest.raises(BadInput, match="could be prepared"):
+            all_sets.main(argv)
+    with pytest.raises(BadInput, match=r"still packed: Img/img_align_celeba\.zip"):
+        prepare("celeba", root)
+    faces = prepare("celeba", pack(tmp_path / "in", tmp_path / "x.zip", ""), out=tmp_path / "out2")
+    assert len(faces) == 12 and faces.table["attr_smiling"].tolist() == [0, 1] * 6
+    shutil.rmtree(root / "Anno")
+    shutil.rmtree(root / "Eval")
+    assert len(prepare("celeba", pack(tmp_path / "in", tmp_path / "y.zip", ""), out=tmp_path / "out3")) == 12
+
+
 def test_celeba_as_png_and_cropped(tmp_path: Path) -> None:
     miniatures.celeba(tmp_path / "in")
     (tmp_path / "in/Img/img_align_celeba").rename(tmp_path / "in/Img/img_align_celeba_png")

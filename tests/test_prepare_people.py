@@ -152,6 +152,7 @@ FOLDERS = [
     (["train/n000001/1.jpg", "test/n000002/1.jpg"], 2),
     (["a/person_0001/1.jpg", "b/person_0002/1.jpg"], 2),
     (["person_0001/1.jpg", "person_0002/1.jpg"], 1),  # 11 characters, as of videos
+    (crossed(["anna_1", "anna_2", "bert_1"]), 1),
     (["ann/day1/1.jpg", "ann/2.jpg", "bob/3.jpg", "bob/day2/4.jpg"], 1),
 ]
 
@@ -168,7 +169,15 @@ def test_the_level_of_people(files: list[str], level: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "levels", [(PEOPLE, ["home", "work"]), (["home", "work"], PEOPLE), (NUMBERS, ["home", "work"])]
+    "levels",
+    [
+        (PEOPLE, ["home", "work"]),
+        (["home", "work"], PEOPLE),
+        (NUMBERS, ["home", "work"]),
+        (["men", "women"], NUMBERS),
+        (["men", "women"], ["01", "02"]),
+        (["here", "there"], NUMBERS),
+    ],
 )
 def test_two_levels_that_could_be_people_are_asked_about(levels: tuple[list[str], ...]) -> None:
     files = crossed(*levels)
@@ -180,6 +189,24 @@ def test_two_levels_that_could_be_people_are_asked_about(levels: tuple[list[str]
         assert in_folders(files, level).identity == [file.split("/")[level - 1] for file in files]
     with pytest.raises(BadInput, match="--identity-level is 3, but folders are nested 2 deep"):
         in_folders(files, 3)
+
+
+def test_names_that_hold_the_video_too() -> None:
+    found = in_folders(
+        [
+            "train/id00012#21Uxsk56VDQ#1#2.mp4/1.png",
+            "train/id00012#J9lHsKG98U8#1#2.mp4/1.png",
+            "test/ann#x/1.png",
+        ]
+    )
+    assert found.identity == ["id00012", "id00012", "ann"] and "2 people (folder level 2" in found.sentence
+
+
+def test_what_looks_odd_is_said() -> None:
+    assert "such as anna_1 and anna_2" in in_folders(crossed(["anna_1", "anna_2", "bert_1"])).notes[0]
+    assert not in_folders(crossed(["person_1", "person_2"])).notes + in_folders(crossed(["s1", "s2"])).notes
+    assert "such as 0001 in men, women" in in_folders(crossed(["men", "women"], NUMBERS), 2).notes[0]
+    assert not in_folders(crossed(["train", "test"], NUMBERS), 2).notes
 
 
 def test_folders_that_only_order_files() -> None:
