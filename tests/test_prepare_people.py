@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from data_scripts import prepare_folder, prepare_voxceleb
+from data_scripts import catalogue, prepare_folder, prepare_voxceleb
 from data_scripts.listing import LeftOut, Listing
 from data_scripts.people import in_folders, in_voxceleb
 from data_scripts.splits import keep_apart, settle
@@ -107,6 +107,16 @@ def test_a_root_that_is_called_after_a_split(tmp_path: Path) -> None:
         out = tmp_path / "out" / place.replace("/", "-")
         prepare_voxceleb.main([str(tmp_path / place), str(out), "--size", "16", "--workers", "1"])
         assert PreparedFaces(out).table["split"].tolist() == ["test"]
+
+
+def test_voxceleb1_is_found_in_the_folders_of_its_archives(tmp_path: Path) -> None:
+    for number, name in enumerate(NAMES):
+        path = tmp_path / f"in/a/vox1/unzippedIntervalFaces/data/{name}/1.6/{VIDEOS[0]}/1/0000025.jpg"
+        miniatures.put(path, miniatures.face(number))
+    ((entry, place),) = catalogue.find(tmp_path / "in")
+    assert entry is catalogue.VOXCELEB and place == tmp_path / "in/a/vox1"
+    prepare_voxceleb.main([str(place), str(tmp_path / "out"), "--size", "16", "--workers", "1"])
+    assert sorted(PreparedFaces(tmp_path / "out").table["identity"]) == sorted(NAMES)
 
 
 def test_sound_alone_is_told(tmp_path: Path) -> None:
