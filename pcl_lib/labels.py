@@ -44,12 +44,12 @@ def check_labels(table: pd.DataFrame, where: str, lines: Sequence[int] | np.ndar
     lines: of the file `where`, one a row, to be named instead of rows.
     Raises BadInput that names `where` (a file), the row or line, the column and the value.
     """
-    if "identity" in table and pd.api.types.is_float_dtype(table["identity"]):
-        if (table["identity"].abs() >= LOST).any():
-            raise BadInput(
-                f"{where}: column identity holds numbers of 16 digits or more as fractions, which can no longer be"
-                " told apart; read it as text"
-            )
+    floats = "identity" in table and pd.api.types.is_float_dtype(table["identity"])
+    if floats and (table["identity"].abs() >= LOST).any():
+        raise BadInput(
+            f"{where}: column identity holds numbers of 16 digits or more as fractions, which can no longer be"
+            " told apart; read it as text"
+        )
     for name, (low, high) in number_ranges(table.columns).items():
         if not pd.api.types.is_numeric_dtype(table[name]):
             raise BadInput(f"{where}: column {name} holds text; give numbers from {low:g} to {high:g}")

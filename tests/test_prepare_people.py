@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import miniatures
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -15,7 +16,7 @@ from data_scripts import catalogue, prepare_folder, prepare_voxceleb
 from data_scripts.listing import LeftOut, Listing
 from data_scripts.people import in_folders, in_voxceleb
 from data_scripts.splits import keep_apart, settle
-from pcl_lib.data import PreparedFaces
+from pcl_lib.data import PreparedFaces, write_prepared
 from pcl_lib.errors import BadInput
 
 VIDEOS = ("21Uxsk56VDQ", "J9lHsKG98U8")
@@ -347,6 +348,19 @@ def test_one_person_or_none_known(tmp_path: Path, capsys: pytest.CaptureFixture[
         [str(tmp_path / "in"), str(tmp_path / "none"), "--workers", "1", "--identity-from", "none"]
     )
     assert "a person may be in two splits" in capsys.readouterr().out
+
+
+def test_identities_stay_text_in_a_prepared_folder(tmp_path: Path) -> None:
+    names = ["NA", "None", "True", "007", "7", "123456789012345678", "123456789012345679", None]
+    images = np.zeros((len(names), 3, 8, 8), dtype=np.uint8)
+    table = pd.DataFrame({"identity": names}, dtype=object)
+    write_prepared(tmp_path / "set", images, table, name="t", source="drawn")
+    faces = PreparedFaces(tmp_path / "set")
+    assert [None if pd.isna(name) else name for name in faces.table["identity"]] == names
+    assert faces.info["counts"]["identities"] == len(names)
+    numbers = pd.DataFrame({"identity": [123456789012345678.0, float("nan")] * 4})
+    with pytest.raises(BadInput, match=r"can no longer be told apart; read it as text"):
+        write_prepared(tmp_path / "other", images, numbers, name="t", source="drawn")
 
 
 def test_official_splits_that_part_a_person_lose_the_earlier_images() -> None:
