@@ -150,7 +150,8 @@ RAFDB = DataSet(
     layout="""    ROOT/                                   (the folder `basic` of the download)
       Image/aligned/train_00001_aligned.jpg   also as aligned.zip, unpacked
       EmoLabel/list_patition_label.txt        lines such as: train_00001.jpg 5
-    or, as others pass it on, ROOT/DATASET/{train,test}/{1..7}/*.jpg with train_labels.csv and test_labels.csv next to it.
+    or, as others pass it on, ROOT/DATASET/{train,test}/{1..7}/*.jpg, with train_labels.csv and test_labels.csv
+    next to DATASET.
     Pictures may be .png or .JPG. Labels other than 1 to 7 as a whole are refused.""",
     labels="expression (7 classes), split (the official one; 15% of train, by a hash of the file name, is validation)",
     decides="whether the labels are 1 to 7 as a whole (0 to 6 are refused: which is which is not known); folders of "
