@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pcl_lib.data.labels import EXPRESSION_NAMES
 from pcl_lib.tables import CONSTANT
-from pcl_lib.utils import BadInput, replace_atomically
+from pcl_lib.utils import BadInput, replace_atomically, spent
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 METHOD_COLOURS = {
@@ -45,12 +45,14 @@ OTHERS = "others"  # what a colouring names no colour for
 class Picture(Figure):
     """A figure that a notebook shows without pyplot."""
 
+    @spent("draw")
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=DPI)
         return buffer.getvalue()
 
 
+@spent("draw")
 def save(figure: Figure, path: Path | str, dpi: int = DPI) -> Figure:
     """Write a figure as PNG, atomically, and return it. Raises BadInput where the folder cannot be written."""
     with replace_atomically(Path(path)) as temporary:

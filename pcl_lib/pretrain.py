@@ -8,6 +8,7 @@ file is replaced atomically.
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import math
 import os
@@ -16,19 +17,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pcl_lib import data, distributed, methods, presets
 from pcl_lib.models import PCL, save_checkpoint
 from pcl_lib.presets import Preset
-from pcl_lib.utils import BadInput, check_writable, exit_cleanly, has_fast_bf16, replace_atomically
+from pcl_lib.utils import BadInput, check_writable, exit_cleanly, has_fast_bf16, replace_atomically, spent
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 UPDATES = ("sequential", "joint")
 
@@ -45,6 +48,7 @@ class Trained:
     precision: str
 
 
+@spent("train")
 def fit(
     method: str = "pcl",
     *,
@@ -300,10 +304,26 @@ class _Trainer:
         self.method.on_epoch_end(self.history)
 
 
+def fabric_class() -> type[Fabric]:
+    """Lightning Fabric, from the package lightning-fabric or from lightning, which holds it too.
+
+    Imported only where something is trained: it takes a second or two. Raises BadInput where neither is installed.
+    """
+    for package in ("lightning_fabric", "lightning.fabric"):
+        try:
+            found: type[Fabric] = importlib.import_module(package).Fabric
+            return found
+        except ModuleNotFoundError as error:
+            if error.name not in (package, package.partition(".")[0]):
+                raise
+    raise BadInput("training needs Lightning Fabric: install lightning-fabric, or lightning, which holds it")
+
+
 def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
     """A Fabric on the best device there is, with the preset's precision; the progress bar of `fit` names both."""
+    kind = fabric_class()
     # Its notes look like errors in a notebook.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    logging.getLogger(kind.__module__.removesuffix(".fabric")).setLevel(logging.WARNING)
     precision = preset.train.precision
     if precision == "auto":
         precision = "bf16-mixed" if has_fast_bf16() else "32-true"
@@ -311,7 +331,7 @@ def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
     if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun, which knows how many
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-    fabric = Fabric(
+    fabric = kind(
         accelerator="auto",
         devices=devices,
         num_nodes=nodes,
