@@ -180,13 +180,13 @@ def swap_grid(
 
 
 def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch") -> Figure:
-    """Losses, accuracies and weights of runs, a panel each.
+    """Losses, accuracies, weights and readings of validation people, a panel each.
 
     histories: `pretrain.Run.history` by method. Counts, times, the learning rate and what never changes are no curves.
     against: the column on the horizontal axis. Raises BadInput where no run has been trained.
     """
     aside = {"epoch", "iterations", "seconds", "images", "lr"}
-    changing = [c for h in histories.values() for c in h if len(h) == 1 or h[c].nunique() > 1]
+    changing = [c for h in histories.values() for c in h if h[c].count() == 1 or h[c].nunique() > 1]
     names = [name for name in dict.fromkeys(map(str, changing)) if name not in aside]
     if not names:
         raise BadInput("no run has a training history: train a method that has tasks, such as pcl")
@@ -198,10 +198,11 @@ def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch
     ):
         for number, (method, history) in enumerate(histories.items()):
             if name in history:
+                known = history.dropna(subset=[name])  # what is read every few epochs alone
                 colour = METHOD_COLOURS.get(method, COLOURS[number % len(COLOURS)])
-                marker = "o" if len(history) < 12 else ""
+                marker = "o" if len(known) < 12 else ""
                 (lines[method],) = clean_axes(axes).plot(
-                    history[against], history[name], color=colour, marker=marker, ms=4
+                    known[against], known[name], color=colour, marker=marker, ms=4
                 )
         axes.set_title(name.replace("_", " "), fontsize=11)
         axes.set_xlabel(against)

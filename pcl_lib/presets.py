@@ -102,6 +102,7 @@ class TrainPreset:
     update: str = "sequential"  # an optimiser step for each task; or "joint", one for the sum of their losses
     precision: str = "auto"  # bf16-mixed where the processor has it, else 32-true
     checkpoint_every: int = 10  # epochs
+    probe_every: int = 0  # epochs between readings of validation people (`probes.progress`); 0 for none
 
 
 @dataclass(frozen=True)

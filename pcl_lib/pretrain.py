@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from pcl_lib import data, distributed, methods, presets
 from pcl_lib.models import PCL, save_checkpoint
 from pcl_lib.presets import Preset
+from pcl_lib.probes.progress import ValidationProbe
 from pcl_lib.utils import BadInput, check_writable, exit_cleanly, has_fast_bf16, replace_atomically, spent
 
 if TYPE_CHECKING:
@@ -127,8 +128,11 @@ class _Trainer:
         self.epochs = train.epochs if self.method.tasks else 0
         self.epoch, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
+        self.probe: ValidationProbe | None = None
         if self.method.tasks:
             self._open_data(faces)
+            if train.probe_every:
+                self.probe = ValidationProbe(faces, self.method.preset.model.image_size)
 
     def _open_data(self, faces: data.PreparedFaces) -> None:
         rows = faces.split("train")
@@ -247,9 +251,15 @@ class _Trainer:
         self.epoch, self.seconds = self.epoch + 1, self.seconds + seconds
         images = self.steps * sum(task.batch * task.frames for task in self.method.tasks)
         row = {"epoch": self.epoch, "iterations": self.epoch * self.steps, "seconds": self.seconds}
-        self.history.append({**row, "images": self.epoch * images, "lr": self._lr, **means, **weights})
+        row |= {"images": self.epoch * images, "lr": self._lr, **means, **weights}
+        self.history.append(row | self._read())
         self.method.on_epoch_end(self.history)
         return means
+
+    def _read(self) -> dict[str, float]:
+        """What validation people tell after this epoch, where it is due; the training is none the wiser."""
+        due = self.epoch % max(1, self.preset.train.probe_every) == 0 or self.epoch == self.epochs
+        return self.probe(self.model) if self.probe and due and self.fabric.is_global_zero else {}
 
     def _set_lr(self, share: float) -> None:
         self._lr = self.preset.train.lr * 0.5 * (1 + math.cos(math.pi * share))
