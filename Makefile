@@ -9,7 +9,7 @@ DATA   ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce ablations search figures site weights test lint lab clean
+.PHONY: help env lock reproduce ablations search figures site weights test lint lab doctor clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -71,6 +71,9 @@ lint: env  ## fix what ruff can fix, then check types
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mypy
+
+doctor: env  ## say what this machine has, what is missing, and how many minutes the notebooks take on it
+	$(BIN)/python -m pcl_lib.reproduce.doctor
 
 lab: env  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -171,7 +171,7 @@ def table_lines(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["main", "parts", "disentanglement", "swap_table", "ablation_questions_table"]
+    "name", ["main", "components", "disentanglement", "swap_table", "ablation_questions_table"]
 )
 def test_results_show_the_committed_tables(name: str) -> None:
     shown = table_lines((ROOT / "figures" / "RESULTS.md").read_text(encoding="utf-8"))
