@@ -9,7 +9,7 @@ DATA   ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce ablations search figures site weights test lint lab doctor clean
+.PHONY: help env lock reproduce ablations search figures site weights test lint lab doctor handout clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -57,6 +57,9 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 
 site: env  ## render the executed notebooks of the run in OUT as web pages, to SITE (default OUT/site)
 	$(BIN)/python -m pcl_lib.reproduce.site $(OUT) $(SITE)
+
+handout: env  ## a students' copy of the notebooks without solutions (OUT=handout)
+	$(BIN)/python -m pcl_lib.reproduce.handout $(if $(filter command line environment,$(origin OUT)),$(OUT),handout)
 
 weights: env  ## train the weights that ship, longer than the preset does (`shipped_weights.RECIPES`), a card beside each (PRESET=cpu)
 	$(BIN)/python -m pcl_lib.reproduce.shipped_weights --preset $(PRESET)
