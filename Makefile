@@ -9,7 +9,7 @@ DATA   ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce ablations search figures site weights test lint lab clean
+.PHONY: help env lock reproduce ablations search figures site weights test lint lab doctor handout clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -58,6 +58,9 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 site: env  ## render the executed notebooks of the run in OUT as web pages, to SITE (default OUT/site)
 	$(BIN)/python -m pcl_lib.reproduce.site $(OUT) $(SITE)
 
+handout: env  ## a students' copy of the notebooks without solutions (OUT=handout)
+	$(BIN)/python -m pcl_lib.reproduce.handout $(if $(filter command line environment,$(origin OUT)),$(OUT),handout)
+
 weights: env  ## train the weights that ship, longer than the preset does (`shipped_weights.RECIPES`), a card beside each (PRESET=cpu)
 	$(BIN)/python -m pcl_lib.reproduce.shipped_weights --preset $(PRESET)
 
@@ -71,6 +74,9 @@ lint: env  ## fix what ruff can fix, then check types
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mypy
+
+doctor: env  ## say what this machine has, what is missing, and how many minutes the notebooks take on it
+	$(BIN)/python -m pcl_lib.reproduce.doctor
 
 lab: env  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -17,7 +17,7 @@ import pandas as pd
 from pcl_lib import presets, tables
 from pcl_lib.data import PreparedFaces
 from pcl_lib.models.checkpoint import checkpoint_notes
-from pcl_lib.reproduce import notebooks
+from pcl_lib.reproduce import doctor, notebooks
 from pcl_lib.reproduce.run import Run, join_folders, open_run
 from pcl_lib.utils import KINDS, commit, versions, write_json
 
@@ -141,4 +141,6 @@ def main(argv: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("\ninterrupted: the same command goes on from here", file=sys.stderr)
         raise SystemExit(130) from None
+    summary["machine"] = doctor.speed(summary["device"])  # so that `make doctor` can scale this run's minutes
+    write_json(out / "summary.json", summary)
     report(out, summary)
