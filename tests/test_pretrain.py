@@ -461,7 +461,7 @@ def test_a_joint_update_is_one_adam_step_along_the_sum_of_the_gradients(
 
 
 def test_an_unknown_update_is_refused(blobs: data.PreparedFaces, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"unknown train.update 'both': choose sequential or joint"):
+    with pytest.raises(BadInput, match=r"unknown train.update 'both': choose one of sequential, joint"):
         fit(blobs, tmp_path, train__update="both")
 
 

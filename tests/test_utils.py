@@ -75,7 +75,9 @@ def test_a_rename_that_fails_is_a_sentence_too(tmp_path: Path, monkeypatch: pyte
         (errno.ENOSPC, "the disk is full"),
         (errno.EACCES, "no permission"),
         (errno.EPERM, "no permission"),
-        (errno.EIO, os.strerror(errno.EIO)),
+        (errno.EIO, "the disk reports an input/output error"),
+        (errno.EDQUOT, "your quota of this disk is used up"),
+        (errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)),
     ],
 )
 def test_reasons_are_named(code: int, said: str) -> None:

@@ -59,7 +59,7 @@ class Cell(NamedTuple):
 def run_cell(cell: Cell, preset: Preset, faces: PreparedFaces, folder: Path) -> dict[str, pd.DataFrame]:
     """Train and probe one cell; returns its rows by `KINDS`, and the bootstrap of its probes under "bootstrap".
 
-    folder: for its checkpoint, which is deleted once the probes are read. Raises as `pretrain.fit` and
+    folder: for its checkpoint, from which a cell that was stopped goes on. Raises as `pretrain.fit` and
     `probes.evaluate`; a set without factors to read gives no rows of leakage.
     """
     variant = VARIANTS[cell.variant]
@@ -88,7 +88,6 @@ def run_cell(cell: Cell, preset: Preset, faces: PreparedFaces, folder: Path) -> 
     rows = {"cells": pd.DataFrame([cost]).assign(protocol="validation", **context)}
     rows |= {kind: part.assign(**context) for kind, part in parts.items()}
     rows |= {kind: rows[kind].assign(protocol="validation") for kind in ("leakage", "swaps")}
-    shutil.rmtree(folder)
     return rows | {"bootstrap": bootstrap.assign(method=cell.variant, seed=cell.seed)}
 
 
@@ -135,7 +134,8 @@ def read_bootstrap(out: Path) -> pd.DataFrame:
 def keep(out: Path, cell: Cell, rows: Mapping[str, pd.DataFrame]) -> None:
     """Add the rows of a finished cell to those in a run folder, in place of older ones of the same cell.
 
-    Each file is replaced atomically, that of `cells` last: a cell counts as done once it stands there.
+    Each file is replaced atomically, that of `cells` last: a cell counts as done once it stands there. Only then is
+    its checkpoint deleted, so that a kill in between costs nothing.
     """
     with replace_atomically(out / "tables" / "ablation_bootstrap" / f"{cell.stem}.parquet") as path:
         rows["bootstrap"].to_parquet(path)
@@ -145,6 +145,7 @@ def keep(out: Path, cell: Cell, rows: Mapping[str, pd.DataFrame]) -> None:
             before = before[(before["method"] != cell.variant) | (before["seed"] != cell.seed)]
         with replace_atomically(out / "tables" / f"ablation_{kind}.csv") as path:
             pd.concat([before, rows[kind]], ignore_index=True).to_csv(path, index=False)
+    shutil.rmtree(out / "cells" / cell.stem, ignore_errors=True)
 
 
 def left(out: Path, preset: Preset, variants: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
@@ -182,6 +183,8 @@ def run_cells(run: Run, variants: Sequence[str], seeds: Sequence[int], workers: 
             ) from None
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():  # SIGTERM reaches this process alone
+                worker.kill()
             raise
     return failed
 

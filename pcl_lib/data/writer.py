@@ -19,13 +19,7 @@ import torch
 
 from pcl_lib.data.labels import SPLITS, check_labels, identity_codes
 from pcl_lib.data.pairs import check_pairs
-from pcl_lib.utils import BadInput, make_folder, readable_errors, replace_atomically
-
-try:
-    import fcntl
-except ImportError:  # Windows: two writers of one folder are not told apart there
-    fcntl = None  # type: ignore[assignment]
-
+from pcl_lib.utils import BadInput, lock_file, make_folder, readable_errors, replace_atomically
 
 FORMAT = "pcl-prepared-faces"
 VERSION = 1
@@ -136,14 +130,9 @@ class FolderWriter:
 
     def _open_marker(self, settings: Mapping[str, Any] | None) -> IO[str]:
         marker = open(self.folder / UNFINISHED, "a+")  # noqa: SIM115 - held open, and locked, until close()
-        try:
-            if fcntl is not None:
-                fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        if not lock_file(marker, str(self.folder)):
             marker.close()
-            raise BadInput(
-                f"another process is writing {self.folder}; wait for it, then run this again"
-            ) from None
+            raise BadInput(f"another process is writing {self.folder}; wait for it, then run this again")
         wanted = json.dumps(settings, sort_keys=True)
         marker.seek(0)
         for path in self.folder.glob(".*.tmp"):  # what a killed writer was about to write

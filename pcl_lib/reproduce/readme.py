@@ -23,7 +23,13 @@ from pcl_lib.utils import REPOSITORY, BadInput, exit_cleanly, replace_atomically
 TABLES = Path("figures", "tables")
 MINUTES = TABLES / "minutes.csv"
 RESULTS = Path("figures", "RESULTS.md")
-SHOWN = ("main", "components", "disentanglement", "swap_table", "ablation_questions_table")  # tables of RESULTS
+SHOWN = (
+    "main",
+    "components",
+    "disentanglement",
+    "swap_table",
+    "ablation_questions_table",
+)  # tables of RESULTS
 # README's small table: rows and columns of main.csv, and how it calls them.
 ROWS = {
     "chance baseline": "chance baseline",
