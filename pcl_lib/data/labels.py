@@ -57,7 +57,7 @@ def _refuse(where: str, column: pd.Series, wrong: np.ndarray, wanted: str) -> No
         row = int(np.flatnonzero(wrong)[0])
         raise BadInput(
             f"{where}, row {row}: {column.name} is {column.iloc[row]}, not {wanted}"
-            f" ({int(wrong.sum())} such rows); mend the labels"
+            f" ({int(wrong.sum())} such rows); correct the labels"
         )
 
 

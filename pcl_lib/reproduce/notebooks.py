@@ -182,7 +182,7 @@ def library_hash() -> str:
 
 
 def read_stamp(copy: Path) -> dict[str, Any]:
-    """What an executed copy says about how it finished; empty where it did not, or was torn."""
+    """What an executed copy says about how it finished; empty where it did not finish, or is incomplete."""
     try:
         stamp = json.loads(copy.read_text(encoding="utf-8"))["metadata"][STAMP]
     except (OSError, ValueError, KeyError, TypeError):

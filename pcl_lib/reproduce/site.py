@@ -1,6 +1,6 @@
 """The executed notebooks of a run as a small web site: `python -m pcl_lib.reproduce.site runs/cpu site`.
 
-A page a notebook, a page for its solutions, an index with README's table. Pictures are inside the pages, links lead
+One page per notebook, a page for its solutions, an index with README's table. Pictures are inside the pages, links lead
 from page to page and are checked; only formulas need the net (MathJax).
 """
 
@@ -64,7 +64,7 @@ def build(run: Path, out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
         links = {"the course": "../index.html", f"back to {path.stem}": f"../{path.stem}.html"}
         pages.append(_page(path, out / "solutions" / f"{path.stem}.html", links))
     if broken := broken_links(out):
-        raise BadInput("; ".join(broken[:5]) + ": mend these links in the notebooks")
+        raise BadInput("; ".join(broken[:5]) + ": correct these links in the notebooks")
     return pages
 
 

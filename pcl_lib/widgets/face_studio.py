@@ -79,7 +79,7 @@ class FaceStudio(Panel):
         return sample_factors(1, first_identity=self.identity.value).assign(**values)
 
     def readings(self, image: torch.Tensor) -> dict[str, dict[str, float]]:
-        """Branch -> factor -> what its reader says of one image uint8 [3, S, S]."""
+        """Branch -> factor -> what its linear probe predicts for one image uint8 [3, S, S]."""
         if self.model is None or not self.probes:
             return {}
         device = next(self.model.parameters()).device
@@ -97,10 +97,10 @@ class FaceStudio(Panel):
         self.face.show(pictures.to_rgb(image), f"what the encoder sees, {self.size} x {self.size} pixels")
         truth = {scale.name: float(factors[scale.name].iloc[0]) for scale in SCALES}
         chart = pictures.readings_chart(SCALES, truth, self.readings(image)) if self.probes else None
-        self.chart.show(chart, "truth, and what a linear reader makes of each feature")
+        self.chart.show(chart, "truth, and what a linear probe predicts from each feature")
 
     def figure(self) -> Figure:
-        """The face turned from left to right, with the yaw that each branch's reader says below."""
+        """The face turned from left to right, with the yaw that each branch's probe predicts below."""
         yaws = np.linspace(-60, 60, 7)
         row = self.factors()
         turned = row.loc[row.index.repeat(len(yaws))].reset_index(drop=True).assign(yaw=yaws)

@@ -234,7 +234,7 @@ class Scale:
 def readings_chart(
     scales: Sequence[Scale], truth: Mapping[str, float], read: Mapping[str, Mapping[str, float]]
 ) -> RGB:
-    """A line a factor: the truth as a bar across it, what each branch's reader says as a dot (clipped to the range).
+    """One line per factor: the truth as a bar across it, each branch's prediction as a dot (clipped to the range).
 
     truth: by factor; read: branch ("face", "pose") -> by factor; factors that a branch lacks have no dot.
     """
