@@ -23,13 +23,13 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	  "about 5 GB on Linux, some two minutes on a fast line."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 lock: env  ## pin again what pyproject.toml asks for
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --no-header \
-	  --no-emit-index-url pyproject.toml -o requirements.lock
+	  --no-emit-index-url --generate-hashes pyproject.toml -o requirements.lock
 
 reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA="train_on probe_too" OUT=runs/cpu SEED=0)
 	$(BIN)/python -m pcl_lib.reproduce --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "$(OUT)" --seed $(SEED)
