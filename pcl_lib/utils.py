@@ -32,7 +32,13 @@ REPOSITORY = PACKAGE.parent  # the folder that holds notebooks/ and figures/, in
 
 
 class BadInput(ValueError):
-    """Bad arguments, data or checkpoint: the message says what, where and what to do."""
+    """Bad arguments, data or checkpoint: the message says what, where and what to do.
+
+    It is one line: other libraries' reasons, which it may quote, can have several.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(" ".join(line.strip() for line in str(message).splitlines()))
 
 
 def exit_cleanly(main: Callable[[], None]) -> None:

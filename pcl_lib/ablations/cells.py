@@ -119,8 +119,21 @@ def read(out: Path, kind: str) -> pd.DataFrame:
     """The rows of a kind that cells left in a run folder; an empty table where there are none."""
     for name in (kind, *OLDER_NAMES.get(kind, ())):
         if (path := out / "tables" / f"ablation_{name}.csv").is_file():
-            return pd.read_csv(path)
+            return _read_rows(path)
     return pd.DataFrame()
+
+
+def _read_rows(path: Path) -> pd.DataFrame:
+    """Raises BadInput where the file is not one that `keep` wrote."""
+    try:
+        rows = pd.read_csv(path)
+    except (OSError, ValueError) as error:  # pandas' errors are ValueErrors
+        raise BadInput(
+            f"{path} cannot be read ({error}): restore or delete it; its cells run again then"
+        ) from error
+    if missing := {"method", "seed", "settings"} - set(rows):
+        raise BadInput(f"{path} has no column {min(missing)}: restore or delete it; its cells run again then")
+    return rows
 
 
 def read_bootstrap(out: Path) -> pd.DataFrame:
