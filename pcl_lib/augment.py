@@ -87,10 +87,8 @@ def _boxes(n: int, size: int, view: ViewPreset, generator: torch.Generator) -> d
         area = (rand[0] * (high - low) + low) * size * size
         ratio = torch.exp((rand[1] * 2 - 1) * math.log(4 / 3))
         height, width = ((area * r).sqrt().round().clamp(1, size).long() for r in (1 / ratio, ratio))
-    elif view.crop == "quadrant":
-        return _quadrant_boxes(rand, size, generator)
     else:
-        raise BadInput(f"unknown crop '{view.crop}': choose quadrant, resized or none")
+        return _quadrant_boxes(rand, size, generator)
     top, left = ((r * (size - side + 1)).long() for r, side in ((rand[2], height), (rand[3], width)))
     return {"top": top, "left": left, "height": height, "width": width}
 

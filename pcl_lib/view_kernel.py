@@ -93,7 +93,7 @@ def _clamp(x):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _taps(start, length, size, out_size):  # type: ignore[no-untyped-def]
+def _taps(start, length, out_size):  # type: ignore[no-untyped-def]
     """First pixel, number and weights of an antialiased bilinear resize of [start, start + length): see `augment`."""
     scale = length / out_size
     support = max(scale, 1.0)
@@ -127,8 +127,8 @@ def _crop(image, box, flip, out):  # type: ignore[no-untyped-def]
                     place = size - 1 - column if flip else column
                     out[c, row, place] = image[c, top + row, left + column]
         return
-    first, count, weight = _taps(left, width, image.shape[2], size)
-    above, many, share = _taps(top, height, image.shape[1], size)
+    first, count, weight = _taps(left, width, size)
+    above, many, share = _taps(top, height, size)
     wide = np.zeros((height, size), np.float32)
     for c in range(3):
         for row in range(height):

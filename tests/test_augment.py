@@ -223,7 +223,7 @@ def test_autocast_does_not_round_views() -> None:
 
 
 def test_bad_crops_are_refused() -> None:
-    with pytest.raises(BadInput, match="unknown crop 'square'"):
+    with pytest.raises(BadInput, match=r"unknown view.crop 'square'"):
         augment.draw(4, 32, ViewPreset(crop="square"), seeded())
     with pytest.raises(BadInput, match="in pairs: 3 copies"):
         augment.views(pictures(2, 32), PAPER_FACE_VIEW, seeded(), 3)

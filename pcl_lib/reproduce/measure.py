@@ -71,7 +71,8 @@ def encode(run: Run, methods: Sequence[str] = (*CONTROLS, *METHODS)) -> dict[str
 
     They are computed once and kept in out/features (`probes.stored`). Raises as `Run.trained` and `probes.extract`.
     """
-    encoded = {}
+    encoded: dict[str, Encoded] = {}
+    names: tuple[str, ...]
     for method in methods:
         if method in CONTROLS:
             control = CONTROLS[method]()
