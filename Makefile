@@ -28,7 +28,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 lock: env  ## pin again what pyproject.toml asks for
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --no-header \
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --extra site --no-header \
 	  --no-emit-index-url --generate-hashes pyproject.toml -o requirements.lock
 
 reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA="train_on probe_too" OUT=runs/cpu SEED=0)
@@ -55,8 +55,8 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	rm -f figures/tables/*.tex
 	$(BIN)/python -m pcl_lib.reproduce.readme "$(OUT)"
 
-site: env  ## render the executed notebooks of the run in OUT as web pages, to SITE (default OUT/site)
-	$(BIN)/python -m pcl_lib.reproduce.site "$(OUT)" "$(SITE)"
+site: env  ## the executed notebooks of the run in OUT as a web site that needs no network, in SITE (default OUT/site)
+	$(BIN)/python -m pcl_lib.site "$(OUT)" "$(SITE)"
 
 handout: env  ## a students' copy of the notebooks without solutions (OUT=handout)
 	$(BIN)/python -m pcl_lib.reproduce.handout $(if $(filter command line environment,$(origin OUT)),$(OUT),handout)

@@ -24,7 +24,7 @@ CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-bas
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = {
     requirement.name: requirement.specifier
-    for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    for line in sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
     for requirement in [Requirement(line)]
 }
 

@@ -18,7 +18,6 @@ import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from nbconvert import HTMLExporter
 
 from pcl_lib.utils import (
     HEADLESS,
@@ -249,9 +248,3 @@ def run_if_needed(
         nbformat.write(notebook, str(temporary))
     print(f"{seconds:.0f} s")
     return stamp
-
-
-def to_html(notebook: nbformat.NotebookNode, title: str) -> str:
-    """A notebook with whatever outputs it has as one HTML page, pictures inside."""
-    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": title}})
-    return str(page)
