@@ -299,7 +299,7 @@ def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Sequenc
 
 
 def leakage_heatmap(table: pd.DataFrame) -> Figure:
-    """How well each factor is read from each feature: a row a method and feature, a column a factor.
+    """How well each factor is predicted from each feature: one row per method and feature, one column per factor.
 
     table: rows of `disentangle.leakage` with a column method. Colours show the value above chance, as a share of
     what is left above chance (R^2: the value itself); numbers show the value.
@@ -320,7 +320,7 @@ def leakage_heatmap(table: pd.DataFrame) -> Figure:
     labels = [f"{f.replace('_', ' ')}\n({metric[f]})" for f in factors]
     axes.set_xticks(range(len(factors)), labels, fontsize=10)
     axes.set_yticks(range(len(rows)), rows, fontsize=11)
-    axes.set_title("What a linear reader finds, on people it has not seen", fontsize=12)
+    axes.set_title("What a linear probe predicts, on people it has not seen", fontsize=12)
     figure.colorbar(drawn, ax=axes, label="above chance (share)")
     return figure
 
@@ -373,7 +373,7 @@ def confusion(
     labels = [names[i] for i in used]
     axes.set_xticks(range(len(used)), labels, rotation=45, ha="right")
     axes.set_yticks(range(len(used)), labels)
-    axes.set(xlabel="read from the feature", ylabel="true expression")
+    axes.set(xlabel="predicted expression", ylabel="true expression")
     figure.colorbar(drawn, ax=axes, label="per cent of the true class")
     return figure
 
@@ -406,6 +406,6 @@ def results_dots(rows: pd.DataFrame) -> Figure:
     figure.axes[0].set_yticks(range(len(methods)), methods)
     figure.axes[0].set_ylim(len(methods) - 0.5, -0.5)
     figure.supxlabel(
-        "better towards the arrow; bars: 95% over test identities; dashed: without looking", fontsize=10
+        "better towards the arrow; bars: 95% intervals over test people; dashed: chance baseline", fontsize=10
     )
     return figure
