@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from pcl_lib.reproduce import site
+from pcl_lib.reproduce import readme, site
 from pcl_lib.reproduce.notebooks import STAMP
 from pcl_lib.utils import BadInput
 
@@ -29,10 +29,8 @@ def run(tmp_path: Path) -> Path:
     (tmp_path / "notebooks" / "solutions").mkdir(parents=True)
     for name, other in zip(NAMES, reversed(NAMES), strict=True):
         more = " and [solved](solutions/00_start.ipynb)" if name == NAMES[0] else ""
-        text = (
-            f"# {name}\n\n**Question.** What?\n\n**Paper:** section 1.\n\n[on]({other}.ipynb#{other}){more}"
-        )
-        made = notebook(text)
+        made = notebook(f"# {name}\n\n[on]({other}.ipynb#{other}){more}")
+        made.metadata[readme.COURSE] = {"question": "What?", "section": "1"}
         made.metadata[STAMP] = {"seconds": 1.0}
         nbformat.write(made, out / "notebooks" / f"{name}.ipynb")
     solved = tmp_path / "notebooks" / "solutions" / "00_start.ipynb"
@@ -48,9 +46,27 @@ def test_pages_lead_to_each_other(run: Path) -> None:
     names = [str(page.relative_to(run.parent / "site")) for page in pages]
     assert names == ["index.html", "00_start.html", "01_next.html", "solutions/00_start.html"]
     assert 'href="00_start.html"' in pages[0].read_text() and "seed 0" in pages[0].read_text()
+    assert "What?" in pages[0].read_text()
     assert 'href="01_next.html#01_next"' in pages[1].read_text()
     assert 'href="solutions/00_start.html"' in pages[1].read_text()
     assert 'href="../00_start.html"' in pages[3].read_text()
+
+
+def test_pages_of_markdown_are_pages_of_the_site(run: Path) -> None:
+    folder = run.parent / "notebooks"
+    links = "[x](#on-x), [code](../code.py) and [0](00_start.ipynb)"
+    text = f'# Terms\n\n## On `x`\n\n<a id="auc"></a>\n**AUC.** See {links}.'
+    (folder / "glossary.md").write_text(text)
+    made = nbformat.read(run / "notebooks" / "01_next.ipynb", as_version=4)
+    made.cells[0].source += " [AUC](glossary.md#auc)"
+    nbformat.write(made, run / "notebooks" / "01_next.ipynb")
+    pages = {page.name: page.read_text() for page in site.build(run, run.parent / "site", folder)}
+    assert 'href="glossary.html"' in pages["index.html"] and "method.html" not in pages["index.html"]
+    assert 'href="glossary.html#auc"' in pages["01_next.html"]
+    page = pages["glossary.html"]
+    assert 'href="#on-x"' in page and 'id="on-x"' in page and 'id="auc"' in page
+    assert 'href="00_start.html"' in page
+    assert "code.py" not in page and "code" in page  # there is no such page, so its text alone
 
 
 def test_each_page_leads_on_back_and_to_the_index(run: Path) -> None:

@@ -1,7 +1,7 @@
 """The executed notebooks of a run as a small web site: `python -m pcl_lib.reproduce.site runs/cpu site`.
 
-A page a notebook, a page for its solutions, an index with README's table. Pictures are inside the pages, links lead
-from page to page and are checked; only formulas need the net (MathJax).
+One page per notebook, one for its solutions, one for each of `TEXTS`, and an index with README's table. Pictures are
+inside the pages, links lead from page to page and are checked; only formulas need the network (MathJax).
 """
 
 from __future__ import annotations
@@ -38,14 +38,17 @@ main .highlight pre, main .jp-OutputArea-output pre { overflow-x: auto; }
 </style>"""
 
 
-LINK = re.compile(r"\]\(([^)\s]+)\.ipynb(#[^)\s]*)?\)")
+TEXTS = ("README", "method", "glossary")  # pages of Markdown next to the notebooks
+LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 def build(run: Path, out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
     """Write the site of a run folder to `out`; returns its pages, the index first.
 
-    notebooks: those that were run, with their solutions. Raises BadInput where none has been executed to its end in
-    this run, where `out` cannot be written, and where a link of the site is broken, naming page and link.
+    notebooks: the folder of those that were run, with their solutions and `TEXTS`, as far as these are there.
+    Raises BadInput where none has been executed to its end in this run, where `out` cannot be written, and where a
+    link of the site is broken, naming page and link.
     """
     executed = [copy for copy in sorted((run / "notebooks").glob("*.ipynb")) if read_stamp(copy)]
     if not executed:
@@ -54,7 +57,7 @@ def build(run: Path, out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
     solutions = [notebooks / "solutions" / copy.name for copy in executed]
     solutions = [path for path in solutions if path.is_file()]
     names, solved = [copy.stem for copy in executed], {path.stem for path in solutions}
-    pages = [_write(out / "index.html", index(run, executed), "The PCL course")]
+    pages = [_write(out / "index.html", index(run, executed, notebooks), "The PCL course")]
     for place, copy in enumerate(executed):
         links = around(names, place) | (
             {"solutions": f"solutions/{copy.stem}.html"} if copy.stem in solved else {}
@@ -63,22 +66,32 @@ def build(run: Path, out: Path, notebooks: Path = NOTEBOOKS) -> list[Path]:
     for path in solutions:
         links = {"the course": "../index.html", f"back to {path.stem}": f"../{path.stem}.html"}
         pages.append(_page(path, out / "solutions" / f"{path.stem}.html", links))
+    for path in (notebooks / f"{name}.md" for name in TEXTS):
+        if path.is_file():
+            pages.append(
+                _write(out / f"{path.stem}.html", as_notebook(path), path.stem, {"the course": "index.html"})
+            )
     if broken := broken_links(out):
-        raise BadInput("; ".join(broken[:5]) + ": mend these links in the notebooks")
+        raise BadInput("; ".join(broken[:5]) + ": fix these links in the notebooks")
     return pages
 
 
-def index(run: Path, executed: Sequence[Path]) -> nbformat.NotebookNode:
-    """The first page, as a notebook of one text cell: what it is, and question -> notebook -> minutes -> section."""
+def index(run: Path, executed: Sequence[Path], notebooks: Path) -> nbformat.NotebookNode:
+    """The first page, as a notebook of one text cell: what it is, and question -> notebook -> minutes -> section.
+
+    notebooks: the folder in which `TEXTS` are looked for.
+    """
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    headers = {copy.stem: readme.header(nbformat.read(copy, as_version=4)) for copy in executed}
-    table = readme.table(headers, readme.measured(run)).replace("](notebooks/", "](")
+    courses = {copy.stem: readme.course(nbformat.read(copy, as_version=4), copy.stem) for copy in executed}
+    table = readme.table(courses, readme.measured(run)).replace("](notebooks/", "](")
     # A long name may break after an underscore.
     table = re.sub(r"\[\w+\]", lambda name: name[0].replace("_", "_<wbr>"), table)
+    more = " · ".join(f"[{name}]({name}.md)" for name in TEXTS if (notebooks / f"{name}.md").is_file())
     made = ", ".join(f"{key} {summary[key]}" for key in ("preset", "seed", "device", "commit"))
     text = (
         "# Pose-disentangled contrastive learning: the course\n\n"
-        f"The notebooks of the PCL kit as one run executed them ({made}; {summary['versions']}).\n\n{table}\n"
+        f"The notebooks of the PCL kit as one run executed them ({made}; {summary['versions']}).\n\n{table}\n\n"
+        f"{more}\n"
     )
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
 
@@ -93,6 +106,27 @@ def around(names: Sequence[str], place: int) -> dict[str, str]:
     return links
 
 
+def as_notebook(path: Path) -> nbformat.NotebookNode:
+    """A page of Markdown as a notebook of one text cell; each heading gets the id that GitHub gives it."""
+    text = HEADING.sub(_with_id, path.read_text(encoding="utf-8"))
+    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(text)])
+
+
+def _with_id(heading: re.Match[str]) -> str:
+    name = re.sub(r"[^\w\- ]", "", heading[1].lower()).strip().replace(" ", "-")
+    return f'<a id="{name}"></a>\n\n{heading[0]}'
+
+
+def _relinked(link: re.Match[str]) -> str:
+    """A link of Markdown as the site has it: to a page of the site, or its text alone where there is no such page."""
+    picture, text, file, place = link[1], link[2], link[3], link[4] or ""
+    if not file or re.match(r"[a-z]+:|//", file):
+        return link[0]
+    if file.endswith(".ipynb") or file in [f"{name}.md" for name in TEXTS]:
+        return f"[{text}]({Path(file).with_suffix('.html').as_posix()}{place})"
+    return "" if picture else text
+
+
 def _page(notebook: Path, page: Path, links: Mapping[str, str]) -> Path:
     return _write(page, nbformat.read(notebook, as_version=4), notebook.stem, links)
 
@@ -105,7 +139,7 @@ def _write(
         notebook.cells = [c for c in notebook.cells if "parameters" not in c.metadata.get("tags", [])]
     for cell in notebook.cells:
         if cell.cell_type == "markdown":
-            cell.source = LINK.sub(r"](\1.html\2)", cell.source)
+            cell.source = LINK.sub(_relinked, cell.source)
     with replace_atomically(page) as temporary:
         temporary.write_text(_furnished(to_html(notebook, title), links), encoding="utf-8")
     return page
