@@ -25,6 +25,9 @@ def reconstruction(output: Tensor, target: Tensor) -> Tensor:
 
     output, target: [N, 3, H, W] of one shape; target in [0, 1]. Returns a scalar >= 0.
     Raises ValueError where the shapes differ. Source: paper, reconstruction loss of the PDD.
+
+    >>> reconstruction(torch.full((2, 3, 8, 8), 0.75), torch.full((2, 3, 8, 8), 0.5)).item()
+    0.25
     """
     if output.shape != target.shape:
         raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} differ in shape")
@@ -39,6 +42,12 @@ def orthogonality(face: Tensor, pose: Tensor) -> Tensor:
     face^T pose, a scalar >= 0: zero when no face dimension correlates with any pose dimension.
     Raises ValueError where the batches differ or B < 2.
     Source: paper, orthogonalizing regulation; the released code calls it DiffLoss.
+
+    >>> face, pose = torch.tensor([[1.0], [1.0], [-1.0], [-1.0]]), torch.tensor([[1.0], [-1.0], [1.0], [-1.0]])
+    >>> round(orthogonality(face, pose).item(), 6)
+    0.0
+    >>> round(orthogonality(face, face).item(), 3)
+    16.0
     """
     if face.ndim != 2 or pose.ndim != 2 or len(face) != len(pose) or len(face) < 2:
         raise ValueError(
@@ -59,7 +68,11 @@ def _unit_rows(x: Tensor) -> Tensor:
 
 
 def info_nce(logits: Tensor) -> Tensor:
-    """Cross-entropy with the positive in column 0. logits [N, 1 + negatives]; returns a scalar."""
+    """Cross-entropy with the positive in column 0. logits [N, 1 + negatives]; returns a scalar.
+
+    >>> round(info_nce(torch.zeros(4, 8)).item(), 4)  # nothing known: log 8
+    2.0794
+    """
     return F.cross_entropy(_wide(logits), torch.zeros(len(logits), dtype=torch.long, device=logits.device))
 
 
@@ -69,6 +82,9 @@ def plain_logits(z: Tensor, temperature: float = 0.07) -> Tensor:
     z [2B, D], the two views stacked; temperature > 0. Returns [2B, 2B-1], positive first, the negatives
     in index order. Raises ValueError on an odd or too small batch or a bad temperature.
     Source: Chen et al. 2020, equation 1.
+
+    >>> plain_logits(torch.eye(4).repeat(2, 1), temperature=0.5)[0].tolist()  # four images, two equal views each
+    [2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
     """
     _check(z, temperature)
     with torch.autocast(z.device.type, enabled=False):
@@ -96,6 +112,10 @@ def face_logits(
     Returns [2B, 2B-1], positive first. Memory O(B^2) instead of O(B^2 D).
     Raises ValueError on shapes that do not fit or a temperature <= 0.
     Source: paper section 3.3 (face-aware contrastive learning); released code's mixed negatives.
+
+    >>> logits = face_logits(torch.eye(4).repeat(2, 1), temperature=0.5, generator=torch.Generator().manual_seed(0))
+    >>> tuple(logits.shape), logits[0].tolist()  # mixtures of other images are as far away as those themselves
+    ((8, 7), [2.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0])
     """
     _check(z, temperature)
     n = len(z)
@@ -133,6 +153,10 @@ def pose_logits(
     LongTensor [K]. Returns [2B, 1+K], positive first.
     Raises ValueError on shapes that do not fit or a temperature <= 0.
     Source: paper section 3.3 (pose-related contrastive learning).
+
+    >>> z = torch.eye(2).repeat(2, 1)  # two images, two equal views each
+    >>> pose_logits(z, -torch.eye(2)[:, None].repeat(1, 3, 1), temperature=0.5)[0].tolist()
+    [2.0, -2.0, -2.0, -2.0]
     """
     _check(z, temperature, smallest=2)
     if negatives.ndim != 3 or 2 * len(negatives) != len(z) or negatives.shape[2] != z.shape[1]:
@@ -157,6 +181,10 @@ def mirror_logits(z: Tensor, mirrored: Tensor, temperature: float = 0.07) -> Ten
     z [2B, D], B >= 2: two photometric views of each image, stacked; mirrored [2B, D]: those of their flips.
     Returns [2B, 4B-1]: the other view, then the views of the other images in index order, then all of `mirrored`.
     Raises ValueError on shapes that do not fit or a temperature <= 0. Source: ours, for method pcl_plus.
+
+    >>> z = torch.eye(2).repeat(2, 1)
+    >>> mirror_logits(z, -z, temperature=0.5)[0].tolist()
+    [2.0, 0.0, 0.0, -2.0, 0.0, -2.0, 0.0]
     """
     _check(z, temperature)
     if mirrored.shape != z.shape:
@@ -174,6 +202,9 @@ def dynamic_weights(
     previous, before_previous: loss by task, finite, before_previous > 0; temperature > 0.
     The task whose loss falls slower weighs more. Raises ValueError on other tasks or a loss <= 0.
     Source: paper, dynamic weighting; Liu et al. 2019 (DWA).
+
+    >>> dynamic_weights({"face": 2.0, "pose": 1.0}, {"face": 4.0, "pose": 2.0})
+    {'face': 1.0, 'pose': 1.0}
     """
     if previous.keys() != before_previous.keys() or not previous:
         raise ValueError(

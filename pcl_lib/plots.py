@@ -14,9 +14,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
 from pcl_lib.data.labels import EXPRESSION_NAMES
@@ -24,8 +26,6 @@ from pcl_lib.tables import CONSTANT
 from pcl_lib.utils import BadInput, replace_atomically
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-
-
 METHOD_COLOURS = {
     "pcl": COLOURS[0],
     "pcl_plus": COLOURS[5],
@@ -36,8 +36,6 @@ METHOD_COLOURS = {
     "HoG": COLOURS[6],
     "LBP": COLOURS[7],
 }
-
-
 MARKERS = "osD^vP*X"
 DPI = 100
 WIDTH = 10.0  # inches, of every figure as wide as a notebook
@@ -212,44 +210,43 @@ def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch
 
 
 def label_histograms(table: pd.DataFrame, columns: Sequence[str], split: np.ndarray) -> Figure:
-    """Distribution of labels, a panel a column, a line a split (as shares, so that splits compare).
+    """Distribution of labels, one panel per column, one line per split (as shares, so that splits compare).
 
-    table: labels, a row an image; columns: of numbers or of names; split: [rows] the split of each row.
+    table: labels, one row per image; columns: of numbers or of names; split: [rows] the split of each row.
     """
     across = min(4, len(columns))
     down = -(-len(columns) // across)
-    figure = new_figure(10, 2.6 * down + 0.3)
-    for axes, name in zip(axes_grid(figure, down, across, len(columns)), columns, strict=False):
-        values = table[name]
-        numbers = pd.api.types.is_numeric_dtype(values)
-        edges = np.histogram_bin_edges(values.dropna(), bins=20) if numbers else np.empty(0)
-        names = (
-            []
-            if numbers
-            else [e for e in EXPRESSION_NAMES if e in set(values)] or sorted(values.dropna().unique())
-        )
-        for number, part in enumerate(("train", "validation", "test")):
-            own, colour = values[split == part].dropna(), COLOURS[number]
-            weights = np.full(len(own), 100 / max(1, len(own)))
-            if numbers:
-                clean_axes(axes).hist(
-                    own, list(edges), weights=weights, histtype="step", lw=1.6, color=colour, label=part
-                )
-            else:
-                share = own.value_counts(normalize=True).reindex(names).fillna(0) * 100
-                places = np.arange(len(names)) + 0.25 * (number - 1)
-                clean_axes(axes).bar(places, share, 0.25, color=colour, label=part)
-        if not numbers:
-            axes.set_xticks(range(len(names)), names, rotation=45, ha="right", fontsize=9)
+    figure = new_figure(WIDTH, 2.6 * down + 0.3)
+    parts = dict(zip(("train", "validation", "test"), COLOURS, strict=False))
+    shown = table.assign(split=split)[np.isin(split, list(parts))]
+    options: dict[str, Any] = {
+        "hue": "split", "hue_order": list(parts), "palette": parts, "stat": "percent", "common_norm": False,
+    }  # fmt: skip
+    for number, (axes, name) in enumerate(
+        zip(axes_grid(figure, down, across, len(columns)), columns, strict=False)
+    ):
+        own = shown.dropna(subset=[name])
+        options["legend"] = number == 0
+        if pd.api.types.is_numeric_dtype(table[name]):
+            kind: dict[str, Any] = {"bins": 20, "element": "step", "fill": False}
+        else:
+            order = [e for e in EXPRESSION_NAMES if e in set(own[name])] or sorted(own[name].unique())
+            own = own.assign(**{name: pd.Categorical(own[name], order)})
+            kind = {"multiple": "dodge", "shrink": 0.8}
+            axes.tick_params("x", rotation=45, labelsize=9)
+        sns.histplot(own, x=name, ax=clean_axes(axes), **options, **kind)
         axes.set_xlabel(f"{name} (degrees)" if name in ("yaw", "pitch", "roll") else name.replace("_", " "))
-    figure.axes[0].set_ylabel("share of images (%)")
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper right", ncols=3, frameon=False)
+        axes.set_ylabel("" if number else "share of images (%)")
+    legend = figure.axes[0].get_legend()
+    assert legend is not None
+    legend.remove()
+    handles = [handle for handle in legend.legend_handles if handle is not None]
+    figure.legend(handles, list(parts), loc="outside upper right", ncols=3, frameon=False)
     return figure
 
 
 def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Sequence[str] = ()) -> Figure:
-    """Scatter plots of points in the plane, a panel a colouring.
+    """Scatter plots of points in the plane, one panel per colouring.
 
     panels: title -> (points [n, 2], colouring [n]): numbers get a colour bar, names a legend where there are at most
     10 (`OTHERS` in grey).
@@ -311,24 +308,22 @@ def leakage_heatmap(table: pd.DataFrame) -> Figure:
     above = ((value - chance) / (1 - chance)).clip(0, 1)
     figure = new_figure(max(6.0, 2.4 + 1.2 * len(factors)), 1.3 + 0.42 * len(rows))
     axes = figure.subplots()
-    drawn = axes.imshow(above, cmap="cividis", vmin=0, vmax=1, aspect="auto")
-    for (r, c), number in np.ndenumerate(value.to_numpy(float)):
-        if np.isfinite(number):
-            colour = "black" if above.to_numpy(float)[r, c] > 0.55 else "white"
-            axes.text(c, r, f"{number:.2f}", ha="center", va="center", color=colour, fontsize=11)
+    sns.heatmap(
+        above, annot=value, fmt=".2f", vmin=0, vmax=1, cmap="cividis", ax=axes, annot_kws={"fontsize": 11},
+        cbar_kws={"label": "above chance (share)"},
+    )  # fmt: skip
     metric = table.drop_duplicates("factor").set_index("factor")["metric"].replace({"R2": "R²"})
-    labels = [f"{f.replace('_', ' ')}\n({metric[f]})" for f in factors]
-    axes.set_xticks(range(len(factors)), labels, fontsize=10)
-    axes.set_yticks(range(len(rows)), rows, fontsize=11)
+    axes.set_xticklabels([f"{f.replace('_', ' ')}\n({metric[f]})" for f in factors], rotation=0, fontsize=10)
+    axes.set_yticklabels(rows, rotation=0, fontsize=11)
+    axes.set(xlabel="", ylabel="")
     axes.set_title("What a linear probe predicts, on people it has not seen", fontsize=12)
-    figure.colorbar(drawn, ax=axes, label="above chance (share)")
     return figure
 
 
 def pose_error_curve(
     truth: np.ndarray, errors: Mapping[str, np.ndarray], angle: str = "yaw", bins: int = 9
 ) -> Figure:
-    """Mean absolute error of an angle against the true angle, a line a method.
+    """Mean absolute error of an angle against the true angle, one line per method.
 
     truth: [n] degrees; errors: method -> [n] absolute errors in degrees. Bins hold equally many images; bars are
     +- 1 standard error of the mean in a bin.
@@ -359,27 +354,25 @@ def confusion(
 
     truth, predicted: [n] places in `names`.
     """
-    counts = np.zeros((len(names), len(names)))
-    np.add.at(counts, (truth, predicted), 1)
+    counts = confusion_matrix(truth, predicted, labels=range(len(names)))
     used = np.flatnonzero(counts.sum(0) + counts.sum(1)).tolist()
     counts = counts[np.ix_(used, used)]
     share = 100 * counts / counts.sum(1, keepdims=True).clip(1)
+    labels = [names[i] for i in used]
     figure = new_figure(6.4, 5.2, title)
     axes = figure.subplots()
-    drawn = axes.imshow(share, cmap="cividis", vmin=0, vmax=100)
-    for r, c in np.ndindex(share.shape):
-        colour = "black" if share[r, c] > 55 else "white"
-        axes.text(c, r, f"{share[r, c]:.0f}", ha="center", va="center", color=colour, fontsize=10)
-    labels = [names[i] for i in used]
-    axes.set_xticks(range(len(used)), labels, rotation=45, ha="right")
-    axes.set_yticks(range(len(used)), labels)
+    sns.heatmap(
+        share, annot=True, fmt=".0f", vmin=0, vmax=100, cmap="cividis", ax=axes, xticklabels=labels,
+        yticklabels=labels, cbar_kws={"label": "per cent of the true class"},
+    )  # fmt: skip
+    axes.tick_params("x", rotation=45)
+    axes.tick_params("y", rotation=0)
     axes.set(xlabel="predicted expression", ylabel="true expression")
-    figure.colorbar(drawn, ax=axes, label="per cent of the true class")
     return figure
 
 
 def results_dots(rows: pd.DataFrame) -> Figure:
-    """Probe results with their intervals: a panel a task and metric, a dot a method.
+    """Probe results with their intervals: one panel per task and metric, one dot per method.
 
     rows: of `probes.evaluate` and `probes.baseline_rows` with a column method. Shown: the metrics of the main table,
     of the general feature; rows of method `tables.CONSTANT` are the dashed line of their panel.

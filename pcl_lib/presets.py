@@ -62,8 +62,6 @@ class ViewPreset:
 PAPER_FACE_VIEW = ViewPreset()
 PAPER_POSE_VIEW = ViewPreset(crop="none")
 SIMCLR_VIEW = ViewPreset(crop="resized", flip=0.5, blur=0.5, gradient=0.0)
-
-
 # For runs of minutes on some thousand images (notebooks/method.md, section 6): easier crops, less blur and gradient.
 FEW_IMAGES_FACE_VIEW = ViewPreset(crop="resized", crop_scale=(0.3, 1.0), blur=0.5, gradient=0.2)
 FEW_IMAGES_POSE_VIEW = ViewPreset(crop="none", blur=0.5, gradient=0.2)

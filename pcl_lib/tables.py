@@ -1,6 +1,6 @@
 """Result rows on disk, and the paper's tables made from them alone: as CSV, Markdown and LaTeX.
 
-A table's cell knows its value and how sure it is; the CSV holds plain numbers, the other two what a reader wants.
+An `Estimate` of a table holds a value and its interval; the CSV holds plain numbers, the others rounded text.
 """
 
 from __future__ import annotations
@@ -19,8 +19,6 @@ from pcl_lib.utils import BadInput, commit, replace_atomically, versions
 
 # What every result row says about itself besides its value.
 CONTEXT = ("method", "preset", "seed", "data", "protocol", "device", "precision", "versions", "commit")
-
-
 # A column of the main table: its task and metric in the rows, and whether more or less is better.
 MAIN_COLUMNS = {
     "expression accuracy": ("expression", "accuracy", "higher"),
@@ -32,11 +30,7 @@ MAIN_COLUMNS = {
     "pitch MAE": ("head pose", "MAE pitch", "lower"),
     "roll MAE": ("head pose", "MAE roll", "lower"),
 }
-
-
 ALIKE = ("preset", "data", "protocol")  # what the rows of one table may not mix
-
-
 # Two features by what both are called: what a flip turns over is read from the second, all else from the first.
 FEATURE_PAIRS = {"branches": ("face", "pose"), "components": ("even", "odd")}
 TURNED = ("MAE yaw", "MAE roll")
@@ -118,7 +112,7 @@ def save_rows(frame: pd.DataFrame, folder: Path | str, name: str, **context: Any
 
 
 def main_table(rows: pd.DataFrame) -> Table:
-    """Methods x tasks on the general feature: a row a method, in the order they come, and `MAIN_COLUMNS`.
+    """Methods x tasks on the general feature: one row per method, in the order they come, and `MAIN_COLUMNS`.
 
     rows: of `probes.evaluate` and `probes.baseline_rows`, with the columns that `save_rows` adds. Rows of the face and
     the pose feature are passed over. Several seeds give mean ± standard deviation, one seed its 95% interval.
@@ -167,7 +161,7 @@ def components_table(rows: pd.DataFrame) -> Table:
 
 
 def disentanglement_table(rows: pd.DataFrame) -> Table:
-    """What each feature of each method reveals: a row a method and feature, a column a factor and its metric.
+    """What each feature of each method reveals: one row per method and feature, one column per factor and its metric.
 
     rows: of `disentangle.leakage`, with the columns that `save_rows` adds. A last row holds what a constant
     answer gets. No value is the best of its column: yaw should be readable from the pose feature and not from the face

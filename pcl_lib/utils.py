@@ -165,7 +165,7 @@ HEADLESS = "PCL_KIT_HEADLESS"  # set for the kernels of `make reproduce`
 def headless() -> str:
     """Why nobody can move a slider here, as a sentence; "" in a notebook that somebody looks at."""
     if os.environ.get(HEADLESS):
-        return "This notebook runs without a reader (make reproduce), so here is the figure instead of the widget."
+        return "Nobody watches this run (make reproduce), so here is the figure instead of the widget."
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if not hasattr(shell, "kernel"):
         return "There is no Jupyter kernel to move sliders in, so here is the figure instead of the widget."

@@ -329,7 +329,7 @@ def test_action_unit_table_holds_f1_and_auc_of_each_unit() -> None:
     assert list(zip(table.frame["method"], table.frame["metric"], strict=True)) == [
         ("a", "F1"), ("b", "F1"), ("a", "AUC"), ("b", "AUC")
     ]  # fmt: skip
-    assert list(table.columns) == ["method", "metric", "au01", "au12", "mean"]
+    assert list(table.frame.columns) == ["method", "metric", "au01", "au12", "mean"]
     assert str(table.frame["au12"][1]) == f"0.550 ± {np.std([0.5, 0.6], ddof=1):.3f}"
 
 

@@ -146,8 +146,8 @@ FAULTS = {
     "count": (lambda f: rewrite(f / "dataset.json", counts={"images": 24}), "faces.parquet has 23 rows"),
     "size": (lambda f: rewrite(f / "dataset.json", image_size=7), r"shard-00000\.npy holds uint8"),
     "shard missing": (lambda f: (f / "shard-00003.npy").unlink(), r"shard-00003\.npy is missing"),
-    "shard short": (lambda f: break_shard(f, 300), r"shard-00001\.npy is torn"),
-    "shard empty": (lambda f: break_shard(f, 0), r"shard-00001\.npy is torn"),
+    "shard short": (lambda f: break_shard(f, 300), r"shard-00001\.npy is incomplete"),
+    "shard empty": (lambda f: break_shard(f, 0), r"shard-00001\.npy is incomplete"),
     "shard long": (lambda f: break_shard(f, 1000), r"shard-00001\.npy has a wrong size"),
     "shard type": (
         lambda f: np.save(f / "shard-00000.npy", np.zeros((5, 3, 6, 6), np.float32)),

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib import pyplot
+from matplotlib.colors import to_rgb
 from PIL import Image
 
 from pcl_lib import plots, tables
@@ -102,7 +103,7 @@ def test_pose_error_curve_has_the_means_of_its_bins() -> None:
 def test_confusion_is_in_per_cent_of_the_true_class() -> None:
     figure = plots.confusion(np.array([0, 0, 0, 0, 2]), np.array([0, 0, 0, 2, 2]), names=["a", "b", "c"])
     axes = figure.axes[0]
-    np.testing.assert_allclose(axes.images[0].get_array(), [[75, 25], [0, 100]])
+    np.testing.assert_allclose(axes.collections[0].get_array(), [[75, 25], [0, 100]])
     assert [label.get_text() for label in axes.get_yticklabels()] == ["a", "c"]  # b never occurs
 
 
@@ -120,7 +121,7 @@ def test_leakage_shows_values_and_colours_what_lies_above_chance() -> None:
         }
     )
     axes = plots.leakage_heatmap(table).axes[0]
-    np.testing.assert_allclose(axes.images[0].get_array(), [[0.1, 0.5], [0.8, 0]])
+    np.testing.assert_allclose(axes.collections[0].get_array(), [[0.1, 0.5], [0.8, 0]])
     assert [text.get_text() for text in axes.texts] == ["0.10", "0.60", "0.80", "0.20"]
 
 
@@ -152,9 +153,14 @@ def test_histograms_are_shares_of_each_split() -> None:
     )
     split = np.array(["train", "train", "train", "train", "test", "test"], dtype=object)
     yaw, expression = plots.label_histograms(table, ["yaw", "expression"], split).axes
-    heights = {round(float(p), 6) for patch in yaw.patches for p in patch.get_xy()[:, 1]}
-    assert heights == {0.0, 50.0, 100.0}
-    assert [bar.get_height() for bar in expression.patches[:2]] == [25.0, 75.0]  # train: happy, sad
+    train, test = (to_rgb(plots.COLOURS[number]) for number in (0, 2))
+    highest = {line.get_color(): max(line.get_ydata()) for line in yaw.lines}
+    assert {to_rgb(colour): height for colour, height in highest.items()} == {train: 50.0, test: 100.0}
+    bars = {
+        to_rgb(group[0].get_facecolor()): [bar.get_height() for bar in group]
+        for group in expression.containers
+    }
+    assert bars[train] == [25.0, 75.0] and bars[test] == [0.0, 100.0]  # happy, sad
 
 
 def test_embedding_keeps_colours_and_names_apart() -> None:

@@ -163,7 +163,7 @@ CHANGES: list[tuple[Callable[[State], State], str]] = [
     (lambda w: without(w, "exp_fc.3.running_var"), r"lacks 1 entries \(module.exp_fc.3.running_var\)"),
     (
         lambda w: w | {"encoder.fc.weight": torch.zeros(2)},
-        r"has beside the known ones 1 entries \(module.encoder.fc.weight\)",
+        r"also has 1 entries \(module.encoder.fc.weight\)",
     ),
     (
         lambda w: w | {"decoder.fc.weight": torch.zeros(512, 100)},

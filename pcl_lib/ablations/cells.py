@@ -1,7 +1,7 @@
 """Variants x seeds, cell by cell: `python -m pcl_lib.ablations` trains and probes each and keeps what is done.
 
 A cell is one variant (`pcl_lib.ablations.variants`) with one seed. It is shorter than a run of `reproduce`, sees as
-many images as any other and leaves its rows in tables/ablation_*.csv at once: whoever stops the command loses the
+many images as any other and leaves its rows in tables/ablation_*.csv at once: stopping the command loses only the
 cells in work.
 """
 

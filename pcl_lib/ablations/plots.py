@@ -18,7 +18,7 @@ def dots(
     metrics: Sequence[tuple[str, str]],
     reference: str = "pcl",
 ) -> Figure:
-    """A line a variant, a panel a metric: each seed as a small dot, their mean as a large one.
+    """One line per variant, one panel per metric: each seed as a small dot, their mean as a large one.
 
     probes: rows of `ablation_cells.read`; groups: variant -> heading, a colour each; metrics: (task, metric). The
     dashed line is the mean of `reference`. Raises BadInput where there are no rows of a metric.
@@ -52,7 +52,7 @@ def dots(
 def sensitivity(
     probes: pd.DataFrame, series: Mapping[str, Mapping[str, str]], metric: tuple[str, str]
 ) -> Figure:
-    """How a result moves with one setting, a panel a setting: mean and, with several seeds, sample deviation.
+    """How a result moves with one setting, one panel per setting: mean and, with several seeds, sample deviation.
 
     probes: rows of `ablation_cells.read`; series: setting -> {value in words: variant}; metric: (task, metric).
     Settings of which fewer than two values were run have no panel. Raises BadInput where no setting has two.

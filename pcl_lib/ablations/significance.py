@@ -72,7 +72,7 @@ def answers(
     questions: Sequence[Question],
     columns: Mapping[str, tuple[str, str, str]] = MAIN_COLUMNS,
 ) -> pd.DataFrame:
-    """A row a question: how far its first variant leads its second, with intervals, as in `against`."""
+    """One row per question: how far its first variant leads its second, with intervals, as in `against`."""
     table = pd.DataFrame({"question": [q.text for q in questions]})
     table["compared"] = [f"{q.first} - {q.second}" for q in questions]
     return table.join(leads(rows, bootstrap, [(q.first, q.second) for q in questions], columns))
@@ -84,7 +84,7 @@ def leads(
     pairs: Sequence[tuple[str, str]],
     columns: Mapping[str, tuple[str, str, str]],
 ) -> pd.DataFrame:
-    """For each pair of methods the seeds they share and, a column a task, the lead of the first; see `against`."""
+    """For each pair of methods the seeds they share and, one column per task, the lead of the first; see `against`."""
     value = _by_seed(rows, ["value"])
     replicates = _by_seed(bootstrap, [str(name) for name in bootstrap if str(name).isdigit()])
     seeds = {name: set(part) for name, part in rows.groupby("method")["seed"]}

@@ -1,6 +1,6 @@
 """How fast, and with how much memory: `python -m pcl_lib.bench PART`. Ratios are taken within one run.
 
-Each part times the kit's way beside the straightforward one, which lives here and nowhere else: the tensor form of
+Each part times the kit's way next to the straightforward one, which lives here and nowhere else: the tensor form of
 the mixed negatives, one PIL image after the other, plain float32 in the default memory format, and a probe that runs
 the encoder in every epoch; for data on the disk, in `pcl_lib.bench.preparation`.
 """

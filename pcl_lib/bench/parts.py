@@ -34,6 +34,9 @@ def bench_faces(bench: Bench) -> None:
                 factors = sample_factors(256, seed=0)
                 form = f"{count} thread{'s' * (count > 1)}"
                 bench.time(f"{size} px", form, partial(render, factors, size), count=256)
+            if bench.device.type == "cuda":
+                on_gpu = partial(render, factors, size, bench.device)
+                bench.time(f"{size} px", "GPU", on_gpu, count=256)
     factors = sample_factors(512, seed=0)
     bench.time("linear in images, 64 px", "256 images", partial(render, factors.iloc[:256]), count=256)
     bench.time("linear in images, 64 px", "512 images", partial(render, factors), count=512)

@@ -112,7 +112,7 @@ class ImageSource:
     def _stream(self, rows: np.ndarray) -> Tensor:
         images = self.faces.images(rows)
         if self.device.type == "cuda":
-            images = images.pin_memory()  # lets the copy run beside the computation
+            images = images.pin_memory()  # lets the copy run during the computation
         return resize_images(images.to(self.device, non_blocking=True), self.size)
 
     def take(self, rows: np.ndarray) -> Tensor:

@@ -32,9 +32,17 @@ class PreparedFaces:
     """A prepared folder, opened for reading: images memory-mapped, labels in memory, all checked on opening.
 
     name, source, licence, image_size (pixels), content_hash: from dataset.json; info: all of it.
-    table: one row an image (index 0..n-1 = row number); a label that the set lacks is absent, or NaN in a row.
-    Raises BadInput, naming the file and where it applies the row, for a folder that is missing, empty, foreign,
-    half-written or torn, and for labels out of range.
+    table: one row per image (index 0..n-1 = row number); a label that the set lacks is absent, or NaN in a row.
+    Raises BadInput, naming the file and where it applies the row, for a folder that is missing, empty, half-written,
+    incomplete or not a prepared one, and for labels out of range.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> from pcl_lib.data.writer import write_prepared
+    >>> images, table = np.zeros((4, 3, 16, 16), np.uint8), pd.DataFrame({"identity": ["ann", "ann", "bo", "cy"]})
+    >>> with TemporaryDirectory() as place:
+    ...     faces = PreparedFaces(write_prepared(place, images, table, name="mine", source="drawn"))
+    ...     len(faces), faces.image_size, tuple(faces.images([0, 2]).shape)
+    (4, 16, (2, 3, 16, 16))
     """
 
     def __init__(self, folder: str | Path) -> None:
@@ -58,9 +66,9 @@ class PreparedFaces:
         try:
             shard = np.load(path, mmap_mode="r")
         except FileNotFoundError:
-            raise BadInput(f"{path} is missing: the set is torn; prepare it again") from None
+            raise BadInput(f"{path} is missing: the set is incomplete; prepare it again") from None
         except (OSError, ValueError, EOFError) as error:
-            raise BadInput(f"{path} is torn ({error}); prepare the set again") from error
+            raise BadInput(f"{path} is incomplete ({error}); prepare the set again") from error
         wanted = (rows, 3, self.image_size, self.image_size)
         if not isinstance(shard, np.memmap) or shard.dtype != np.uint8 or shard.shape != wanted:
             raise BadInput(
@@ -78,7 +86,7 @@ class PreparedFaces:
         try:
             return pd.read_parquet(path)
         except FileNotFoundError:
-            raise BadInput(f"{path} is missing: the set is torn; prepare it again") from None
+            raise BadInput(f"{path} is missing: the set is incomplete; prepare it again") from None
         except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
             raise BadInput(f"{path} cannot be read ({error}); prepare the set again") from error
 

@@ -37,6 +37,11 @@ def render(
     Returns uint8 [len(f), 3, size, size], RGB, on `device`. An image depends on its row alone: same factors, same
     pixels whatever the batch, the threads (torch.get_num_threads()) and the machine; torch differs by rounding.
     Raises BadInput where a factor is missing, not finite or out of range, or an argument is.
+
+    >>> from pcl_lib.faces import sample_factors
+    >>> images = render(sample_factors(2, seed=0), size=32)
+    >>> images.dtype, tuple(images.shape)
+    (torch.uint8, (2, 3, 32, 32))
     """
     device = torch.device(device)
     backend = backend or ("numba" if device.type == "cpu" else "torch")

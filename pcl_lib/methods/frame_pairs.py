@@ -97,7 +97,7 @@ class OfFrames(SingleTaskMethod):
         return source.take(companions.flatten()).unflatten(0, (-1, self.frames))
 
 
-# Weights of TCAE's terms beside that of the target. Heavier cycles and sizes hold the flows at zero for good.
+# Weights of TCAE's terms other than that of the target. Heavier cycles and sizes hold the flows at zero for good.
 CYCLE, CONSISTENCY = 0.1, 0.002
 UNIT_SIZE, POSE_SIZE = 0.05, 0.005  # facial actions move little
 ALIKE = 0.1  # weight of the likeness of FaceCycle's mean faces; heavier, its painter paints but one face
@@ -150,7 +150,7 @@ class TCAE(OfFrames):
     target's term, the first alone for cycles and consistency: the changed faces already double the encoder's work.
     A distance of features counts in units of that between the two frames' features (`miss`), and its gradient goes
     to the flows and not to the encoder: as long as the flows are near zero the encoder would else answer it by giving
-    both frames one feature. For the same reason the terms beside the target's weigh little.
+    both frames one feature. For the same reason the terms other than the target's weigh little.
     Source: Li, Zeng, Shan and Chen, "Self-supervised Representation Learning from Videos for Facial Action Unit
     Detection", CVPR 2019.
     """

@@ -175,7 +175,7 @@ class PCLPlus(PCLMethod):
     """PCL whose two features are parted by construction: the even and the odd part under a flip.
 
     The flip is all that PCL knows of pose. `pcl` asks for two features that part under it by losses, and a linear
-    reader still finds yaw in both (RESULTS.md). Here the face-aware feature is what a flip leaves and the pose-related
+    probe still finds yaw in both (RESULTS.md). Here the face-aware feature is what a flip leaves and the pose-related
     feature what it turns over (`PCL.mirror_features`). The four reconstructions become two, the orthogonality term is
     zero over any batch that holds the flip of each image, and the flips of the pose contrast cost nothing, so that
     the whole batch can be its negatives (`losses.mirror_logits`). What a flip does not change (pitch, how far a head

@@ -35,7 +35,7 @@ def save_checkpoint(model: PCL, path: Path | str, notes: Mapping[str, object] = 
 def load_checkpoint(path: Path | str, device: str = "cpu") -> PCL:
     """A `PCL` in eval mode from a file of `save_checkpoint`.
 
-    Raises BadInput where the file is missing, torn, not the kit's, or does not fit its own settings.
+    Raises BadInput where the file is missing, incomplete, not the kit's, or does not fit its own settings.
     """
     config, noise, _ = _header(Path(path))
     model = PCL(from_dict(ModelPreset, config, "model."))
@@ -47,7 +47,7 @@ def load_checkpoint(path: Path | str, device: str = "cpu") -> PCL:
 def checkpoint_notes(path: Path | str) -> dict[str, str | int | float]:
     """What `save_checkpoint` was told about the weights at `path`: method, preset, seed, data, ...
 
-    Raises BadInput where the file is missing, torn or not the kit's.
+    Raises BadInput where the file is missing, incomplete or not the kit's.
     """
     return _header(Path(path))[2]
 

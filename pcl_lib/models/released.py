@@ -28,8 +28,6 @@ ENCODER = {  # released name -> ours, both below "encoder."
     **{f"layer3_2_exp.{place}": f"face_branch.{place // 2}.0" for place in (0, 2)},
     **{f"layer3_2_pose.{place}": f"pose_branch.{place // 2}.0" for place in (0, 2)},
 }  # fmt: skip
-
-
 PROJECTORS = {"exp_fc": "face_projector", "pose_fc": "pose_projector"}
 TRAINED = ("weight", "bias")
 NORM = (*TRAINED, "running_mean", "running_var", "num_batches_tracked")
@@ -47,7 +45,7 @@ def load_released(path: Path | str) -> PCL:
     names = dict(_names())
     for what, keys in (
         ("lacks", names.keys() - weights.keys()),
-        ("has beside the known ones", weights.keys() - names.keys()),
+        ("also has", weights.keys() - names.keys()),
     ):
         _refuse(path, what, sorted(keys))
     model = PCL(ModelPreset())
@@ -119,7 +117,7 @@ def _state_dict(path: Path) -> Mapping[str, Tensor]:
         found: Any = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # the loader raises many kinds
         raise BadInput(
-            f"{path} cannot be read as weights alone ({type(error).__name__}): it is torn, or it would run code"
+            f"{path} cannot be read as weights alone ({type(error).__name__}): it is incomplete, or it would run code"
         ) from None
     weights = found.get("state_dict") if isinstance(found, dict) else None
     if not isinstance(weights, dict) or not all(isinstance(value, Tensor) for value in weights.values()):

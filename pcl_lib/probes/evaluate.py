@@ -45,6 +45,7 @@ def evaluate(
     Source: paper, section 4; notebooks/method.md, section 7.
 
     >>> from pcl_lib.data.rendered import Gallery
+    >>> from pcl_lib.probes import RawPixels
     >>> rows = evaluate(RawPixels(), Gallery(32, people=10, images_per_person=4))
     >>> rows.loc[rows["metric"] == "MAE yaw", ["feature", "task", "n"]].values.tolist()
     [['general', 'head pose', 8]]

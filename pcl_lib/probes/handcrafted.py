@@ -15,14 +15,10 @@ from pcl_lib.probes.features import FrozenFeatures
 from pcl_lib.utils import BadInput
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
-
 NEIGHBOURS, RADIUS = (
     8,
     1.0,
 )  # of the binary patterns: 58 uniform ones and one for all others (Ojala et al. 2002)
-
-
 PATTERNS = NEIGHBOURS * (NEIGHBOURS - 1) + 3
 
 

@@ -2,7 +2,8 @@
 
 300 epochs of Adam, and the score of the best TEST epoch.
 
-Choosing the epoch on the test images makes the score optimistic; it is here to be set beside numbers that were made so.
+Choosing the epoch on the test images makes the score optimistic; it is here to be compared with numbers that
+were made that way.
 Features are extracted once, which changes nothing: the encoder is frozen.
 """
 

@@ -28,16 +28,12 @@ from pcl_lib.utils import PACKAGE
 
 METHODS = ("random", "simclr", "simclr_noflip", "pcl", "pcl_plus")
 SWAPPED = ("pcl", "pcl_plus")  # those of them that can decode swaps
-
-
 # What needs no training: the controls of every table, and the hand-crafted rows of the paper's.
 CONTROLS: dict[str, Callable[[], FeatureModel]] = {
     "raw pixels": probes.RawPixels,
     "HoG": partial(HoG, 48, 8),  # 900 numbers
     "LBP": partial(LBP, 48, 4),  # 944 numbers
 }
-
-
 REFERENCE = PACKAGE / "reproduce" / "reference_results.csv"
 
 

@@ -24,8 +24,6 @@ NOTEBOOKS = REPOSITORY / "notebooks"
 PARAMETERS = ("preset", "data", "out", "seed")
 KERNEL = "python3"
 STAMP = "pcl_kit"  # the metadata of an executed copy that finished
-
-
 # Seconds for a cell and for a whole notebook: several times what a preset needs, so that only a hang meets them.
 LIMITS = {"smoke": (600.0, 1200.0), "cpu": (3600.0, 7200.0), "gpu": (7200.0, 14400.0)}
 NO_LIMITS = (math.inf, math.inf)  # paper: as long as it takes
@@ -180,7 +178,7 @@ def library_hash() -> str:
 
 
 def read_stamp(copy: Path) -> dict[str, Any]:
-    """What an executed copy says about how it finished; empty where it did not, or was torn."""
+    """What an executed copy says about how it finished; empty where it did not finish, or is incomplete."""
     try:
         stamp = json.loads(copy.read_text(encoding="utf-8"))["metadata"][STAMP]
     except (OSError, ValueError, KeyError, TypeError):

@@ -134,7 +134,7 @@ def open_run(preset: str | Preset, data: str | Path, out: str | Path, seed: int)
     """Open a run folder for these settings, or make it; the first thing that every notebook does.
 
     preset: a name, or one of your own. data: a prepared folder, or several as `run.join_folders` joins them, the
-    first to pre-train on; "" for the rendered faces, which are kept beside the run folder. Writes out/config.json;
+    first to pre-train on; "" for the rendered faces, which are kept next to the run folder. Writes out/config.json;
     where it is there with other settings, raises BadInput that names those that differ. Raises BadInput as well on an
     unknown preset, a negative seed, bad data, a set given twice, a folder that cannot be written.
     """

@@ -36,8 +36,6 @@ main .highlight pre, main .jp-OutputArea-output pre { overflow-x: auto; }
   .jp-Cell, .jp-Cell-inputArea, .jp-OutputArea-child { padding: 0; min-width: 0; }
 }
 </style>"""
-
-
 TEXTS = ("README", "method", "glossary")  # pages of Markdown next to the notebooks
 LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)

@@ -62,7 +62,7 @@ class AugmentationLab(Panel):
         self.redraw()
 
     def _controls(self, view: ViewPreset) -> dict[str, ipywidgets.Widget]:
-        """A control a field of `ViewPreset`, under its name."""
+        """One control per field of `ViewPreset`, under its name."""
         found: dict[str, ipywidgets.Widget] = {
             "crop": ipywidgets.Dropdown(
                 options=["quadrant", "resized", "none"], value=view.crop, description="crop", style=DESCRIBED

@@ -1,6 +1,6 @@
 """Which model and faces a notebook plays with: trained here if there is one, else those that come with the kit.
 
-Runs without a reader (`make reproduce`) use their own model, trained then and there: what ships never passes for a
+Runs that nobody watches (`make reproduce`) use their own model, trained then and there: what ships never passes for a
 run's result.
 """
 
@@ -39,11 +39,11 @@ class Live:
 def load_model(run: Run, method: str = "pcl", *, now: bool = False) -> Live:
     """The model that a notebook plays with, and says which it is.
 
-    Without a reader: the run's own, trained if need be. With one: what was trained here, in the run's folder or in
-    those of larger presets beside it; else the shipped weights; else the run's own. A smoke run counts only without a
-    reader: it is too short to have learnt anything. Only a model of the run's own folder comes with the run's faces,
-    others with a `Gallery`. now: choose as if there were a reader, so that nothing is trained first: for a picture to
-    begin with, not for a result. Raises as `Run.trained`.
+    Where nobody watches: the run's own, trained if need be. Else: what was trained here, in the run's folder or in
+    those of larger presets next to it; else the shipped weights; else the run's own. A smoke run counts only where
+    nobody watches: it is too short to have learnt anything. Only a model of the run's own folder comes with the run's
+    faces, others with a `Gallery`. now: choose as if somebody watched, so that nothing is trained first: for a picture
+    to begin with, not for a result. Raises as `Run.trained`.
     """
     live = (_trained_here(run, method) or _shipped(method)) if now or not headless() else None
     if live is None:

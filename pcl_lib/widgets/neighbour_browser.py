@@ -81,7 +81,7 @@ class NeighbourBrowser(Panel):
             tile.show(page, f"nearest by the {branch} feature (yaw, cosine)")
 
     def figure(self) -> Figure:
-        """The query and its neighbours, a line a feature; the faces alone where there is no model."""
+        """The query and its neighbours, one line per feature; the faces alone where there is no model."""
         if self.problem:
             return plots.face_grid(self.faces.images(self.rows[: self.count])[None])
         query = self.faces.images([self.rows[self.place()]])
