@@ -133,13 +133,15 @@ def prose(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub names them."""
+    """The anchors of a page: those of its headings, as GitHub names them, and those it sets itself."""
     heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+    own = set(re.findall(r'<a id="([^"]+)"></a>', text))
+    return own | {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
 
 
 def test_anchors_are_made_as_github_makes_them() -> None:
     assert anchors("# A `b`: c, d\ntext\n## 7 On *x*\n") == {"a-b-c-d", "7-on-x"}
+    assert anchors('<a id="auc"></a>\n**AUC.** An area.') == {"auc"}
 
 
 def test_links_of_the_pages_lead_somewhere() -> None:
