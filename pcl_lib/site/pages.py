@@ -156,7 +156,7 @@ def write_sources(
             )
             solved.append(f"solutions/{copy.stem}")
     for name, text in pages.items():
-        text = PLACE.sub(lambda place, page=name: f"({target(page, place[1])})=", PICTURE_OUT.sub("", text))
+        text = PLACE.sub(rf"({name.lower()}-\1)=", PICTURE_OUT.sub("", text))
         (source / f"{name}.md").write_text(relinked(text, places, name), encoding="utf-8")
     lists = {"Notebooks": names, "Pages": [*pages, "sliders"], "Solutions": solved}
     (source / "index.md").write_text(first_page(run, executed, strips[0], lists), encoding="utf-8")
