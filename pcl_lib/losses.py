@@ -31,6 +31,52 @@ def reconstruction(output: Tensor, target: Tensor) -> Tensor:
     return F.l1_loss(_wide(output), _wide(target))
 
 
+def pyramid_l1(output: Tensor, target: Tensor, levels: int = 4) -> Tensor:
+    """L1 distance of Laplacian pyramids: what each halving of the image loses, and what is left at the end.
+
+    output, target: float [N, C, H, W], sides divisible by 2^levels. A level counts four times and the rest once, as in
+    means over pixels; plain L1 is content with a blurred head on the right background, this is not. Returns a scalar.
+    Raises ValueError where shapes differ. Source: Bojanowski et al. 2018 (arXiv 1707.05776), with other weights.
+    """
+    if output.shape != target.shape:
+        raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} differ in shape")
+    rest = _wide(output) - _wide(target)  # the pyramid is linear
+    total = rest.new_zeros(())
+    for _ in range(levels):
+        small = F.avg_pool2d(rest, 2)
+        blurred = F.interpolate(small, scale_factor=2.0, mode="bilinear", align_corners=False)
+        total, rest = total + 4 * (rest - blurred).abs().mean(), small
+    return total + rest.abs().mean()
+
+
+def within_share(features: Tensor) -> Tensor:
+    """Which share of the variance of features lies within groups: features [B, K, D], B, K >= 2.
+
+    Mean over the D numbers of the (unbiased) variance within the B groups of K over the variance over all. 0 where the
+    members of a group have one feature, 1 where they are as different as any. Returns a scalar; ValueError otherwise.
+    """
+    if features.ndim != 3 or min(features.shape[:2]) < 2:
+        raise ValueError(f"features {tuple(features.shape)} must be [B, K, D] with B, K >= 2")
+    x = _wide(features)
+    return (x.var(1).mean(0) / (x.flatten(0, 1).var(0) + EPS)).mean()
+
+
+def correlations(features: Tensor) -> Tensor:
+    """The correlations of all pairs of numbers of a feature: [N, D], N >= 2 -> [D, D]."""
+    with torch.autocast(features.device.type, enabled=False):
+        x = _wide(features)
+        x = (x - x.mean(0)) / (x.std(0) + EPS)
+        return x.T @ x / (len(x) - 1)
+
+
+def redundancy(correlation: Tensor) -> Tensor:
+    """How much D numbers repeat each other: the sum of their squared correlations [D, D] off the diagonal, over D.
+
+    Source: Zbontar et al. 2021 (arXiv 2103.03230), the second term of Barlow Twins.
+    """
+    return (correlation.square().sum() - correlation.diagonal().square().sum()) / len(correlation)
+
+
 def orthogonality(face: Tensor, pose: Tensor) -> Tensor:
     """Penalise linear correlation between face-aware and pose-related features.
 

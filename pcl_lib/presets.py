@@ -35,7 +35,10 @@ class ModelPreset:
     projector_out: int = 512
     norm: str = "none"  # "none" as in the paper; "group" or "batch" after every encoder convolution
     pose_dim: int = 0  # 0: the whole branch as in the paper; else a linear bottleneck of that size
-    backbone: str = "paper"  # the trunk: the paper's, or a timm model by name (`models.backbones`)
+    face_dim: int = 0  # as pose_dim, for the face-aware feature; its numbers are standardised by a batch norm
+    decoder: str = "paper"  # or "painter" (`models.painter`), which needs face_dim and pose_dim
+    decoder_width: float = 1.0  # scales the channels of "painter"; "paper" follows `width`
+    backbone: str = "paper"  # the trunk: the paper's, "patches" (`models.patches`) or a timm model by name
     parity: bool = False  # split the branches' outputs into what a flip leaves (face) and turns over (pose)
 
 
@@ -84,6 +87,18 @@ class LossPreset:
 
 
 @dataclass(frozen=True)
+class VideoPreset:
+    """Weights and noise of method pcl_video (`methods.video`)."""
+
+    invariance: float = 1.0  # of the face-aware feature over frames of a clip
+    decorrelation: float = 0.05  # of its numbers from each other
+    pose_rate: float = 1e-3  # price of what the pose-related feature tells: half its mean square, in nats
+    pose_noise: float = 1.0  # std of the noise on the pose-related feature, in training
+    jitter: float = 0.4  # how far gain and offset of the pose image's colours move
+    mirror: float = 0.5  # share of clips that are seen mirrored
+
+
+@dataclass(frozen=True)
 class TrainPreset:
     """Batches, optimiser and length (METHOD.md 6)."""
 
@@ -112,6 +127,7 @@ class Preset:
     pose_view: ViewPreset = PAPER_POSE_VIEW
     simclr_view: ViewPreset = SIMCLR_VIEW
     loss: LossPreset = field(default_factory=LossPreset)
+    video: VideoPreset = field(default_factory=VideoPreset)
     train: TrainPreset = field(default_factory=TrainPreset)
 
 

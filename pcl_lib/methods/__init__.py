@@ -18,6 +18,7 @@ from pcl_lib.methods.supervised import (
     SupervisedPose,
     SupervisedUnits,
 )
+from pcl_lib.methods.video import PCLVideo
 from pcl_lib.presets import Preset
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
 METHODS: dict[str, type[Method]] = {
     "pcl": PCLMethod,
     "pcl_plus": PCLPlus,
+    "pcl_video": PCLVideo,
     "simclr": SimCLR,
     "simclr_noflip": SimCLRNoFlip,
     "moco": MoCo,

@@ -1,0 +1,183 @@
+"""pcl_video: what the frames of a clip share is the face, what is left to draw one of them is its pose."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from pcl_lib import losses, ranks
+from pcl_lib.batches import ImageSource, identity_index
+from pcl_lib.data import PreparedFaces
+from pcl_lib.errors import BadInput
+from pcl_lib.methods.base import Method, Task
+from pcl_lib.models import PCL
+from pcl_lib.models.encoder import as_float
+from pcl_lib.presets import Preset, VideoPreset
+
+FRAMES = 3  # of a clip, in a batch
+SHARE = 0.05  # of the newest batch in averages over batches
+
+
+class PCLVideo(Method):
+    """Reconstruct a frame of a clip from the faces of two other frames and a narrow, noisy pose code of its own.
+
+    In a clip one person turns the head; light, background and expression stay. So what frames share is the
+    face-aware feature, and whatever the reconstruction needs beyond it must come through the pose-related one:
+
+    - reconstruction: frame i = decode(a random mixture of the faces of the other two, pose of i), by the L1 of a
+      Laplacian pyramid, which is not satisfied by a blurred head on the right background;
+    - invariance: the face-aware feature, standardised number by number, must be alike over frames, and its numbers
+      uncorrelated: the share of its variance that lies within clips bounds what a linear reader can tell of pose;
+    - rate: the pose-related feature is sent through a channel of Gaussian noise and pays for its power (a variational
+      bottleneck with a fixed variance). Colours are known from the face and not worth their price, pose is.
+    The image that the pose is taken from has other colours (jitter), so that they cannot be copied from it.
+
+    Source: ours. The reconstruction follows Burkov et al. 2020 (arXiv 2004.12000) and the method `fabnet`; the
+    invariance Zbontar et al. 2021 (arXiv 2103.03230); the rate Alemi et al. 2017 (arXiv 1612.00410); the pyramid
+    Bojanowski et al. 2018 (arXiv 1707.05776).
+    """
+
+    changes = MappingProxyType(
+        {
+            "model.decoder": "painter",
+            "model.face_dim": 128,
+            "model.pose_dim": 24,
+            "model.norm": "batch",
+            "train.lr": 2e-3,
+        }
+    )
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__(preset)
+        train = self.preset.train
+        batch = (train.pdd_batch + train.face_batch + train.pose_batch) // FRAMES
+        self.tasks = (Task("video", batch, self.loss, self.take, FRAMES),)
+        self.weights = {"video": 1.0}
+
+    def attach(self, model: PCL, faces: PreparedFaces) -> nn.Module:
+        """Nothing beside the model; learns which frames are of one clip. Raises BadInput as `ClipIndex`."""
+        self.index = ClipIndex(faces, FRAMES)
+        self.beside = Redundancy(model.config.face_dim)
+        return self.beside
+
+    def take(self, source: ImageSource, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
+        """The images of these rows with other frames of their clips: uint8 [n, FRAMES, 3, S, S]."""
+        seed = rng.integers(2**32, size=ranks.world())[ranks.rank()]  # drawn for all ranks' blocks
+        frames = self.index.draw(rows, np.random.default_rng(seed))
+        return source.take(frames.flatten()).unflatten(0, (-1, FRAMES))
+
+    def loss(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Reconstruction of all frames, and the terms that part the two features."""
+        video, (count, frames) = self.preset.video, images.shape[:2]
+        clips = mirrored(as_float(images), video, generator)
+        clean = clips.flatten(0, 1)
+        face, pose = both_features(model, clean, jitter(clean, video.jitter, generator))
+        of_clip = face.unflatten(0, (count, frames))
+        seen = mixture(of_clip, generator).flatten(0, 1)
+        noise = torch.randn(pose.shape, device=pose.device, generator=generator)
+        drawn = model.decode(seen, pose + video.pose_noise * noise)
+        parts = {
+            "reconstruction": losses.pyramid_l1(drawn, clean),
+            "invariance": losses.within_share(of_clip),
+            "decorrelation": self.beside(of_clip.mean(1)),
+            "rate": pose.float().square().sum(1).mean() / 2,
+        }
+        total = (
+            parts["reconstruction"]
+            + video.invariance * parts["invariance"]
+            + video.decorrelation * parts["decorrelation"]
+            + video.pose_rate * parts["rate"]
+        )
+        return {"video": total, **parts}
+
+
+class Redundancy(nn.Module):
+    """`losses.redundancy` of features [N, D], by correlations averaged over past batches.
+
+    Those of one small batch are mostly chance, and their squares would reward features that differ within clips. The
+    gradient is that of the squared average with respect to this batch's share, in units of that share.
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.register_buffer("average", torch.eye(size))
+
+    def forward(self, features: Tensor) -> Tensor:
+        new = losses.correlations(features)
+        average = torch.lerp(self.average, new, SHARE)
+        self.average = average.detach()
+        value = losses.redundancy(average)
+        return value.detach() + (value - value.detach()) / SHARE
+
+
+class ClipIndex:
+    """Training images by clip, and how to draw further frames of an image's clip.
+
+    Raises BadInput where the table has no column clip, where a clip shows two identities, and where no clip has
+    `frames` training images; clips with fewer are left out, and a printed sentence says how many.
+    """
+
+    def __init__(self, faces: PreparedFaces, frames: int) -> None:
+        if "clip" not in faces.table:
+            raise BadInput(
+                f"{faces.name} has no column clip, and method pcl_video learns from clips: prepare videos, or render "
+                "with --frames-per-clip 5"
+            )
+        rows = faces.split("train")
+        clips = faces.table[["clip"]].rename(columns={"clip": "identity"})
+        index = identity_index(clips, rows)
+        if "identity" in faces.table:
+            people = faces.table["identity"].iloc[rows].groupby(faces.table["clip"].iloc[rows]).nunique()
+            if (people > 1).any():
+                raise BadInput(f"{faces.name}: clip {people.idxmax()} shows two identities; mend the labels")
+        counts = np.diff(index.offsets)
+        if not (counts >= frames).any():
+            raise BadInput(f"{faces.name} has no clip of {frames} training images, which pcl_video needs")
+        if (counts < frames).any() and ranks.rank() == 0:
+            print(f"{(counts < frames).sum()} of {len(counts)} clips have under {frames} frames: left out.")
+        self.frames, self.rows = frames, index.rows
+        self.first, self.count = index.offsets[:-1], counts
+        self.clip = np.full(len(faces), -1)
+        self.clip[index.rows] = np.repeat(np.arange(len(counts)), counts)
+        self.long = np.flatnonzero(counts >= frames)
+
+    def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """For each row `frames` different frames of its clip (a random clip's where its own is short): [n, frames]."""
+        clip = self.clip[rows]
+        short = self.count[clip] < self.frames
+        clip[short] = rng.choice(self.long, int(short.sum()))
+        most = int(self.count[clip].max())
+        keys = rng.random((len(rows), most))
+        keys[np.arange(most) >= self.count[clip][:, None]] = 2.0
+        return self.rows[self.first[clip][:, None] + keys.argsort(1)[:, : self.frames]]
+
+
+def both_features(model: PCL, clean: Tensor, jittered: Tensor) -> tuple[Tensor, Tensor]:
+    """Face-aware features of the clean images and pose-related ones of the jittered, in one pass of the trunk."""
+    general = model.encoder.trunk(model._prepared(torch.cat([clean, jittered])))
+    return model._face(general[: len(clean)]).float(), model._pose(general[len(clean) :]).float()
+
+
+def mirrored(clips: Tensor, video: VideoPreset, generator: torch.Generator) -> Tensor:
+    """Clips [B, K, 3, S, S], a share of them flipped as a whole: another person, light and path."""
+    flip = torch.rand(len(clips), device=clips.device, generator=generator) < video.mirror
+    return torch.where(flip[:, None, None, None, None], clips.flip(4), clips)
+
+
+def jitter(images: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+    """Images [N, 3, S, S] whose channels get a gain of 1 +- strength and an offset of +- strength / 2 each."""
+    shape = (2, len(images), 3, 1, 1)
+    draws = torch.rand(shape, device=images.device, generator=generator) * 2 - 1
+    return (images * (1 + strength * draws[0]) + strength / 2 * draws[1]).clamp(0, 1)
+
+
+def mixture(faces: Tensor, generator: torch.Generator) -> Tensor:
+    """For each frame of clips [B, K, D] a random convex combination of the features of the other K - 1 frames."""
+    count, frames = faces.shape[:2]
+    draws = torch.rand((count, frames, frames), device=faces.device, generator=generator)
+    weights = -torch.log(draws.clamp_min(1e-6))  # normalised, they are uniform on the simplex
+    weights = weights * (1 - torch.eye(frames, device=faces.device))
+    return (weights / weights.sum(2, keepdim=True)) @ faces
