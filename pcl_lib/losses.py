@@ -49,32 +49,42 @@ def pyramid_l1(output: Tensor, target: Tensor, levels: int = 4) -> Tensor:
     return total + rest.abs().mean()
 
 
-def within_share(features: Tensor) -> Tensor:
-    """Which share of the variance of features lies within groups: features [B, K, D], B, K >= 2.
+def clip_contrast(features: Tensor, temperature: float) -> Tensor:
+    """InfoNCE between frames of clips: features [B, K, D], B, K >= 2 -> scalar.
 
-    Mean over the D numbers of the (unbiased) variance within the B groups of K over the variance over all. 0 where the
-    members of a group have one feature, 1 where they are as different as any. Returns a scalar; ValueError otherwise.
+    Each frame's positives are the K - 1 other frames of its clip, its negatives all frames of the other clips; by
+    cosine over the temperature; the mean over positives of the cross-entropy with one positive at a time.
+    Raises ValueError on another shape. Source: van den Oord et al. 2018; several positives as in Khosla et al. 2020.
     """
     if features.ndim != 3 or min(features.shape[:2]) < 2:
         raise ValueError(f"features {tuple(features.shape)} must be [B, K, D] with B, K >= 2")
-    x = _wide(features)
-    return (x.var(1).mean(0) / (x.flatten(0, 1).var(0) + EPS)).mean()
+    count, frames = features.shape[:2]
+    with torch.autocast(features.device.type, enabled=False):
+        unit = F.normalize(_wide(features).flatten(0, 1), dim=1, eps=EPS)
+        cosine = unit @ unit.T / temperature
+    clip = torch.arange(count, device=cosine.device).repeat_interleave(frames)
+    same = clip[:, None] == clip
+    others = cosine.masked_fill(same, -torch.inf).logsumexp(1, keepdim=True)
+    positives = same & ~torch.eye(len(clip), dtype=torch.bool, device=cosine.device)
+    return (torch.logaddexp(cosine, others) - cosine)[positives].mean()
 
 
-def correlations(features: Tensor) -> Tensor:
-    """The correlations of all pairs of numbers of a feature: [N, D], N >= 2 -> [D, D]."""
+def coherence(features: Tensor) -> Tensor:
+    """What two different frames of a clip have in common: features [B, K, D], B, K >= 2 -> correlations [D, D].
+
+    Of number i in one frame with number j in another one, over the B clips, mean over all pairs of frames; symmetric.
+    Each number is standardised over all B * K frames. Zero where frames of a clip are no more alike than frames of
+    different clips.
+    """
+    if features.ndim != 3 or min(features.shape[:2]) < 2:
+        raise ValueError(f"features {tuple(features.shape)} must be [B, K, D] with B, K >= 2")
+    frames = features.shape[1]
     with torch.autocast(features.device.type, enabled=False):
         x = _wide(features)
-        x = (x - x.mean(0)) / (x.std(0) + EPS)
-        return x.T @ x / (len(x) - 1)
-
-
-def redundancy(correlation: Tensor) -> Tensor:
-    """How much D numbers repeat each other: the sum of their squared correlations [D, D] off the diagonal, over D.
-
-    Source: Zbontar et al. 2021 (arXiv 2103.03230), the second term of Barlow Twins.
-    """
-    return (correlation.square().sum() - correlation.diagonal().square().sum()) / len(correlation)
+        x = (x - x.mean((0, 1))) / (x.std((0, 1)) + EPS)
+        total = x.sum(1)
+        pairs = total.T @ total - torch.einsum("bki,bkj->ij", x, x)
+        return pairs / (len(x) * frames * (frames - 1))
 
 
 def orthogonality(face: Tensor, pose: Tensor) -> Tensor:

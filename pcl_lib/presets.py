@@ -35,7 +35,7 @@ class ModelPreset:
     projector_out: int = 512
     norm: str = "none"  # "none" as in the paper; "group" or "batch" after every encoder convolution
     pose_dim: int = 0  # 0: the whole branch as in the paper; else a linear bottleneck of that size
-    face_dim: int = 0  # as pose_dim, for the face-aware feature; its numbers are standardised by a batch norm
+    face_dim: int = 0  # as pose_dim, for the face-aware feature
     decoder: str = "paper"  # or "painter" (`models.painter`), which needs face_dim and pose_dim
     decoder_width: float = 1.0  # scales the channels of "painter"; "paper" follows `width`
     backbone: str = "paper"  # the trunk: the paper's, "patches" (`models.patches`) or a timm model by name
@@ -90,10 +90,12 @@ class LossPreset:
 class VideoPreset:
     """Weights and noise of method pcl_video (`methods.video`)."""
 
-    invariance: float = 1.0  # of the face-aware feature over frames of a clip
-    decorrelation: float = 0.05  # of its numbers from each other
-    pose_rate: float = 1e-3  # price of what the pose-related feature tells: half its mean square, in nats
-    pose_noise: float = 1.0  # std of the noise on the pose-related feature, in training
+    contrast: float = (
+        0.3  # InfoNCE between face-aware features of frames, on the very numbers that are decoded
+    )
+    temperature: float = 0.2  # of it
+    incoherence: float = 1.0  # price of what pose-related features of two frames of a clip have in common
+    pose_noise: float = 0.0  # std of the noise on the pose-related feature, in training
     jitter: float = 0.4  # how far gain and offset of the pose image's colours move
     mirror: float = 0.5  # share of clips that are seen mirrored
 

@@ -22,22 +22,22 @@ SHARE = 0.05  # of the newest batch in averages over batches
 
 
 class PCLVideo(Method):
-    """Reconstruct a frame of a clip from the faces of two other frames and a narrow, noisy pose code of its own.
+    """Reconstruct a frame of a clip from the faces of two other frames and a narrow pose code of its own.
 
     In a clip one person turns the head; light, background and expression stay. So what frames share is the
     face-aware feature, and whatever the reconstruction needs beyond it must come through the pose-related one:
 
     - reconstruction: frame i = decode(a random mixture of the faces of the other two, pose of i), by the L1 of a
       Laplacian pyramid, which is not satisfied by a blurred head on the right background;
-    - invariance: the face-aware feature, standardised number by number, must be alike over frames, and its numbers
-      uncorrelated: the share of its variance that lies within clips bounds what a linear reader can tell of pose;
-    - rate: the pose-related feature is sent through a channel of Gaussian noise and pays for its power (a variational
-      bottleneck with a fixed variance). Colours are known from the face and not worth their price, pose is.
+    - contrast: InfoNCE between the face-aware features of a clip's frames, on the numbers that the decoder gets and
+      not behind a projector, which would shed pose for the loss alone and leave it in the feature;
+    - incoherence: two frames of a clip were chosen at random, so their poses have little in common, their looks all.
+      Pose-related features of two frames must therefore be uncorrelated over clips.
     The image that the pose is taken from has other colours (jitter), so that they cannot be copied from it.
 
-    Source: ours. The reconstruction follows Burkov et al. 2020 (arXiv 2004.12000) and the method `fabnet`; the
-    invariance Zbontar et al. 2021 (arXiv 2103.03230); the rate Alemi et al. 2017 (arXiv 1612.00410); the pyramid
-    Bojanowski et al. 2018 (arXiv 1707.05776).
+    Source: ours. The reconstruction follows Burkov et al. 2020 (arXiv 2004.12000), the contrast van den Oord et al.
+    2018, that positives keep what they share von Kuegelgen et al. 2021 (arXiv 2106.04619), the pyramid Bojanowski
+    et al. 2018 (arXiv 1707.05776).
     """
 
     changes = MappingProxyType(
@@ -58,10 +58,10 @@ class PCLVideo(Method):
         self.weights = {"video": 1.0}
 
     def attach(self, model: PCL, faces: PreparedFaces) -> nn.Module:
-        """Nothing beside the model; learns which frames are of one clip. Raises BadInput as `ClipIndex`."""
+        """The averages of `Incoherence`; learns which frames are of one clip. Raises BadInput as `ClipIndex`."""
         self.index = ClipIndex(faces, FRAMES)
-        self.beside = Redundancy(model.config.face_dim)
-        return self.beside
+        self.incoherence = Incoherence(model.config.pose_dim)
+        return self.incoherence
 
     def take(self, source: ImageSource, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         """The images of these rows with other frames of their clips: uint8 [n, FRAMES, 3, S, S]."""
@@ -70,46 +70,43 @@ class PCLVideo(Method):
         return source.take(frames.flatten()).unflatten(0, (-1, FRAMES))
 
     def loss(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Reconstruction of all frames, and the terms that part the two features."""
-        video, (count, frames) = self.preset.video, images.shape[:2]
-        clips = mirrored(as_float(images), video, generator)
-        clean = clips.flatten(0, 1)
+        """Reconstruction of all frames, and the two terms that part the features."""
+        video, shape = self.preset.video, images.shape[:2]
+        clean = mirrored(as_float(images), video, generator).flatten(0, 1)
         face, pose = both_features(model, clean, jitter(clean, video.jitter, generator))
-        of_clip = face.unflatten(0, (count, frames))
-        seen = mixture(of_clip, generator).flatten(0, 1)
+        face, pose = face.unflatten(0, shape), pose.unflatten(0, shape)
         noise = torch.randn(pose.shape, device=pose.device, generator=generator)
-        drawn = model.decode(seen, pose + video.pose_noise * noise)
+        drawn = model.decode(
+            mixture(face, generator).flatten(0, 1), (pose + video.pose_noise * noise).flatten(0, 1)
+        )
         parts = {
             "reconstruction": losses.pyramid_l1(drawn, clean),
-            "invariance": losses.within_share(of_clip),
-            "decorrelation": self.beside(of_clip.mean(1)),
-            "rate": pose.float().square().sum(1).mean() / 2,
+            "contrast": losses.clip_contrast(face, video.temperature),
+            "incoherence": self.incoherence(pose),
         }
         total = (
             parts["reconstruction"]
-            + video.invariance * parts["invariance"]
-            + video.decorrelation * parts["decorrelation"]
-            + video.pose_rate * parts["rate"]
+            + video.contrast * parts["contrast"]
+            + video.incoherence * parts["incoherence"]
         )
         return {"video": total, **parts}
 
 
-class Redundancy(nn.Module):
-    """`losses.redundancy` of features [N, D], by correlations averaged over past batches.
+class Incoherence(nn.Module):
+    """Mean squared correlation of pose-related features [B, K, D] of different frames of a clip (`losses.coherence`).
 
-    Those of one small batch are mostly chance, and their squares would reward features that differ within clips. The
-    gradient is that of the squared average with respect to this batch's share, in units of that share.
+    Correlations are averaged over past batches: those of one small batch are mostly chance. The gradient is that of
+    the squared average with respect to this batch's share in it, in units of that share.
     """
 
     def __init__(self, size: int) -> None:
         super().__init__()
-        self.register_buffer("average", torch.eye(size))
+        self.register_buffer("average", torch.zeros(size, size))
 
-    def forward(self, features: Tensor) -> Tensor:
-        new = losses.correlations(features)
-        average = torch.lerp(self.average, new, SHARE)
+    def forward(self, pose: Tensor) -> Tensor:
+        average = torch.lerp(self.average, losses.coherence(pose), SHARE)
         self.average = average.detach()
-        value = losses.redundancy(average)
+        value = average.square().sum() / len(average)
         return value.detach() + (value - value.detach()) / SHARE
 
 

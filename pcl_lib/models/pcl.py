@@ -33,11 +33,6 @@ def projector(inputs: int, hidden: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _standardised(inputs: int, outputs: int) -> nn.Sequential:
-    """Linear, then each number at mean 0 and spread 1 over the batch."""
-    return nn.Sequential(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs, affine=False))
-
-
 class PCL(nn.Module):
     """The network of Pose-disentangled Contrastive Learning.
 
@@ -60,7 +55,7 @@ class PCL(nn.Module):
             self.encoder: Branched = kind(config)
             self.pose_squeeze = nn.Linear(size, pose_size) if config.pose_dim else nn.Identity()
             self.pose_expand = nn.Linear(pose_size, size) if config.pose_dim else nn.Identity()
-            self.face_squeeze = _standardised(size, config.face_dim) if config.face_dim else nn.Identity()
+            self.face_squeeze = nn.Linear(size, config.face_dim) if config.face_dim else nn.Identity()
             self.decoder = self._decoder(config, size)
             self.face_projector = projector(
                 config.face_dim or size, config.projector_hidden, config.projector_out
