@@ -94,8 +94,11 @@ class VideoPreset:
         0.3  # InfoNCE between face-aware features of frames, on the very numbers that are decoded
     )
     temperature: float = 0.2  # of it
-    incoherence: float = 1.0  # price of what pose-related features of two frames of a clip have in common
+    incoherence: float = 0.0  # price of what pose-related features of two frames of a clip have in common
     pose_noise: float = 0.0  # std of the noise on the pose-related feature, in training
+    restage: float = (
+        0.5  # share of pose images that are the model's own pictures of other people in that pose
+    )
     jitter: float = 0.4  # how far gain and offset of the pose image's colours move
     mirror: float = 0.5  # share of clips that are seen mirrored
 

@@ -8,7 +8,7 @@ from rendered pictures with labels and know nothing of the model; what they make
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,9 +78,9 @@ def draw_swaps(faces: Any, size: int, n: int = 400, seed: int = 0) -> Swaps:
     while (alike := identity[face] == identity[pose]).any():
         pose[alike] = rng.choice(rows, int(alike.sum()))
     turned = turn(faces.table, face, pose)
-    shown = [resize_images(faces.images(r), size) for r in (face, pose)]
+    of_a, of_b = (resize_images(faces.images(r), size) for r in (face, pose))
     truth, head = render(turned, size), head_mask(turned, size)
-    return Swaps(face, pose, *shown, truth, head, person, numbers, turned[list(POSE)].to_numpy(float))
+    return Swaps(face, pose, of_a, of_b, truth, head, person, numbers, turned[list(POSE)].to_numpy(float))
 
 
 def turn(table: pd.DataFrame, face: np.ndarray, pose: np.ndarray) -> pd.DataFrame:
@@ -129,12 +129,12 @@ def report(
     for measure, distance in MEASURES.items():
         for region in ("", " head"):
             found = [distance(picture, swaps, bool(region)) for picture in (swaps.shown_face, plain, swapped)]
-            rows.append({"measure": f"score {measure}{region}"} | _score(*found, weights))
+            rows.append({"measure": f"score {measure}{region}"} | _score(found, weights))
     right = [readers.identity(x) == swaps.person for x in (swapped, swaps.truth)]
-    rows.append({"measure": "identity rank-1"} | _mean(*right, weights))
+    rows.append({"measure": "identity rank-1"} | _mean(right, weights))
     errors = [np.abs(readers.pose(x) - swaps.angles) for x in (swapped, swaps.truth)]
     for i, angle in enumerate(POSE):
-        rows.append({"measure": f"{angle} MAE"} | _mean(errors[0][:, i], errors[1][:, i], weights))
+        rows.append({"measure": f"{angle} MAE"} | _mean([x[:, i] for x in errors], weights))
     return pd.DataFrame(rows).assign(n=n)
 
 
@@ -183,19 +183,19 @@ def resampled(groups: np.ndarray, seed: int) -> np.ndarray:
     return np.concatenate([np.ones((1, len(groups))), draws[:, groups]])
 
 
-def _score(
-    unturned: np.ndarray, plain: np.ndarray, swapped: np.ndarray, weights: np.ndarray
-) -> dict[str, float]:
-    """A row of a normalised score, from the closeness of each picture to the truth (more is closer), [n] each."""
-    zero, one, own = (weights @ x / weights.sum(1) for x in (unturned, plain, swapped))
+def _score(found: Sequence[np.ndarray], weights: np.ndarray) -> dict[str, float]:
+    """A row of a normalised score; found: how close A unturned, plain and swapped pictures are to the truth, [n] each."""
+    zero, one, own = (weights @ x / weights.sum(1) for x in found)
     gap = one - zero
     value = np.divide(own - zero, gap, out=np.full(len(gap), np.nan), where=gap > 0)
     means = {"unturned": abs(zero[0]), "plain": abs(one[0]), "swapped": abs(own[0])}
     return _interval(value) | means
 
 
-def _mean(x: np.ndarray, on_truth: np.ndarray, weights: np.ndarray) -> dict[str, float]:
-    return _interval(weights @ x / weights.sum(1)) | {"on_truth": float(np.mean(on_truth))}
+def _mean(found: Sequence[np.ndarray], weights: np.ndarray) -> dict[str, float]:
+    """A row of a mean: found [2][n] is what the reader makes of the swapped and of the true pictures."""
+    swapped, true = found
+    return _interval(weights @ swapped / weights.sum(1)) | {"on_truth": float(np.mean(true))}
 
 
 def _interval(values: np.ndarray) -> dict[str, float]:

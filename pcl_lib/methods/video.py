@@ -56,6 +56,7 @@ class PCLVideo(Method):
         batch = (train.pdd_batch + train.face_batch + train.pose_batch) // FRAMES
         self.tasks = (Task("video", batch, self.loss, self.take, FRAMES),)
         self.weights = {"video": 1.0}
+        self.restage = 0.0
 
     def attach(self, model: PCL, faces: PreparedFaces) -> nn.Module:
         """The averages of `Incoherence`; learns which frames are of one clip. Raises BadInput as `ClipIndex`."""
@@ -69,11 +70,18 @@ class PCLVideo(Method):
         frames = self.index.draw(rows, np.random.default_rng(seed))
         return source.take(frames.flatten()).unflatten(0, (-1, FRAMES))
 
+    def end_epoch(self, means: list[dict[str, float]]) -> None:
+        """Restage from the second epoch on: before, there is nothing to be seen in the model's own pictures."""
+        self.restage = self.preset.video.restage if means else 0.0
+
     def loss(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Reconstruction of all frames, and the two terms that part the features."""
         video, shape = self.preset.video, images.shape[:2]
         clean = mirrored(as_float(images), video, generator).flatten(0, 1)
-        face, pose = both_features(model, clean, jitter(clean, video.jitter, generator))
+        general = model.encoder.trunk(model._prepared(clean))
+        face = model._face(general).float()
+        posed = self.restaged(model, clean, face.detach(), general.detach(), generator)
+        pose = model.pose_feature(jitter(posed, video.jitter, generator)).float()
         face, pose = face.unflatten(0, shape), pose.unflatten(0, shape)
         noise = torch.randn(pose.shape, device=pose.device, generator=generator)
         drawn = model.decode(
@@ -91,6 +99,20 @@ class PCLVideo(Method):
         )
         return {"video": total, **parts}
 
+    @torch.no_grad()
+    def restaged(
+        self, model: PCL, clean: Tensor, face: Tensor, general: Tensor, generator: torch.Generator
+    ) -> Tensor:
+        """The images, a share of them (`video.restage`) replaced by the model's own pictures of others in their poses.
+
+        The other is one of another clip. clean [N, 3, S, S] with their face-aware features and general maps.
+        """
+        if not self.restage:
+            return clean
+        swapped = model.decode(face.roll(FRAMES, 0), model._pose(general)).float()
+        chosen = torch.rand(len(clean), device=clean.device, generator=generator) < self.restage
+        return torch.where(chosen[:, None, None, None], swapped, clean)
+
 
 class Incoherence(nn.Module):
     """Mean squared correlation of pose-related features [B, K, D] of different frames of a clip (`losses.coherence`).
@@ -98,6 +120,8 @@ class Incoherence(nn.Module):
     Correlations are averaged over past batches: those of one small batch are mostly chance. The gradient is that of
     the squared average with respect to this batch's share in it, in units of that share.
     """
+
+    average: Tensor
 
     def __init__(self, size: int) -> None:
         super().__init__()
@@ -150,12 +174,6 @@ class ClipIndex:
         keys = rng.random((len(rows), most))
         keys[np.arange(most) >= self.count[clip][:, None]] = 2.0
         return self.rows[self.first[clip][:, None] + keys.argsort(1)[:, : self.frames]]
-
-
-def both_features(model: PCL, clean: Tensor, jittered: Tensor) -> tuple[Tensor, Tensor]:
-    """Face-aware features of the clean images and pose-related ones of the jittered, in one pass of the trunk."""
-    general = model.encoder.trunk(model._prepared(torch.cat([clean, jittered])))
-    return model._face(general[: len(clean)]).float(), model._pose(general[len(clean) :]).float()
 
 
 def mirrored(clips: Tensor, video: VideoPreset, generator: torch.Generator) -> Tensor:

@@ -54,7 +54,9 @@ class PCL(nn.Module):
             kind = {"paper": Encoder, "patches": PatchEncoder}.get(config.backbone, BackboneEncoder)
             self.encoder: Branched = kind(config)
             self.pose_squeeze = nn.Linear(size, pose_size) if config.pose_dim else nn.Identity()
-            self.pose_expand = nn.Linear(pose_size, size) if config.pose_dim else nn.Identity()
+            self.pose_expand = (
+                nn.Linear(pose_size, size) if config.pose_dim and not self.paints else nn.Identity()
+            )
             self.face_squeeze = nn.Linear(size, config.face_dim) if config.face_dim else nn.Identity()
             self.decoder = self._decoder(config, size)
             self.face_projector = projector(
