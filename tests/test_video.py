@@ -11,9 +11,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conftest import blob_images
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from test_methods import images, parts_with_gradient, preset_of, seeded
 
-from pcl_lib import data, losses, methods
+from pcl_lib import data, losses, methods, presets, pretrain, probes
 from pcl_lib.errors import BadInput
 from pcl_lib.methods.video import ClipIndex, Incoherence, jitter, mirrored, mixture
 from pcl_lib.models import PCL, load_checkpoint, save_checkpoint
@@ -175,3 +178,41 @@ def test_all_that_is_used_is_trained_and_the_projectors_are_not(tmp_path: Path) 
     )
     torch.testing.assert_close(found["video"], total)
     assert set(found) == {"video", "reconstruction", "contrast", "incoherence"}
+
+
+def test_pitch_leaves_the_face_feature_and_does_so_because_of_the_contrast(tmp_path: Path) -> None:
+    faces = data.prepare_rendered(
+        tmp_path / "clips",
+        identities=(160, 30, 50),
+        images_per_identity=4,
+        size=32,
+        frames_per_clip=4,
+        progress=False,
+    )
+    changes = {"video.restage": 0.0, "train.epochs": 8, "train.iterations_per_epoch": 25, "train.lr": 3e-3}
+    changes |= {"model.width": 0.5, "model.decoder_width": 0.25, "model.backbone": "patches"}
+    changes |= {
+        "train.frames_per_identity": 8,
+        "train.pdd_batch": 32,
+        "train.face_batch": 16,
+        "train.pose_batch": 0,
+    }
+    found = {}
+    for name, contrast in (("pcl_video", 0.5), ("control", 0.0)):
+        preset = presets.override(presets.get("smoke"), changes | {"video.contrast": contrast})
+        run = pretrain.fit("pcl_video", preset=preset, faces=faces, out=tmp_path / name, progress=False)
+        assert run.history["reconstruction"].iloc[-1] < 0.9 * run.history["reconstruction"].iloc[0]
+        x = probes.extract(run.model, faces)
+        found[name] = {
+            part: readable(getattr(x, part).numpy(), faces) for part in ("face", "pose", "general")
+        }
+    print(found)
+    assert found["pcl_video"]["face"] < found["control"]["face"] - 0.1
+
+
+def readable(x: np.ndarray, faces: data.PreparedFaces) -> float:
+    """R2 of pitch by ridge regression, for people it has not seen."""
+    train, test = faces.split("train"), faces.split("test")
+    y = faces.table["pitch"].to_numpy()
+    reader = make_pipeline(StandardScaler(), RidgeCV(np.logspace(-1, 4, 11))).fit(x[train], y[train])
+    return float(reader.score(x[test], y[test]))
