@@ -58,6 +58,17 @@ class Try:
 TRIES: Mapping[str, Try] = {
     "pcl_video": Try(),
     "no contrast": Try({"video.contrast": 0.0}),
+    "contrast x 0.3": Try({"video.contrast": 0.1}),
+    "contrast x 3": Try({"video.contrast": 1.0}),
+    "temperature 0.1": Try({"video.temperature": 0.1}),
+    "no restaging": Try({"video.restage": 0.0}),
+    "person": Try({"video.person": 0.1}),
+    "incoherence": Try({"video.restage": 0.0, "video.incoherence": 1.0}),
+    "noisy pose": Try({"video.restage": 0.0, "video.pose_noise": 1.0}),
+    "no mirror": Try({"video.mirror": 0.0}),
+    "no jitter": Try({"video.jitter": 0.0}),
+    "pcl": Try({"model.norm": "batch", "train.lr": 2e-3}, "pcl"),
+    "pcl_plus": Try({"model.norm": "batch", "train.lr": 2e-3, "loss.pdd": 16.0}, "pcl_plus"),
 }
 
 

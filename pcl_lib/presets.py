@@ -94,6 +94,9 @@ class VideoPreset:
         0.3  # InfoNCE between face-aware features of frames, on the very numbers that are decoded
     )
     temperature: float = 0.2  # of it
+    person: float = (
+        0.0  # the same between clips of a person, on the first half of the numbers; 0 needs no identities
+    )
     incoherence: float = 0.0  # price of what pose-related features of two frames of a clip have in common
     pose_noise: float = 0.0  # std of the noise on the pose-related feature, in training
     restage: float = (

@@ -184,7 +184,7 @@ def resampled(groups: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _score(found: Sequence[np.ndarray], weights: np.ndarray) -> dict[str, float]:
-    """A row of a normalised score; found: how close A unturned, plain and swapped pictures are to the truth, [n] each."""
+    """A row of a normalised score; found [3][n]: how close A unturned, plain and swapped are to the truth."""
     zero, one, own = (weights @ x / weights.sum(1) for x in found)
     gap = one - zero
     value = np.divide(own - zero, gap, out=np.full(len(gap), np.nan), where=gap > 0)

@@ -62,6 +62,37 @@ def test_sets_without_clips_are_refused(blobs: data.PreparedFaces, tmp_path: Pat
         ClipIndex(clips_of(tmp_path / "two", [1, 1, 1, 2, 3], identity=list("aabcd")), 3)
 
 
+def test_another_clip_of_the_same_person_is_drawn(tmp_path: Path) -> None:
+    clips, people = [0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 9, 9], [*list("aabbaacccc"), "x", "y"]
+    faces = clips_of(tmp_path / "set", clips, identity=people)  # b has one clip alone
+    index = ClipIndex(faces, 2)
+    index.find_people(faces)
+    first, second = index.with_another_clip(np.tile([0, 7, 3], 50), np.random.default_rng(0)).reshape(2, -1)
+    clip, person = np.array(clips), np.array(people)
+    assert (person[first] == person[second]).all() and (clip[first] != clip[second]).all()
+    assert clip[first[0::3]].tolist() == [0] * 50 and clip[first[1::3]].tolist() == [3] * 50
+    assert set(person[first[2::3]]) == {"a", "c"}
+    few = clips_of(tmp_path / "few", [0, 0, 1, 1, 2, 3], identity=list("aabbcd"))
+    with pytest.raises(BadInput, match="no person with two clips"):
+        ClipIndex(few, 2).find_people(few)
+
+
+def test_the_person_term_groups_both_clips_of_a_person(tmp_path: Path) -> None:
+    clips, people = [*np.repeat(np.arange(8), 3).tolist(), 8, 9], np.repeat([0, 1, 2, 3, 4], [6, 6, 6, 6, 2])
+    faces = clips_of(tmp_path / "set", clips, identity=people.tolist())
+    method = methods.build("pcl_video", preset_of(16, **{"video.person": 0.5, "train.pdd_batch": 8}))
+    model = PCL(method.preset.model).train()
+    method.attach(model, faces)
+    (task,) = method.tasks
+    source = data.ImageSource(faces, faces.split("train"))
+    batch = task.take(source, np.array([0, 7, 13, 20]), np.random.default_rng(0))
+    assert batch.shape == (4, 3, 3, 16, 16)
+    found = task.loss(model, batch, seeded())
+    method.preset = methods.build("pcl_video", preset_of(16)).preset  # the same draws without the term
+    plain = task.loss(model, batch, seeded())
+    assert (found["video"] - plain["video"]).item() == pytest.approx(0.5 * found["person"].item(), rel=0.1)
+
+
 def test_the_contrast_is_the_mean_cross_entropy_of_one_positive_at_a_time() -> None:
     x = torch.randn(4, 3, 6, dtype=torch.float64, generator=seeded())
     unit = F.normalize(x.flatten(0, 1), dim=1)
@@ -178,6 +209,24 @@ def test_all_that_is_used_is_trained_and_the_projectors_are_not(tmp_path: Path) 
     )
     torch.testing.assert_close(found["video"], total)
     assert set(found) == {"video", "reconstruction", "contrast", "incoherence"}
+
+
+def test_restaging_shows_others_in_the_same_poses() -> None:
+    method = methods.build("pcl_video", preset_of())
+    model = PCL(method.preset.model).eval()
+    clean, general = (
+        torch.rand(6, 3, 32, 32, generator=seeded()),
+        torch.randn(6, 16, 2, 2, generator=seeded()),
+    )
+    face = torch.randn(6, 128, generator=seeded())
+    assert method.restaged(model, clean, face, general, seeded()) is clean  # nothing was trained yet
+    method.end_epoch([{"video": 1.0}])
+    shown = method.restaged(model, clean, face, general, seeded())
+    kept = (shown == clean).flatten(1).all(1)
+    assert 0 < kept.sum() < 6
+    with torch.no_grad():
+        others = model.decode(torch.cat([face[3:], face[:3]]), model._pose(general))  # clips of three frames
+    torch.testing.assert_close(shown[~kept], others[~kept])
 
 
 def test_pitch_leaves_the_face_feature_and_does_so_because_of_the_contrast(tmp_path: Path) -> None:

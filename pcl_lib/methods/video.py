@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +13,7 @@ from pcl_lib import losses, ranks
 from pcl_lib.batches import ImageSource, identity_index
 from pcl_lib.data import PreparedFaces
 from pcl_lib.errors import BadInput
+from pcl_lib.labels import identity_codes
 from pcl_lib.methods.base import Method, Task
 from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float
@@ -61,13 +63,19 @@ class PCLVideo(Method):
     def attach(self, model: PCL, faces: PreparedFaces) -> nn.Module:
         """The averages of `Incoherence`; learns which frames are of one clip. Raises BadInput as `ClipIndex`."""
         self.index = ClipIndex(faces, FRAMES)
+        if self.preset.video.person:
+            self.index.find_people(faces)
         self.incoherence = Incoherence(model.config.pose_dim)
         return self.incoherence
 
     def take(self, source: ImageSource, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         """The images of these rows with other frames of their clips: uint8 [n, FRAMES, 3, S, S]."""
-        seed = rng.integers(2**32, size=ranks.world())[ranks.rank()]  # drawn for all ranks' blocks
-        frames = self.index.draw(rows, np.random.default_rng(seed))
+        own = np.random.default_rng(
+            rng.integers(2**32, size=ranks.world())[ranks.rank()]
+        )  # drawn for all ranks
+        if self.preset.video.person:
+            rows = self.index.with_another_clip(rows[: len(rows) // 2], own)
+        frames = self.index.draw(rows, own)
         return source.take(frames.flatten()).unflatten(0, (-1, FRAMES))
 
     def end_epoch(self, means: list[dict[str, float]]) -> None:
@@ -92,10 +100,16 @@ class PCLVideo(Method):
             "contrast": losses.clip_contrast(face, video.temperature),
             "incoherence": self.incoherence(pose),
         }
+        if video.person:
+            person = (
+                face.unflatten(0, (2, -1)).transpose(0, 1).flatten(1, 2)
+            )  # both clips' frames of each person
+            parts["person"] = losses.clip_contrast(person[:, :, : person.shape[2] // 2], video.temperature)
         total = (
             parts["reconstruction"]
             + video.contrast * parts["contrast"]
             + video.incoherence * parts["incoherence"]
+            + video.person * parts.get("person", 0.0)
         )
         return {"video": total, **parts}
 
@@ -164,6 +178,26 @@ class ClipIndex:
         self.clip = np.full(len(faces), -1)
         self.clip[index.rows] = np.repeat(np.arange(len(counts)), counts)
         self.long = np.flatnonzero(counts >= frames)
+
+    def find_people(self, faces: PreparedFaces) -> None:
+        """Find whose clips they are, for `with_another_clip`. Raises BadInput where nobody has two clips."""
+        people = identity_codes(faces.table)
+        self.person = people[self.rows[self.first]]  # of each clip
+        self.mates = pd.Series(np.arange(len(self.person))).groupby(self.person).indices
+        self.several = np.flatnonzero(np.isin(self.person, [k for k, v in self.mates.items() if len(v) > 1]))
+        if not len(self.several):
+            raise BadInput(f"{faces.name} has no person with two clips: set video.person to 0")
+
+    def with_another_clip(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """These rows, then a row of another clip of each one's person; [2n].
+
+        People of a single clip give their place to random others.
+        """
+        clip = self.clip[rows]
+        alone = ~np.isin(clip, self.several)
+        clip[alone] = rng.choice(self.several, int(alone.sum()))
+        other = [rng.choice(mates[mates != k]) for k in clip for mates in [self.mates[self.person[k]]]]
+        return self.rows[self.first[np.concatenate([clip, other])]]
 
     def draw(self, rows: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """For each row `frames` different frames of its clip (a random clip's where its own is short): [n, frames]."""
