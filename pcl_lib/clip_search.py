@@ -64,7 +64,6 @@ TRIES: Mapping[str, Try] = {
     "no restaging": Try({"video.restage": 0.0}),
     "person": Try({"video.person": 0.1}),
     "incoherence": Try({"video.restage": 0.0, "video.incoherence": 1.0}),
-    "noisy pose": Try({"video.restage": 0.0, "video.pose_noise": 1.0}),
     "no mirror": Try({"video.mirror": 0.0}),
     "no jitter": Try({"video.jitter": 0.0}),
     "pcl": Try({"model.norm": "batch", "train.lr": 2e-3}, "pcl"),

@@ -98,7 +98,6 @@ class VideoPreset:
         0.0  # the same between clips of a person, on the first half of the numbers; 0 needs no identities
     )
     incoherence: float = 0.0  # price of what pose-related features of two frames of a clip have in common
-    pose_noise: float = 0.0  # std of the noise on the pose-related feature, in training
     restage: float = (
         0.5  # share of pose images that are the model's own pictures of other people in that pose
     )

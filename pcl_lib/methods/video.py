@@ -91,10 +91,7 @@ class PCLVideo(Method):
         posed = self.restaged(model, clean, face.detach(), general.detach(), generator)
         pose = model.pose_feature(jitter(posed, video.jitter, generator)).float()
         face, pose = face.unflatten(0, shape), pose.unflatten(0, shape)
-        noise = torch.randn(pose.shape, device=pose.device, generator=generator)
-        drawn = model.decode(
-            mixture(face, generator).flatten(0, 1), (pose + video.pose_noise * noise).flatten(0, 1)
-        )
+        drawn = model.decode(mixture(face, generator).flatten(0, 1), pose.flatten(0, 1))
         parts = {
             "reconstruction": losses.pyramid_l1(drawn, clean),
             "contrast": losses.clip_contrast(face, video.temperature),
