@@ -62,6 +62,7 @@ TRIES: Mapping[str, Try] = {
     "contrast x 3": Try({"video.contrast": 1.0}),
     "temperature 0.1": Try({"video.temperature": 0.1}),
     "no restaging": Try({"video.restage": 0.0}),
+    "restaging 0.6": Try({"video.restage": 0.6}),
     "person": Try({"video.person": 0.1}),
     "incoherence": Try({"video.restage": 0.0, "video.incoherence": 1.0}),
     "no mirror": Try({"video.mirror": 0.0}),

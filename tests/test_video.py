@@ -212,7 +212,7 @@ def test_all_that_is_used_is_trained_and_the_projectors_are_not(tmp_path: Path) 
 
 
 def test_restaging_shows_others_in_the_same_poses() -> None:
-    method = methods.build("pcl_video", preset_of())
+    method = methods.build("pcl_video", preset_of(**{"video.restage": 0.5, "train.epochs": 16}))
     model = PCL(method.preset.model).eval()
     clean, general = (
         torch.rand(6, 3, 32, 32, generator=seeded()),
@@ -221,6 +221,8 @@ def test_restaging_shows_others_in_the_same_poses() -> None:
     face = torch.randn(6, 128, generator=seeded())
     assert method.restaged(model, clean, face, general, seeded()) is clean  # nothing was trained yet
     method.end_epoch([{"video": 1.0}])
+    assert method.restaged(model, clean, face, general, seeded()) is clean  # nor after one epoch of 16
+    method.end_epoch([{"video": 1.0}] * 2)
     shown = method.restaged(model, clean, face, general, seeded())
     kept = (shown == clean).flatten(1).all(1)
     assert 0 < kept.sum() < 6

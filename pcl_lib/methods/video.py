@@ -79,8 +79,9 @@ class PCLVideo(Method):
         return source.take(frames.flatten()).unflatten(0, (-1, FRAMES))
 
     def end_epoch(self, means: list[dict[str, float]]) -> None:
-        """Restage from the second epoch on: before, there is nothing to be seen in the model's own pictures."""
-        self.restage = self.preset.video.restage if means else 0.0
+        """Restage once an eighth of the run is over: before, poses cannot be told from the model's own pictures."""
+        begun = len(means) >= self.preset.train.epochs / 8
+        self.restage = self.preset.video.restage if begun else 0.0
 
     def loss(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Reconstruction of all frames, and the two terms that part the features."""
