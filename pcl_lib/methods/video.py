@@ -182,7 +182,7 @@ class ClipIndex:
         people = identity_codes(faces.table)
         self.person = people[self.rows[self.first]]  # of each clip
         self.mates = pd.Series(np.arange(len(self.person))).groupby(self.person).indices
-        self.several = np.flatnonzero(np.isin(self.person, [k for k, v in self.mates.items() if len(v) > 1]))
+        self.several = np.flatnonzero(np.bincount(self.person)[self.person] > 1)
         if not len(self.several):
             raise BadInput(f"{faces.name} has no person with two clips: set video.person to 0")
 
