@@ -3,6 +3,7 @@
 base         `Method` and `Task`; to add a method, see pcl_lib/README.md
 pcl          PCL and pcl_plus
 simclr       SimCLR, with and without flips
+video        pcl_video: several frames of one person
 siamese      MoCo, BYOL, SimSiam
 flow         warping one frame into another
 frame_pairs  FAb-Net and TCAE: what moves between frames of a person
@@ -24,6 +25,7 @@ from pcl_lib.methods.supervised import (
     SupervisedPose,
     SupervisedUnits,
 )
+from pcl_lib.methods.video import PCLVideo
 from pcl_lib.presets import Preset
 from pcl_lib.utils import BadInput
 
@@ -41,6 +43,7 @@ __all__ = [
 METHODS: dict[str, type[Method]] = {
     "pcl": PCLMethod,
     "pcl_plus": PCLPlus,
+    "pcl_video": PCLVideo,
     "simclr": SimCLR,
     "simclr_noflip": SimCLRNoFlip,
     "moco": MoCo,
