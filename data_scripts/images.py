@@ -153,7 +153,7 @@ def csv_image(path: Path, row: int) -> Image.Image:
         raise BadInput(error.strerror or str(error)) from None
     try:
         values = np.array(next(csv.reader([line.decode()]))[column].split(), dtype=np.int64)
-    except (ValueError, IndexError, StopIteration, csv.Error):
+    except (ValueError, IndexError, OverflowError, StopIteration, csv.Error):
         raise BadInput("its pixels are not whole numbers") from None
     side = math.isqrt(len(values))
     if side * side != len(values) or side < MIN_SIDE:
