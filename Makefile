@@ -9,7 +9,7 @@ DATA   ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce ablations search figures site weights test lint lab clean
+.PHONY: help env lock reproduce ablations search figures site weights test lint lab doctor handout clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -28,7 +28,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 lock: env  ## pin again what pyproject.toml asks for
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --no-header \
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --extra site --no-header \
 	  --no-emit-index-url --generate-hashes pyproject.toml -o requirements.lock
 
 reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA="train_on probe_too" OUT=runs/cpu SEED=0)
@@ -55,8 +55,11 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	rm -f figures/tables/*.tex
 	$(BIN)/python -m pcl_lib.reproduce.readme "$(OUT)"
 
-site: env  ## render the executed notebooks of the run in OUT as web pages, to SITE (default OUT/site)
-	$(BIN)/python -m pcl_lib.reproduce.site "$(OUT)" "$(SITE)"
+site: env  ## the executed notebooks of the run in OUT as a web site that needs no network, in SITE (default OUT/site)
+	$(BIN)/python -m pcl_lib.site "$(OUT)" "$(SITE)"
+
+handout: env  ## a students' copy of the notebooks without solutions (OUT=handout)
+	$(BIN)/python -m pcl_lib.reproduce.handout $(if $(filter command line environment,$(origin OUT)),$(OUT),handout)
 
 weights: env  ## train the weights that ship, longer than the preset does (`shipped_weights.RECIPES`), a card beside each (PRESET=cpu)
 	$(BIN)/python -m pcl_lib.reproduce.shipped_weights --preset $(PRESET)
@@ -71,6 +74,9 @@ lint: env  ## fix what ruff can fix, then check types
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 	$(BIN)/mypy
+
+doctor: env  ## say what this machine has, what is missing, and how many minutes the notebooks take on it
+	$(BIN)/python -m pcl_lib.reproduce.doctor
 
 lab: env  ## open JupyterLab on the notebooks, for this machine alone (127.0.0.1, with a token)
 	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks

@@ -11,7 +11,7 @@ from scipy.io import loadmat
 
 from data_scripts import mat_structure
 from data_scripts.listing import BOX_COLUMNS, LeftOut
-from data_scripts.sources import inside
+from data_scripts.sources import next_to
 from pcl_lib.data.labels import ANGLE_NAMES, LARGEST_ANGLE
 from pcl_lib.utils import BadInput
 
@@ -57,14 +57,14 @@ def landmark_box(points: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def read_poses(root: Path, files: Iterable[str], left: LeftOut) -> pd.DataFrame:
-    """file, yaw, pitch, roll and the box of each image of `files` whose .mat lies beside it.
+    """file, yaw, pitch, roll and the box of each image of `files` whose .mat lies next to it.
 
     Images without a usable .mat, and those turned by more than 99 degrees about an axis, go to `left`.
     """
     rows = []
     for file in files:
         try:
-            angles, points = read_mat(inside(root, file.rsplit(".", 1)[0] + ".mat"))
+            angles, points = read_mat(next_to(root, file.rsplit(".", 1)[0] + ".mat"))
         except BadInput as error:
             left.add(file, str(error))
             continue

@@ -61,6 +61,7 @@ RANGES: dict[str, dict[str, tuple[float, float] | tuple[str, ...]]] = {
         "update": ("sequential", "joint"),
         "precision": ("auto", "32-true", "bf16-mixed"),
         "checkpoint_every": (1, MANY),
+        "probe_every": (0, MANY),
     },
 }
 
@@ -138,8 +139,6 @@ class ViewPreset(_Checked):
 PAPER_FACE_VIEW = ViewPreset()
 PAPER_POSE_VIEW = ViewPreset(crop="none")
 SIMCLR_VIEW = ViewPreset(crop="resized", flip=0.5, blur=0.5, gradient=0.0)
-
-
 # For runs of minutes on some thousand images (notebooks/method.md, section 6): easier crops, less blur and gradient.
 FEW_IMAGES_FACE_VIEW = ViewPreset(crop="resized", crop_scale=(0.3, 1.0), blur=0.5, gradient=0.2)
 FEW_IMAGES_POSE_VIEW = ViewPreset(crop="none", blur=0.5, gradient=0.2)
@@ -180,6 +179,7 @@ class TrainPreset(_Checked):
     update: str = "sequential"  # an optimiser step for each task; or "joint", one for the sum of their losses
     precision: str = "auto"  # bf16-mixed where the processor has it, else 32-true
     checkpoint_every: int = 10  # epochs
+    probe_every: int = 0  # epochs between readings of validation people (`probes.progress`); 0 for none
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ file is replaced atomically.
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import logging
 import math
@@ -17,18 +18,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pcl_lib import data, distributed, methods, presets
 from pcl_lib.models import PCL, save_checkpoint
 from pcl_lib.presets import Preset
+from pcl_lib.probes.progress import ValidationProbe
 from pcl_lib.utils import (
     BadInput,
     check_writable,
@@ -37,8 +38,12 @@ from pcl_lib.utils import (
     only_one,
     remove_leftovers,
     replace_atomically,
+    spent,
     write_whole,
 )
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass
@@ -53,6 +58,7 @@ class Trained:
     precision: str
 
 
+@spent("train")
 def fit(
     method: str = "pcl",
     *,
@@ -140,8 +146,11 @@ class _Trainer:
         self.epochs = train.epochs if self.method.tasks else 0
         self.epoch, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
+        self.probe: ValidationProbe | None = None
         if self.method.tasks:
             self._open_data(faces)
+            if train.probe_every:
+                self.probe = ValidationProbe(faces, self.method.preset.model.image_size)
 
     def _open_data(self, faces: data.PreparedFaces) -> None:
         rows = faces.split("train")
@@ -260,9 +269,15 @@ class _Trainer:
         self.epoch, self.seconds = self.epoch + 1, self.seconds + seconds
         images = self.steps * sum(task.batch * task.frames for task in self.method.tasks)
         row = {"epoch": self.epoch, "iterations": self.epoch * self.steps, "seconds": self.seconds}
-        self.history.append({**row, "images": self.epoch * images, "lr": self._lr, **means, **weights})
+        row |= {"images": self.epoch * images, "lr": self._lr, **means, **weights}
+        self.history.append(row | self._read())
         self.method.on_epoch_end(self.history)
         return means
+
+    def _read(self) -> dict[str, float]:
+        """What validation people tell after this epoch, where it is due; the training is none the wiser."""
+        due = self.epoch % max(1, self.preset.train.probe_every) == 0 or self.epoch == self.epochs
+        return self.probe(self.model) if self.probe and due and self.fabric.is_global_zero else {}
 
     def _set_lr(self, share: float) -> None:
         self._lr = self.preset.train.lr * 0.5 * (1 + math.cos(math.pi * share))
@@ -348,10 +363,26 @@ class _Trainer:
         self.method.on_epoch_end(self.history)
 
 
+def fabric_class() -> type[Fabric]:
+    """Lightning Fabric, from the package lightning-fabric or from lightning, which holds it too.
+
+    Imported only where something is trained: it takes a second or two. Raises BadInput where neither is installed.
+    """
+    for package in ("lightning_fabric", "lightning.fabric"):
+        try:
+            found: type[Fabric] = importlib.import_module(package).Fabric
+            return found
+        except ModuleNotFoundError as error:
+            if error.name not in (package, package.partition(".")[0]):
+                raise
+    raise BadInput("training needs Lightning Fabric: install lightning-fabric, or lightning, which holds it")
+
+
 def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
     """A Fabric on the best device there is, with the preset's precision; the progress bar of `fit` names both."""
+    kind = fabric_class()
     # Its notes look like errors in a notebook.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    logging.getLogger(kind.__module__.removesuffix(".fabric")).setLevel(logging.WARNING)
     _check_devices(preset, devices)
     precision = preset.train.precision
     if precision == "auto":
@@ -360,7 +391,7 @@ def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
     if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun, which knows how many
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-    fabric = Fabric(
+    fabric = kind(
         accelerator="auto",
         devices=devices,
         num_nodes=nodes,

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -254,6 +255,46 @@ def has_fast_bf16() -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+TIMES = "PCL_KIT_TIMES"  # names a file that the kernels of `make reproduce` keep `seconds_spent` in
+KINDS = ("render", "train", "encode", "probe", "draw")
+_spent: dict[str, float] = {}
+_open: list[str] = []  # the kinds of work that are under way, the innermost last
+_since = 0.0
+
+
+@contextmanager
+def spent(kind: str) -> Iterator[None]:
+    """Count the seconds of this block as one of `KINDS`; also a decorator.
+
+    A block inside another interrupts it, so that no second counts twice. Other threads than the main one do not count.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _count_until_now()
+    _open.append(kind)
+    try:
+        yield
+    finally:
+        _count_until_now()
+        _open.pop()
+        if not _open and (path := os.environ.get(TIMES)):
+            write_json(Path(path), seconds_spent())
+
+
+def _count_until_now() -> None:
+    global _since
+    now = time.perf_counter()
+    if _open:
+        _spent[_open[-1]] = _spent.get(_open[-1], 0.0) + now - _since
+    _since = now
+
+
+def seconds_spent() -> dict[str, float]:
+    """The seconds of this process by kind of work (`spent`)."""
+    return dict(_spent)
 
 
 HEADLESS = "PCL_KIT_HEADLESS"  # set for the kernels of `make reproduce`

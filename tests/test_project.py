@@ -17,7 +17,6 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from data_scripts import catalogue
 from pcl_lib.models.shipped import LIMIT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +24,7 @@ CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-bas
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = {
     requirement.name: requirement.specifier
-    for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    for line in sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
     for requirement in [Requirement(line)]
 }
 
@@ -173,19 +172,13 @@ def table_lines(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["main", "parts", "disentanglement", "swap_table", "ablation_questions_table"]
+    "name", ["main", "components", "disentanglement", "swap_table", "ablation_questions_table"]
 )
 def test_results_show_the_committed_tables(name: str) -> None:
     shown = table_lines((ROOT / "figures" / "RESULTS.md").read_text(encoding="utf-8"))
     lines = table_lines((ROOT / "figures" / "tables" / f"{name}.md").read_text(encoding="utf-8"))
     assert len(lines) > 3
     assert "\n".join(lines) in "\n".join(shown)
-
-
-def test_the_page_of_the_data_sets_lists_those_of_the_catalogue() -> None:
-    text = (ROOT / "data_scripts" / "README.md").read_text(encoding="utf-8")
-    between = text.split("<!-- data sets -->")[1].split("<!-- /data sets -->")[0]
-    assert between.strip() == catalogue.as_markdown().strip()
 
 
 def test_the_colab_cell_works_on_a_clone(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ a mirror matter?
 **Paper:** section 3.2 (somewhere)."""
 README = "before\n<!-- notebooks -->\nold\n<!-- /notebooks -->\nafter\n<!-- results -->\n<!-- /results -->\n"
 MAIN = """method,expression accuracy,verification accuracy,AU mean F1,yaw MAE
-constant answer,0.1423,0.5,0.3713,23.31
+chance baseline,0.1423,0.5,0.3713,23.31
 HoG,0.473,0.5758,0.5716,4.31
 random,0.2733,0.5853,0.4529,10.8
 simclr,0.3183,0.6158,0.4954,8.76
@@ -50,6 +50,7 @@ def small(tmp_path: Path) -> Path:
     markers = [f"<!-- table {name} -->old<!-- /table {name} -->" for name in readme.SHOWN]
     (tmp_path / "figures" / "RESULTS.md").write_text("\n".join(markers))
     summary = {"preset": "cpu", "device": "cpu", "commit": "abc", "seconds_by_notebook": {"02_mirror": 90.0}}
+    summary["machine"] = {"processor": "A, 2 cores", "step_ms": 400.0}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
     return tmp_path
@@ -58,7 +59,8 @@ def small(tmp_path: Path) -> Path:
 def test_minutes_of_a_run_reach_the_header_and_the_readme(small: Path) -> None:
     readme.update(small, [small / "run"])
     row = pd.read_csv(small / readme.MINUTES).iloc[0].to_dict()
-    assert row == {"notebook": "02_mirror", "preset": "cpu", "minutes": 1.5, "device": "cpu", "commit": "abc"}
+    timed = {"notebook": "02_mirror", "preset": "cpu", "minutes": 1.5, "device": "cpu", "commit": "abc"}
+    assert row == timed | {"processor": "A, 2 cores", "step_ms": 400.0}
     text = readme.header(json.loads((small / "notebooks" / "02_mirror.ipynb").read_text()))
     assert "**It takes** <!-- minutes -->1.5 minutes at `cpu`" in text and "old" not in text
     assert "not timed yet: `smoke`, `gpu`, `paper`<!-- /minutes -->. And more." in text
@@ -86,7 +88,7 @@ def test_the_small_table_and_the_results_are_those_of_the_tables(small: Path) ->
         "| `pcl_plus` | 0.306 | 0.592 | 0.476 | 6.9 |",
     ]
     page = (small / "figures" / "RESULTS.md").read_text()
-    assert "<!-- table parts -->\n| parts |\n| --- |\n<!-- /table parts -->" in page
+    assert "<!-- table components -->\n| components |\n| --- |\n<!-- /table components -->" in page
     assert "old" not in page and "Caption" not in page
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -253,3 +255,36 @@ def test_versions_and_commit_say_what_ran() -> None:
     )
     if head.returncode == 0:
         assert head.stdout.startswith(utils.commit().removesuffix("-dirty"))
+
+
+def test_seconds_count_once_and_for_the_innermost_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 10.0, 13.0, 20.0, 100.0, 101.0])
+    monkeypatch.setattr(utils.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(utils, "_spent", {})
+    monkeypatch.setenv(utils.TIMES, str(tmp_path / "times.json"))
+
+    @utils.spent("encode")
+    def encode() -> int:
+        return 7
+
+    with utils.spent("probe"):  # 0 to 20
+        assert encode() == 7  # 10 to 13
+    with pytest.raises(KeyError), utils.spent("encode"):  # 100 to 101
+        raise KeyError
+    assert utils.seconds_spent() == {"probe": 17.0, "encode": 4.0}
+    assert json.loads((tmp_path / "times.json").read_text()) == {"probe": 17.0, "encode": 4.0}
+
+
+def test_work_in_other_threads_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(utils, "_spent", {})
+
+    def work() -> None:
+        with utils.spent("train"):
+            pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert utils.seconds_spent() == {}

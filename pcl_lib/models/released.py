@@ -29,8 +29,6 @@ ENCODER = {  # released name -> ours, both below "encoder."
     **{f"layer3_2_exp.{place}": f"face_branch.{place // 2}.0" for place in (0, 2)},
     **{f"layer3_2_pose.{place}": f"pose_branch.{place // 2}.0" for place in (0, 2)},
 }  # fmt: skip
-
-
 PROJECTORS = {"exp_fc": "face_projector", "pose_fc": "pose_projector"}
 TRAINED = ("weight", "bias")
 NORM = (*TRAINED, "running_mean", "running_var", "num_batches_tracked")

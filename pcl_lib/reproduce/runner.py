@@ -11,12 +11,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from pcl_lib import presets, tables
 from pcl_lib.data import PreparedFaces
 from pcl_lib.models.checkpoint import checkpoint_notes
-from pcl_lib.reproduce import notebooks
+from pcl_lib.reproduce import doctor, notebooks
 from pcl_lib.reproduce.run import FOLDERS, Run, join_folders, open_run
-from pcl_lib.utils import commit, only_one, remove_leftovers, versions, write_json
+from pcl_lib.utils import KINDS, commit, only_one, remove_leftovers, versions, write_json
 
 
 def reproduce(
@@ -79,6 +81,7 @@ def summarise_run(run: Run) -> dict[str, Any]:
         "commit": commit(),
         "seconds": round(sum(seconds.values()), 1),
         "seconds_by_notebook": seconds,
+        "seconds_by_kind": {name: stamp["spent"] for name, stamp in stamps.items() if "spent" in stamp},
         "training_seconds": {path.stem: checkpoint_notes(path)["seconds"] for path in weights},
         "headline": {name: values for name, values in headline.items() if values},
         "absent": [f"tables/{name}.csv" for name, values in headline.items() if not values],
@@ -89,11 +92,23 @@ def _describe(faces: PreparedFaces) -> dict[str, Any]:
     return {"name": faces.name, "images": len(faces), "hash": faces.content_hash}
 
 
+def times_table(summary: dict[str, Any]) -> pd.DataFrame:
+    """Seconds of a summary by notebook and kind of work (`utils.spent`), with sums; empty where nothing was timed."""
+    table = pd.DataFrame.from_dict(summary["seconds_by_kind"], orient="index", dtype=float).fillna(0.0)
+    if len(table):
+        table = table[[kind for kind in (*KINDS, "other") if kind in table]]
+        table.loc["all"] = table.sum()
+        table["all"] = table.sum(axis=1)
+    return table
+
+
 def report(out: Path, summary: dict[str, Any]) -> None:
     """Print where the results are, the main table, and that of the paper where several sets were probed."""
     print(
         f"\n{summary['seconds']:.0f} s in {len(summary['seconds_by_notebook'])} notebooks. Results in {out}:"
     )
+    if len(times := times_table(summary)):
+        print(f"Seconds by notebook and kind of work:\n{times.round().astype(int).to_string()}\n")
     for folder in ("tables", "figures", "notebooks"):
         names = sorted(path.name for path in (out / folder).iterdir() if not path.name.startswith("."))
         print(f"  {folder}/ {', '.join(names) or 'nothing yet'}")
@@ -125,4 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", help="numbers of the notebooks to run, e.g. 02,05")
     given = parser.parse_args(argv)
     out = given.out or Path("runs") / given.preset
-    report(out, reproduce(given.preset, given.data, out, given.seed, only=given.only))
+    summary = reproduce(given.preset, given.data, out, given.seed, only=given.only)
+    summary["machine"] = doctor.speed(summary["device"])  # so that `make doctor` can scale this run's minutes
+    write_json(out / "summary.json", summary)
+    report(out, summary)

@@ -23,14 +23,10 @@ ANGLES = tuple(Scale(name, -bound, bound, "°") for name, (_, bound) in POSE_SPR
 LIGHT = (Scale("light_azimuth", -80, 80, "°"), Scale("light_elevation", -10, 60, "°"))
 UNITS = tuple(Scale(name, 0, 5) for name in AUS)
 SCALES = (*ANGLES, *UNITS, *LIGHT)
-
-
 UNIT_NAMES = (
     "1 inner brows up, 2 outer brows up, 4 brows down, 6 cheeks up, 9 nose wrinkled, 12 lip corners up, "
     "15 lip corners down, 20 lips stretched, 25 lips apart, 26 jaw dropped"
 )
-
-
 NOTHING_TO_PROBE = "The faces have no labels of these factors, so nothing can be read from the features."
 
 

@@ -21,8 +21,6 @@ from pcl_lib.widgets.base import Panel, Tile, slider, together, wrapped
 from pcl_lib.widgets.pictures import Donor
 
 NO_DECODER = "There are no trained weights with a decoder, so here are the faces alone: train pcl first."
-
-
 CHOICES = 12  # faces to choose from
 
 
