@@ -44,8 +44,11 @@ class Broken(AssertionError):
 
 @dataclass(frozen=True)
 class Stage:
-    """command: (sources, folder) -> arguments of python; content: what a finished folder holds, by name;
-    kept: what is finished by now and may not be done again, by name; check: raises Broken where half counts as whole."""
+    """A command and how it is judged.
+
+    command: (sources, folder) -> arguments of python. content: what a finished folder holds, by name. kept: what is
+    finished by now and may not be done again, by name. check: raises Broken where half passes for whole.
+    """
 
     command: Callable[[Path, Path], list[str]]
     content: Callable[[Path], dict[str, str]]
@@ -275,24 +278,36 @@ def start(line: list[str]) -> subprocess.Popen[bytes]:
     )
 
 
-def finish(line: list[str]) -> float:
-    """Run a command to its end; returns seconds."""
-    before = time.monotonic()
-    said, _ = (process := start(line)).communicate(timeout=PATIENCE)
+def finish(line: list[str], folder: Path) -> float:
+    """Run a command to its end; returns the seconds from its first sign in `folder` on."""
+    signs, process = Signs(folder), start(line)
+    while process.poll() is None and not signs.new():
+        time.sleep(0.005)
+    begun = time.monotonic()
+    said, _ = process.communicate(timeout=PATIENCE)
     if process.returncode:
         raise Broken(f"exit {process.returncode}: {said.decode(errors='replace')[-500:]}")
-    return time.monotonic() - before
+    return time.monotonic() - begun
+
+
+class Signs:
+    """Whether anything in a folder has changed since now."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.before = folder, {}
+        self.before = self._times()
+
+    def _times(self) -> dict[Path, int]:
+        return {path: _changed(path) for path in self.folder.rglob("*")} if self.folder.exists() else {}
+
+    def new(self) -> bool:
+        return self._times() != self.before
 
 
 def kill_once(line: list[str], folder: Path, most: float, rng: random.Random) -> bool:
     """Kill a command within `most` seconds of its first sign in `folder`; False where it was done before."""
-    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")} if folder.exists() else {}
-    process = start(line)
-
-    def begun() -> bool:
-        return folder.exists() and any(before.get(path) != _changed(path) for path in folder.rglob("*"))
-
-    while process.poll() is None and not begun():
+    signs, process = Signs(folder), start(line)
+    while process.poll() is None and not signs.new():
         time.sleep(0.005)
     until = time.monotonic() + rng.uniform(0, most)
     while process.poll() is None and time.monotonic() < until:
@@ -316,22 +331,19 @@ def disturb(name: str, kills: int, seed: int, sources: Path, top: Path) -> tuple
     Raises Broken where an end differs, half is taken for whole, or finished work is done again.
     """
     stage, rng, done, lives = STAGES[name], random.Random(f"{name} {seed}"), 0, 0
-    begun = time.monotonic()
-    finish(stage.command(sources, top / "undisturbed"))
-    most, wanted = 0.7 * (time.monotonic() - begun), stage.content(top / "undisturbed")
+    most = finish(stage.command(sources, top / "undisturbed"), top / "undisturbed")
+    wanted = stage.content(top / "undisturbed")
     while done < kills:
-        folder, misses = top / f"killed{lives}", 0
+        folder = top / f"killed{lives}"
         for _ in range(min(5, kills - done)):
             kept = stage.kept(folder) if folder.exists() else {}
             if not kill_once(stage.command(sources, folder), folder, most, rng):
-                misses += 1
                 break
             done += 1
             stage.check(folder)
             _compare(kept, stage.kept(folder), name, "was done again", subset=True)
-        most = most * 0.7 if misses else most
         kept = stage.kept(folder)
-        finish(stage.command(sources, folder))
+        finish(stage.command(sources, folder), folder)
         if name not in ("prepare", "render"):  # their marks of finished shards go with the end
             _compare(kept, stage.kept(folder), name, "was done again", subset=True)
         _compare(wanted, stage.content(folder), name, "differs from the undisturbed run")
