@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Reading order: a room may import those before it, never those after it.
 ORDER = (
     "utils", "distributed", "presets", "faces", "data", "augment", "losses", "models", "methods", "probes", "pretrain",
-    "disentangle", "tables", "plots", "reproduce", "ablations", "widgets", "bench",
+    "disentangle", "tables", "plots", "finetune", "reproduce", "ablations", "widgets", "bench",
 )  # fmt: skip
 # Jupyter's own packages, which a machine without notebooks does not have.
 JUPYTER = ("IPython", "ipywidgets", "nbclient", "nbconvert", "nbformat", "papermill", "jupyter_client")
