@@ -20,8 +20,6 @@ from pcl_lib.utils import BadInput, commit, replace_atomically, versions
 
 # What every result row says about itself besides its value.
 CONTEXT = ("method", "preset", "seed", "data", "protocol", "device", "precision", "versions", "commit")
-
-
 # A column of the main table: its task and metric in the rows, and whether more or less is better.
 MAIN_COLUMNS = {
     "expression accuracy": ("expression", "accuracy", "higher"),
@@ -33,11 +31,7 @@ MAIN_COLUMNS = {
     "pitch MAE": ("head pose", "MAE pitch", "lower"),
     "roll MAE": ("head pose", "MAE roll", "lower"),
 }
-
-
 ALIKE = ("preset", "data", "protocol")  # what the rows of one table may not mix
-
-
 # Two features by what both are called: what a flip turns over is read from the second, all else from the first.
 FEATURE_PAIRS = {"branches": ("face", "pose"), "components": ("even", "odd")}
 TURNED = ("MAE yaw", "MAE roll")

@@ -40,7 +40,6 @@ __all__ = [
     "TaskLoss",
     "build",
 ]
-
 METHODS: dict[str, type[Method]] = {
     "pcl": PCLMethod,
     "pcl_plus": PCLPlus,

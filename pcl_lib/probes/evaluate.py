@@ -21,9 +21,10 @@ from pcl_lib.probes import linear, released_code
 from pcl_lib.probes.features import FEATURES, FeatureModel, FrozenFeatures, get_features
 from pcl_lib.probes.scores import Scores, score_table, scorers
 from pcl_lib.probes.tasks import OPTIMISTIC, PROTOCOLS, Plan, Split, left_out, plans
-from pcl_lib.utils import BadInput
+from pcl_lib.utils import BadInput, spent
 
 
+@spent("probe")
 def evaluate(
     model: FeatureModel | FrozenFeatures,
     faces: FaceSet,
@@ -55,6 +56,7 @@ def evaluate(
     return score_table(_score(model, faces, features, seed, protocol), protocol)
 
 
+@spent("probe")
 def evaluate_paired(
     model: FeatureModel | FrozenFeatures, faces: FaceSet, *, seed: int = 0
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -152,13 +154,13 @@ def _probe_units(
         )
         fitted = [{"penalty": penalty} for penalty in penalties]
     weights = result.weights(split.test)
-    f1, auc = [], []
+    f1 = list(linear.weighted_f1(test >= thresholds, present[split.test], weights).T)
+    auc = []
     for i, unit in enumerate(units):
         truth = present[split.test, i]
-        f1.append(linear.weighted_f1(test[:, i] >= thresholds[i], truth, weights))
         auc.append(linear.weighted_auc(test[:, i], truth, weights))
         result.add(
-            name, "action units", f"F1 {unit}", f1[-1], len(truth), threshold=thresholds[i], **fitted[i]
+            name, "action units", f"F1 {unit}", f1[i], len(truth), threshold=thresholds[i], **fitted[i]
         )
         result.add(name, "action units", f"AUC {unit}", auc[-1], len(truth), **fitted[i])
     _mean_f1(name, units, f1, len(split.test), result)

@@ -23,19 +23,19 @@ PROTOCOLS = ("validation", *OPTIMISTIC)
 LABELS = {"expression": ("expression",), "action units": AU_NAMES, "head pose": ANGLE_NAMES}
 # Why a task, or a part of it, is left out: a key of LeftOut.reason, and its sentence.
 REASONS = {
-    "no labels": "{task} was left out: {data} has no labels for {columns}.",
-    "empty split": "{task} was left out: {data} has no labelled images in {columns}.",
-    "some unlabelled": "{task}: {rows} images of {data} without labels were left out.",
-    "one class": "{task} was left out: {data} trains on a single class.",
-    "constant": "{task}: {columns} was left out, because a split of {data} has only present or only absent.",
-    "turned too far": "{task}: {rows} images of {data} turned by more than {largest:.0f} degrees were left out.",
-    "none in range": "{task} was left out: a split of {data} has no images within {largest:.0f} degrees.",
+    "no labels": "{task} left out: {data} has no labels for {columns}.",
+    "empty split": "{task} left out: {data} has no labelled images in {columns}.",
+    "some unlabelled": "{task}: {rows} images of {data} without labels left out.",
+    "one class": "{task} left out: {data} trains on a single class.",
+    "constant": "{task}: {columns} left out, because a split of {data} has only present or only absent.",
+    "turned too far": "{task}: {rows} images of {data} turned by more than {largest:.0f} degrees left out.",
+    "none in range": "{task} left out: a split of {data} has no images within {largest:.0f} degrees.",
     "some angles": "{task}: {columns} left out, because {data} has no such labels.",
-    "no pairs": "{task} was left out: {data} has no list of pairs.",
-    "outside test": "{task}: {rows} pairs of {data} were left out: an image of theirs is not in the test split.",
-    "no yaw of pairs": "{task} was left out: it needs pairs of {data} and their yaw.",
-    "too few pairs": "{task} was left out: {data} needs same and different pairs in at least two folds.",
-    "too few people": "{task} was left out: {columns} of {data} has fewer than two identities with two images.",
+    "no pairs": "{task} left out: {data} has no list of pairs.",
+    "outside test": "{task}: {rows} pairs of {data} left out: an image of theirs is not in the test split.",
+    "no yaw of pairs": "{task} left out: it needs pairs of {data} and their yaw.",
+    "too few pairs": "{task} left out: {data} needs same and different pairs in at least two folds.",
+    "too few people": "{task} left out: {columns} of {data} has fewer than two identities with two images.",
     "joined": "{task}: trained on {columns}, tested on {data}; neither set has the other part.",
     "no task": "{data} is not probed: no task has what it needs.",
 }
@@ -61,7 +61,7 @@ class LeftOut:
         return REASONS[self.reason].format(
             task=task,
             data=self.data,
-            columns=" and ".join(self.columns),
+            columns=", ".join(self.columns),
             rows=self.rows,
             largest=LARGEST_ANGLE,
         )
