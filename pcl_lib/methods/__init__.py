@@ -5,6 +5,7 @@ pcl          PCL and pcl_plus
 simclr       SimCLR, with and without flips
 video        pcl_video: several frames of one person
 siamese      MoCo, BYOL, SimSiam
+masked       a masked autoencoder
 flow         warping one frame into another
 frame_pairs  FAb-Net and TCAE: what moves between frames of a person
 facecycle    FaceCycle: a mean face, an identity and a motion
@@ -16,6 +17,7 @@ from __future__ import annotations
 from pcl_lib.methods.base import Method, Task, TaskLoss
 from pcl_lib.methods.facecycle import FaceCycle
 from pcl_lib.methods.frame_pairs import TCAE, FAbNet
+from pcl_lib.methods.masked import MaskedAutoencoder
 from pcl_lib.methods.pcl import PCLMethod, PCLPlus
 from pcl_lib.methods.siamese import BYOL, MoCo, SimSiam
 from pcl_lib.methods.simclr import SimCLR, SimCLRNoFlip
@@ -49,6 +51,7 @@ METHODS: dict[str, type[Method]] = {
     "moco": MoCo,
     "byol": BYOL,
     "simsiam": SimSiam,
+    "mae": MaskedAutoencoder,
     "fabnet": FAbNet,
     "tcae": TCAE,
     "facecycle": FaceCycle,
