@@ -9,7 +9,7 @@ DATA   ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce ablations search figures site weights test lint lab doctor handout clean
+.PHONY: help env lock reproduce ablations search figures site weights test lint lab doctor handout demo clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -80,6 +80,9 @@ doctor: env  ## say what this machine has, what is missing, and how many minutes
 
 lab: env  ## open JupyterLab on the notebooks
 	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+demo: env  ## the widgets alone, as one page for a lecture hall or an open day; each visitor has sliders of their own
+	$(BIN)/voila pcl_lib/site/demo/demo.ipynb
 
 clean:  ## remove .venv and caches; runs/ and data/ stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info
