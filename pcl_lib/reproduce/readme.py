@@ -1,9 +1,9 @@
 """What README, figures/RESULTS.md and the notebooks' headers show of runs, written by one command instead of by hand.
 
 `python -m pcl_lib.reproduce.readme runs/cpu runs/smoke` reads the minutes that these runs measured (summary.json),
-keeps them in figures/tables/minutes.csv, and writes them between the markers of each notebook's header and of
-README's table question -> notebook -> minutes -> paper section. It also fills README's small table of results and all
-generated tables of figures/RESULTS.md from figures/tables.
+keeps them in figures/tables/minutes.csv, and writes them between the markers of each notebook's header, of README's
+table question -> notebook -> minutes -> paper section, and of the course's page. It also fills README's small table
+of results and all generated tables of figures/RESULTS.md from figures/tables.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pcl_lib.utils import REPOSITORY, BadInput, exit_cleanly, replace_atomically
 TABLES = Path("figures", "tables")
 MINUTES = TABLES / "minutes.csv"
 RESULTS = Path("figures", "RESULTS.md")
+COURSE = Path("notebooks", "README.md")
 SHOWN = (
     "main",
     "components",
@@ -124,6 +125,18 @@ def table(notebooks: dict[str, str], minutes: pd.DataFrame) -> str:
     return "\n".join(lines)
 
 
+def minutes_table(minutes: pd.DataFrame) -> str:
+    """The table of minutes of notebooks/README.md: a row per notebook, a column per preset that was timed."""
+    wide = minutes.pivot(index="notebook", columns="preset", values="minutes")
+    presets = [name for name in PRESETS if name in wide.columns]
+    lines = [_row(["notebook", *(f"`{name}`" for name in presets)]), _row(["---"] * (len(presets) + 1))]
+    lines += [
+        _row([f"[{name}]({name}.ipynb)", *(f"{row[preset]:.1f}" for preset in presets)])
+        for name, row in wide.iterrows()
+    ]
+    return "\n".join([*lines, _row(["all", *(f"{wide[preset].sum():.1f}" for preset in presets)])])
+
+
 def results(main: pd.DataFrame) -> str:
     """README's small table of results; main: main.csv, one row per method. Raises BadInput where a row is missing."""
     found = main.set_index("method")
@@ -168,7 +181,7 @@ def _section(text: str) -> str:
 
 
 def update(root: Path, runs: Sequence[Path]) -> None:
-    """Write minutes.csv, the notebooks' headers, README's two tables and those of figures/RESULTS.md below `root`.
+    """Write minutes.csv, the notebooks' headers, README's two tables, those of RESULTS.md and COURSE.
 
     runs: run folders; what other presets took before stays, and without runs everything does. Raises BadInput where a
     run has no summary or a text lacks its markers.
@@ -187,6 +200,9 @@ def update(root: Path, runs: Sequence[Path]) -> None:
     readme = root / "README.md"
     text = between(readme.read_text(encoding="utf-8"), "notebooks", f"\n{table(headers, minutes)}\n")
     _write(readme, between(text, "results", f"\n{results(pd.read_csv(root / TABLES / 'main.csv'))}\n"))
+    course = root / COURSE
+    text = course.read_text(encoding="utf-8")
+    _write(course, between(text, "minutes", f"\n{minutes_table(minutes)}\n"))
     page = root / RESULTS
     _write(page, with_tables(page.read_text(encoding="utf-8"), root / TABLES))
 
