@@ -70,6 +70,24 @@ def test_every_pin_of_the_lock_lies_in_its_range() -> None:
     assert all(re.fullmatch(r"==[^,*]+", str(pin.specifier)) for pin in pins)
 
 
+def planned(*settings: str) -> str:
+    """What make env would run to build a new .venv."""
+    command = ["make", "--dry-run", "--always-make", "env", *settings]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def test_another_build_of_torch_comes_without_the_pins_of_cuda() -> None:
+    assert "cat requirements.lock |" in planned() and "torch-backend" not in planned()
+    said = planned("TORCH=cpu")
+    assert "--torch-backend cpu -r -" in said
+    pattern = re.compile(said.split("grep -vE '")[1].split("'")[0])
+    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if re.match(r"\w", line)]
+    left_out = {re.split("[=;]", line)[0] for line in lines if pattern.search(line)}
+    kept = {re.split("[=;]", line)[0] for line in lines if not pattern.search(line)}
+    assert len(left_out) > 10 and all(name.startswith(("cuda-", "nvidia-", "triton")) for name in left_out)
+    assert {"torch", "torchvision", "numpy", "jupyterlab"} <= kept
+
+
 def test_citation_names_the_paper_and_the_kit() -> None:
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     paper = citation["preferred-citation"]
