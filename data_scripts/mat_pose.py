@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy.io import loadmat
 
+from data_scripts import mat_structure
 from data_scripts.listing import BOX_COLUMNS, LeftOut
 from data_scripts.sources import next_to
 from pcl_lib.data.labels import ANGLE_NAMES, LARGEST_ANGLE
@@ -30,16 +31,18 @@ def read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file():
         raise BadInput("its .mat file is missing")
     try:
-        content = loadmat(path)
+        mat_structure.check(path.read_bytes())
+        content = loadmat(path, variable_names=("Pose_Para", *LANDMARKS))
+        content = {name: np.asarray(content[name], dtype=float) for name in content if name[0] != "_"}
     except Exception as error:  # on foreign or damaged bytes scipy raises almost anything
         raise BadInput(f"its .mat file cannot be read ({type(error).__name__})") from error
     if "Pose_Para" not in content:
         raise BadInput("its .mat file has no Pose_Para; it holds landmarks only")
-    pose = np.asarray(content["Pose_Para"], dtype=float).ravel()
+    pose = content["Pose_Para"].ravel()
     if len(pose) < 3 or not np.isfinite(pose[:3]).all():
         raise BadInput(f"its Pose_Para has {len(pose)} values, or one that is not finite; 7 are needed")
     for name in LANDMARKS:
-        points = np.asarray(content.get(name, ()), dtype=float)
+        points = content.get(name, np.empty(0))
         if points.ndim == 2 and points.shape[0] >= 2 and points.shape[1] == 68 and np.isfinite(points).all():
             pitch, yaw, roll = np.degrees(pose[:3])
             return np.array([yaw, pitch, roll]), points[:2]

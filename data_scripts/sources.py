@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
 import json
 import os
 import re
@@ -284,7 +285,8 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
         why = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
         raise BadInput(f"{archive} is damaged ({why}); download it again") from error
     except OSError as error:
-        if error.errno is None or "gzip" in str(error):  # the decompressors raise OSError without a number
+        # The decompressors raise OSError without a number, and a damaged directory points to places that no file has.
+        if error.errno in (None, errno.EINVAL) or "gzip" in str(error):
             raise BadInput(f"{archive} is damaged ({error}); download it again") from error
         raise
     return refused

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pcl_lib.data.labels import EXPRESSION_NAMES
 from pcl_lib.tables import CONSTANT
-from pcl_lib.utils import BadInput, replace_atomically
+from pcl_lib.utils import BadInput, replace_atomically, spent
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
 METHOD_COLOURS = {
@@ -45,12 +45,14 @@ OTHERS = "others"  # what a colouring names no colour for
 class Picture(Figure):
     """A figure that a notebook shows without pyplot."""
 
+    @spent("draw")
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=DPI)
         return buffer.getvalue()
 
 
+@spent("draw")
 def save(figure: Figure, path: Path | str, dpi: int = DPI) -> Figure:
     """Write a figure as PNG, atomically, and return it. Raises BadInput where the folder cannot be written."""
     with replace_atomically(Path(path)) as temporary:
@@ -178,13 +180,13 @@ def swap_grid(
 
 
 def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch") -> Figure:
-    """Losses, accuracies and weights of runs, a panel each.
+    """Losses, accuracies, weights and readings of validation people, a panel each.
 
     histories: `pretrain.Run.history` by method. Counts, times, the learning rate and what never changes are no curves.
     against: the column on the horizontal axis. Raises BadInput where no run has been trained.
     """
     aside = {"epoch", "iterations", "seconds", "images", "lr"}
-    changing = [c for h in histories.values() for c in h if len(h) == 1 or h[c].nunique() > 1]
+    changing = [c for h in histories.values() for c in h if h[c].count() == 1 or h[c].nunique() > 1]
     names = [name for name in dict.fromkeys(map(str, changing)) if name not in aside]
     if not names:
         raise BadInput("no run has a training history: train a method that has tasks, such as pcl")
@@ -196,10 +198,11 @@ def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch
     ):
         for number, (method, history) in enumerate(histories.items()):
             if name in history:
+                known = history.dropna(subset=[name])  # what is read every few epochs alone
                 colour = METHOD_COLOURS.get(method, COLOURS[number % len(COLOURS)])
-                marker = "o" if len(history) < 12 else ""
+                marker = "o" if len(known) < 12 else ""
                 (lines[method],) = clean_axes(axes).plot(
-                    history[against], history[name], color=colour, marker=marker, ms=4
+                    known[against], known[name], color=colour, marker=marker, ms=4
                 )
         axes.set_title(name.replace("_", " "), fontsize=11)
         axes.set_xlabel(against)

@@ -13,8 +13,10 @@ from typing import Any
 
 import nbformat
 import numpy as np
+import offline
 import pandas as pd
 import pytest
+from browser import browser_missing
 from conftest import blob_images
 from PIL import Image
 
@@ -22,6 +24,7 @@ from pcl_lib import data
 from pcl_lib.data.labels import PAPER_UNITS
 from pcl_lib.reproduce import paper_table, readme
 from pcl_lib.reproduce.notebooks import PARAMETERS
+from pcl_lib.site import pages
 from pcl_lib.tables import HERE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -216,6 +219,23 @@ def test_executed_copies_ran_to_their_end_without_warnings(whole_run: Path) -> N
             for output in cell.outputs:
                 text = output.get("text", "")
                 assert output.output_type != "error" and "Warning" not in text, f"{path.name}: {text}"
+
+
+def test_the_site_of_the_whole_run_is_whole_offline_and_accessible(whole_run: Path) -> None:
+    made = pages.build(whole_run, whole_run / "site")
+    assert (
+        len(made) == 1 + 2 * len(NAMES) + len(pages.PAGES) + 1
+    )  # first, notebooks, solutions, texts, sliders
+    strips = [path.stat().st_size for path in (whole_run / "site" / "_static").glob("*.webp")]
+    assert len(strips) == 3 and sum(strips) + max(page.stat().st_size for page in made) < 5_000_000
+    if why := browser_missing():
+        pytest.skip(f"built, but not looked at: {why}")
+    with offline.chromium() as context:
+        for path in made:
+            with offline.page(context, path) as (opened, wrong):
+                assert not wrong, path.name
+                assert offline.serious(opened) == [], path.name
+                assert offline.width_needed(opened) <= offline.NARROW, path.name
 
 
 def test_summary_has_headlines_and_times(whole_run: Path) -> None:

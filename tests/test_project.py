@@ -24,7 +24,7 @@ CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-bas
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = {
     requirement.name: requirement.specifier
-    for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    for line in sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
     for requirement in [Requirement(line)]
 }
 
@@ -57,8 +57,10 @@ def test_conda_environment_asks_for_what_pyproject_asks_for() -> None:
 
 
 def test_every_pin_of_the_lock_lies_in_its_range() -> None:
-    text = (ROOT / "requirements.lock").read_text()
-    pins = [Requirement(line) for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    text = (ROOT / "requirements.lock").read_text().replace("\\\n", "")  # a pin and its hashes on one line
+    lines = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", line) for line in lines)
+    pins = [Requirement(line.split(" --hash")[0].strip()) for line in lines]
     for name, allowed in REQUIREMENTS.items():
         versions = [next(iter(pin.specifier)).version for pin in pins if pin.name == name]
         assert versions, f"{name} is not pinned: make lock"

@@ -51,6 +51,7 @@ def small(tmp_path: Path) -> Path:
     markers = [f"<!-- table {name} -->old<!-- /table {name} -->" for name in readme.SHOWN]
     (tmp_path / "figures" / "RESULTS.md").write_text("\n".join(markers))
     summary = {"preset": "cpu", "device": "cpu", "commit": "abc", "seconds_by_notebook": {"02_mirror": 90.0}}
+    summary["machine"] = {"processor": "A, 2 cores", "step_ms": 400.0}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
     return tmp_path
@@ -59,7 +60,8 @@ def small(tmp_path: Path) -> Path:
 def test_minutes_of_a_run_reach_the_notebook_and_the_readme(small: Path) -> None:
     readme.update(small, [small / "run"])
     row = pd.read_csv(small / readme.MINUTES).iloc[0].to_dict()
-    assert row == {"notebook": "02_mirror", "preset": "cpu", "minutes": 1.5, "device": "cpu", "commit": "abc"}
+    timed = {"notebook": "02_mirror", "preset": "cpu", "minutes": 1.5, "device": "cpu", "commit": "abc"}
+    assert row == timed | {"processor": "A, 2 cores", "step_ms": 400.0}
     notebook = json.loads((small / "notebooks" / "02_mirror.ipynb").read_text())
     assert notebook["metadata"] == {
         "language_info": {"name": "python"},

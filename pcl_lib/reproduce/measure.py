@@ -20,14 +20,17 @@ from pcl_lib.data import FaceSet, resize_images
 from pcl_lib.data.labels import EXPRESSION_NAMES, expression_codes, identity_codes
 from pcl_lib.methods import Method
 from pcl_lib.models import PCL
-from pcl_lib.probes import FEATURES, FeatureModel, FrozenFeatures, linear, tasks
+from pcl_lib.probes import FEATURES, FeatureModel, FrozenFeatures, linear, stored, tasks
+from pcl_lib.probes.features import feature_device
 from pcl_lib.probes.handcrafted import LBP, HoG
 from pcl_lib.probes.tasks import plan
 from pcl_lib.reproduce.run import Run
-from pcl_lib.utils import PACKAGE
+from pcl_lib.utils import PACKAGE, spent
 
 METHODS = ("random", "simclr", "simclr_noflip", "pcl", "pcl_plus")
 SWAPPED = ("pcl", "pcl_plus")  # those of them that can decode swaps
+COMPONENTS = ("even", "odd")  # of the general feature, which `probes.EvenOdd` adds
+CONTROL_FEATURES = ("general", *COMPONENTS)
 # What needs no training: the controls of every table, and the hand-crafted rows of the paper's.
 CONTROLS: dict[str, Callable[[], FeatureModel]] = {
     "raw pixels": probes.RawPixels,
@@ -67,24 +70,43 @@ class Encoded:
 def encode(run: Run, methods: Sequence[str] = (*CONTROLS, *METHODS)) -> dict[str, Encoded]:
     """The features of all images by each of `CONTROLS` and methods asked for, the latter trained or loaded first.
 
-    Shows its progress. Raises as `Run.trained` and `probes.extract`.
+    They are computed once and kept in out/features (`probes.stored`). Shows its progress. Raises as `Run.trained` and
+    `probes.extract`.
     """
-    faces, encoded = run.sized(), {}
+    encoded: dict[str, Encoded] = {}
+    names: tuple[str, ...]
     for method in tqdm(methods, desc="encoding", unit="method"):
         if method in CONTROLS:
-            model = probes.EvenOdd(CONTROLS[method]())
-            encoded[method] = Encoded(probes.extract(model, faces), "32-true", model)
+            control = CONTROLS[method]()
+            mark, names = str(vars(control)), CONTROL_FEATURES
+            encoded[method] = _encoded(run, method, control, mark, names, "32-true")
             continue
         training = run.trained(method)
-        model = probes.EvenOdd(training.model)
-        found = of_method(probes.extract(model, faces), training.method)
-        encoded[method] = Encoded(found, training.precision, model)
+        mark, names = stored.weights_hash(training.model), (*training.method.features, *COMPONENTS)
+        encoded[method] = _encoded(run, method, training.model, mark, names, training.precision)
     return encoded
+
+
+def _encoded(
+    run: Run, method: str, inner: FeatureModel, mark: str, names: Sequence[str], precision: str
+) -> Encoded:
+    """The features `names` of the run's faces. mark: what tells this model from others of the same method."""
+    faces, model = run.sized(), probes.EvenOdd(inner)
+    key = (method, mark, run.faces.content_hash, str(faces.image_size))
+    features = stored.extract_once(
+        lambda: probes.extract(model, faces),
+        run.out / "features",
+        method,
+        key,
+        names,
+        feature_device(model),
+    )
+    return Encoded(features, precision, model)
 
 
 def of_method(found: FrozenFeatures, method: Method) -> FrozenFeatures:
     """Of the features those that the method trains, and the even and odd components of the general one."""
-    kept = (*method.features, "even", "odd")
+    kept = (*method.features, *COMPONENTS)
     return FrozenFeatures(**{name: getattr(found, name) for name in kept})
 
 
@@ -229,6 +251,7 @@ def compare(values: Mapping[str, float], chance: float = 0.0, margin: float = 0.
     return first if a > b else second
 
 
+@spent("probe")
 def predict_pose(faces: FaceSet, x: FrozenFeatures) -> tuple[np.ndarray, np.ndarray] | None:
     """The pose probe's test images on the general feature: true and predicted angles, degrees, [n, angles] each.
 
@@ -243,6 +266,7 @@ def predict_pose(faces: FaceSet, x: FrozenFeatures) -> tuple[np.ndarray, np.ndar
     return y[made.pose.test], predicted
 
 
+@spent("probe")
 def predict_expression(faces: FaceSet, x: FrozenFeatures) -> tuple[np.ndarray, np.ndarray] | None:
     """As `predict_pose` for expressions: true and predicted classes of the test images, [n] each."""
     split = plan(faces).expression

@@ -46,7 +46,8 @@ MEASURES = {
     "AU mean F1": ("action units, mean F1", 3),
     "yaw MAE": ("yaw error in degrees", 1),
 }
-COLUMNS = ["notebook", "preset", "minutes", "device", "commit"]
+MACHINE = ("processor", "step_ms")  # that the minutes were measured on: `doctor.speed`
+COLUMNS = ["notebook", "preset", "minutes", "device", "commit", *MACHINE]
 COURSE = "pcl_kit_course"  # the metadata of a notebook: question and section (text), minutes by preset
 
 
@@ -59,6 +60,7 @@ def measured(run: Path) -> pd.DataFrame:
         rows = [
             {"notebook": name, "minutes": value}
             | {key: summary[key] for key in ("preset", "device", "commit")}
+            | {key: summary["machine"][key] for key in MACHINE}
             for name, value in sorted(minutes.items())
         ]
     except (OSError, ValueError, KeyError) as error:
