@@ -32,11 +32,22 @@ def apply(images: Tensor, view: Any, out_size: int, radius: int) -> Tensor:
     out = np.empty((len(source), 3, out_size, out_size), np.float32)
     box = torch.stack([view.top, view.left, view.height, view.width], 1).numpy()
     switches = torch.stack([view.flip, view.jitter, view.grey, view.blur, view.gradient], 1).numpy()
-    order, factors, sigma = (x.contiguous().numpy() for x in (view.order, view.factors.float(), view.sigma.float()))
+    order, factors, sigma = (
+        x.contiguous().numpy() for x in (view.order, view.factors.float(), view.sigma.float())
+    )
 
     def make(first: int) -> None:
         part = slice(first, first + CHUNK)
-        _views(source[part], box[part], switches[part], order[part], factors[part], sigma[part], radius, out[part])
+        _views(
+            source[part],
+            box[part],
+            switches[part],
+            order[part],
+            factors[part],
+            sigma[part],
+            radius,
+            out[part],
+        )
 
     starts = range(0, len(source), CHUNK)
     threads = min(torch.get_num_threads(), len(starts))
@@ -82,17 +93,17 @@ def _clamp(x):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _taps(start, length, size, out_size):  # type: ignore[no-untyped-def]
+def _taps(start, length, out_size):  # type: ignore[no-untyped-def]
     """First pixel, number and weights of an antialiased bilinear resize of [start, start + length): see `augment`."""
     scale = length / out_size
     support = max(scale, 1.0)
-    most = int(math.ceil(2 * support)) + 1
+    most = math.ceil(2 * support) + 1
     first, count = np.empty(out_size, np.int64), np.empty(out_size, np.int64)
     weight = np.zeros((out_size, most), np.float32)
     for place in range(out_size):
         centre = (place + 0.5) * scale + start
-        low = max(start, int(math.floor(centre - support + 0.5)))
-        high = min(start + length, int(math.ceil(centre + support - 0.5)) + 1)
+        low = max(start, math.floor(centre - support + 0.5))
+        high = min(start + length, math.ceil(centre + support - 0.5) + 1)
         total, found = 0.0, 0
         for pixel in range(low, min(high, low + most)):
             value = max(0.0, 1 - abs(pixel + 0.5 - centre) / support)
@@ -116,8 +127,8 @@ def _crop(image, box, flip, out):  # type: ignore[no-untyped-def]
                     place = size - 1 - column if flip else column
                     out[c, row, place] = image[c, top + row, left + column]
         return
-    first, count, weight = _taps(left, width, image.shape[2], size)
-    above, many, share = _taps(top, height, image.shape[1], size)
+    first, count, weight = _taps(left, width, size)
+    above, many, share = _taps(top, height, size)
     wide = np.zeros((height, size), np.float32)
     for c in range(3):
         for row in range(height):
@@ -174,7 +185,11 @@ def _hue(x, turn):  # type: ignore[no-untyped-def]
             value = max(max(r, g), b)
             chroma = value - min(min(r, g), b)
             share = one / (one if chroma == zero else chroma)
-            red, green, blue = (g - b) * share, (b - r) * share + np.float32(2), (r - g) * share + np.float32(4)
+            red, green, blue = (
+                (g - b) * share,
+                (b - r) * share + np.float32(2),
+                (r - g) * share + np.float32(4),
+            )
             sector = red if value == r else (green if value == g else blue)
             sector = sector + shift
             sector = sector + six if sector < zero else sector

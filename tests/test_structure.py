@@ -9,8 +9,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Reading order: a room may import those before it, never those after it.
 ORDER = (
-    "utils", "distributed", "presets", "faces", "data", "view_kernel", "augment", "losses", "models", "methods", "pretrain", "probes",
-    "disentangle", "tables", "plots", "reproduce", "ablations", "widgets", "bench",
+    "utils", "distributed", "presets", "faces", "data", "view_kernel", "augment", "losses", "models", "methods",
+    "tuning", "pretrain", "probes", "disentangle", "tables", "plots", "reproduce", "ablations", "widgets",
+    "bench",
 )  # fmt: skip
 # Jupyter's own packages, which a machine without notebooks does not have.
 JUPYTER = ("IPython", "ipywidgets", "nbclient", "nbconvert", "nbformat", "papermill", "jupyter_client")

@@ -55,10 +55,14 @@ class PCL(nn.Module):
             self.decoder = Decoder(config, size)
             self.face_projector = projector(size, config.projector_hidden, config.projector_out)
             self.pose_projector = projector(pose_size, config.projector_hidden, config.projector_out)
-        # Convolutions like channels last, but group norm is so slow in it that the encoder loses a fifth of its speed.
-        self.memory_format = torch.contiguous_format if config.norm == "group" else torch.channels_last
-        self.encoder.to(memory_format=self.memory_format)
+        # Convolutions like channels last, group norm does not; long trainings measure it (`tuning`).
+        self.use_format(torch.contiguous_format if config.norm == "group" else torch.channels_last)
         self.decoder.to(memory_format=torch.channels_last)
+
+    def use_format(self, memory_format: torch.memory_format) -> None:
+        """Compute the encoder in this memory format; results differ by rounding alone."""
+        self.memory_format = memory_format
+        self.encoder.to(memory_format=memory_format)
 
     def features(self, images: Tensor) -> Features:
         """images: uint8, or float in [0, 1], [B, 3, H, W] -> flat features.
