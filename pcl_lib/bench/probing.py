@@ -60,7 +60,7 @@ def bench_epochs(bench: Bench) -> None:
     time_probe("features once", features_once, note="all epochs measured")
 
 
-def bench_library(bench: Bench, images: int = 4000, width: int = 512, pictures: int = 600) -> None:
+def bench_library(bench: Bench, images: int = 1500, width: int = 256, pictures: int = 200) -> None:
     """Expression, pose and pictures by the kit and by scikit-learn, chosen on the same fifth of the images.
 
     The features hold the labels linearly, with noise, and have variances that fall by a factor of 1,000 (as an
@@ -81,7 +81,7 @@ def bench_library(bench: Bench, images: int = 4000, width: int = 512, pictures: 
     own, other = ours_classes(), sklearn_classes(x, classes, cut)
     note = f"penalty {own[1]:g} and {other[1]:g}; {(own[0] == other[0]).mean():.1%} of the answers alike"
     case = f"{CLASSES} expressions {where}"
-    few = {"unit": "probes", "repeats": min(bench.repeats, 3)}
+    few: dict[str, Any] = {"unit": "probes", "repeats": min(bench.repeats, 3)}
     bench.time(case, "LogisticRegressionCV", partial(sklearn_classes, x, classes, cut), **few)
     bench.time(case, "pcl_lib", ours_classes, note=note, **few)
     note = f"answers differ by {np.abs(ours_values()[0] - sklearn_values(x, angles, cut)).max():.2g} at most"
@@ -157,7 +157,8 @@ def sklearn_pictures(x: np.ndarray, y: np.ndarray, held: np.ndarray, truth: np.n
     from sklearn.kernel_ridge import KernelRidge
     from sklearn.model_selection import GridSearchCV
 
-    typical = float(torch.cdist(*[torch.from_numpy(x[:500])] * 2).square().median())
+    some = torch.from_numpy(x[:500])
+    typical = float(torch.cdist(some, some).square().median())
     grid = {"alpha": np.logspace(-6, 1, 15), "gamma": [1 / (2 * m * typical) for m in (0.3, 1.0, 3.0, 10.0)]}
     both, mean = np.concatenate([x, held]), y.mean(0)
     found = []
