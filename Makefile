@@ -1,4 +1,5 @@
-# make alone prints the targets. PYTHON, TORCH, PRESET, DATA, OUT, SEED and SITE can be set on the command line.
+# make alone prints the targets. PYTHON, TORCH, PRESET, DATA, OUT, SEED, SITE, WORKERS and MINUTES can be set on the
+# command line.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -11,6 +12,8 @@ DATA   ?=
 TORCH  ?=
 # That index has builds, and so hashes, of its own.
 UNHASHED := '/^ *--hash/d; s/ *\\$$//; /^(cuda-|nvidia-|triton)/d'
+WORKERS ?=
+MINUTES ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
@@ -44,8 +47,9 @@ lock: env  ## pin again what pyproject.toml asks for
 reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA="train_on probe_too" OUT=runs/cpu SEED=0)
 	$(BIN)/python -m pcl_lib.reproduce --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "$(OUT)" --seed $(SEED)
 
-ablations: env  ## train and probe the variants of the ablation table, 3 seeds each; goes on where it was (PRESET=cpu)
-	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "runs/$(PRESET)-ablations"
+ablations: env  ## train and probe the variants of the ablation table, 3 seeds each; goes on where it was (PRESET=cpu WORKERS= MINUTES=)
+	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "runs/$(PRESET)-ablations" \
+	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 search: env  ## tries for a better pcl_plus, judged on the validation people (the test people are not rendered); goes on where it was
 	$(BIN)/python data_scripts/render_faces.py --out runs/faces/search --preset $(PRESET) --identities 340 60 60 --seed 1

@@ -63,9 +63,8 @@ class PCL(nn.Module):
                 config.face_dim or size, config.projector_hidden, config.projector_out
             )
             self.pose_projector = projector(pose_size, config.projector_hidden, config.projector_out)
-        # Convolutions like channels last, but group norm is so slow in it that the encoder loses a fifth of its speed.
-        self.memory_format = torch.contiguous_format if config.norm == "group" else torch.channels_last
-        self.encoder.to(memory_format=self.memory_format)
+        # Convolutions like channels last, group norm does not; long trainings measure it (`tuning`).
+        self.use_format(torch.contiguous_format if config.norm == "group" else torch.channels_last)
         self.decoder.to(memory_format=torch.channels_last)
 
     @property
@@ -82,6 +81,11 @@ class PCL(nn.Module):
             f"model.decoder '{config.decoder}' with face_dim {config.face_dim} and pose_dim {config.pose_dim}: "
             "choose paper with face_dim 0, or painter with both"
         )
+
+    def use_format(self, memory_format: torch.memory_format) -> None:
+        """Compute the encoder in this memory format; results differ by rounding alone."""
+        self.memory_format = memory_format
+        self.encoder.to(memory_format=memory_format)
 
     def features(self, images: Tensor) -> Features:
         """images: uint8, or float in [0, 1], [B, 3, H, W] -> flat features.

@@ -73,7 +73,7 @@ MUTATIONS = (
              '        self.optimizer.load_state_dict(state["optimizer"])\n', "", "test_pretrain"),
     Mutation("one seed for all epochs", "pcl_lib/pretrain.py", "default_rng([self.seed, self.epoch, number])",
              "default_rng([self.seed, 0, number])", "test_pretrain"),
-    Mutation("hue turned twice as far", "pcl_lib/augment.py", "(sector + 6 * turn", "(sector + 12 * turn", "test_augment"),
+    Mutation("hue turned twice as far", "pcl_lib/augment/batched.py", "(sector + 6 * turn", "(sector + 12 * turn", "test_augment"),
     Mutation("pairs that show one person called different", "pcl_lib/data/pairs.py", "((owner[first] == owner[second]) == same)",
              "((owner[first] == owner[second]) != same)", "test_data"),
     Mutation("a person in two splits", "pcl_lib/data/labels.py", "pd.Series(split_of[codes], index",
