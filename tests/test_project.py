@@ -205,7 +205,7 @@ def test_results_show_the_committed_tables(name: str) -> None:
 def test_the_colab_cell_works_on_a_clone(tmp_path: Path) -> None:
     tracked()  # skips where there is no checkout to clone
     text = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
-    cell = text.split("<!-- colab -->\n```python\n")[1].split("```\n<!-- /colab -->")[0]
+    cell = text.split("<!-- colab -->\n```text\n")[1].split("```\n<!-- /colab -->")[0]
     clone, install, enter = cell.splitlines()
     assert clone.startswith("!git clone") and install == "%pip install --quiet --editable pcl_kit"
     command = shlex.split(clone.removeprefix("!").replace("REPOSITORY", ROOT.as_uri()))
