@@ -11,7 +11,7 @@ MINUTES ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce ablations search figures site weights test lint lab clean
+.PHONY: help env lock reproduce ablations search figures site weights test lint lab doctor handout clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,19 +25,19 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	  "about 5 GB on Linux, some two minutes on a fast line."
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --python $(BIN)/python -r requirements.lock
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 lock: env  ## pin again what pyproject.toml asks for
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --no-header \
-	  --no-emit-index-url pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --extra site --no-header \
+	  --no-emit-index-url --generate-hashes pyproject.toml -o requirements.lock
 
 reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA="train_on probe_too" OUT=runs/cpu SEED=0)
-	$(BIN)/python -m pcl_lib.reproduce --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out $(OUT) --seed $(SEED)
+	$(BIN)/python -m pcl_lib.reproduce --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "$(OUT)" --seed $(SEED)
 
 ablations: env  ## train and probe the variants of the ablation table, 3 seeds each; goes on where it was (PRESET=cpu WORKERS= MINUTES=)
-	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out runs/$(PRESET)-ablations \
+	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "runs/$(PRESET)-ablations" \
 	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 search: env  ## tries for a better pcl_plus, judged on the validation people (the test people are not rendered); goes on where it was
@@ -48,18 +48,21 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	$(BIN)/python figures/rendered_faces.py figures/
 	$(BIN)/python figures/swap_gif.py figures/swap.gif
 	mkdir -p figures/tables
-	for name in main components disentanglement swap_table training; do cp $(OUT)/tables/$$name.* figures/tables/; done
-	for name in swaps swaps_plus leakage training_curves embedding; do cp $(OUT)/figures/$$name.png figures/; done
-	if [ -f $(OUT)-ablations/tables/ablation_main_table.md ]; then cp $(OUT)-ablations/tables/ablation_*_table.* figures/tables/; \
-	  cp $(OUT)-ablations/figures/ablation_*.png figures/; else echo "$(OUT)-ablations is not there: its tables stay as they are"; fi
+	for name in main components disentanglement swap_table pdd training; do cp "$(OUT)"/tables/$$name.* figures/tables/; done
+	for name in swaps swaps_plus leakage training_curves embedding; do cp "$(OUT)/figures/$$name.png" figures/; done
+	if [ -f "$(OUT)-ablations/tables/ablation_main_table.md" ]; then cp "$(OUT)"-ablations/tables/ablation_*_table.* figures/tables/; \
+	  cp "$(OUT)"-ablations/figures/ablation_*.png figures/; else echo "$(OUT)-ablations is not there: its tables stay as they are"; fi
 	for set in search pdd lfw fer2013; do for name in main components lead lead_components swaps; do for end in csv md; do \
-	  table=$(OUT)-$$set/tables/ablation_$${name}_table.$$end; \
-	  if [ -f $$table ]; then cp $$table figures/tables/$${set}_$${name}_table.$$end; fi; done; done; done
+	  table="$(OUT)-$$set/tables/ablation_$${name}_table.$$end"; \
+	  if [ -f "$$table" ]; then cp "$$table" figures/tables/$${set}_$${name}_table.$$end; fi; done; done; done
 	rm -f figures/tables/*.tex
-	$(BIN)/python -m pcl_lib.reproduce.readme $(OUT)
+	$(BIN)/python -m pcl_lib.reproduce.readme "$(OUT)"
 
-site: env  ## render the executed notebooks of the run in OUT as web pages, to SITE (default OUT/site)
-	$(BIN)/python -m pcl_lib.reproduce.site $(OUT) $(SITE)
+site: env  ## the executed notebooks of the run in OUT as a web site that needs no network, in SITE (default OUT/site)
+	$(BIN)/python -m pcl_lib.site "$(OUT)" "$(SITE)"
+
+handout: env  ## a students' copy of the notebooks without solutions (OUT=handout)
+	$(BIN)/python -m pcl_lib.reproduce.handout $(if $(filter command line environment,$(origin OUT)),$(OUT),handout)
 
 weights: env  ## train the weights that ship, longer than the preset does (`shipped_weights.RECIPES`), a card beside each (PRESET=cpu)
 	$(BIN)/python -m pcl_lib.reproduce.shipped_weights --preset $(PRESET)
@@ -75,8 +78,11 @@ lint: env  ## fix what ruff can fix, then check types
 	$(BIN)/ruff format .
 	$(BIN)/mypy
 
-lab: env  ## open JupyterLab on the notebooks
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+doctor: env  ## say what this machine has, what is missing, and how many minutes the notebooks take on it
+	$(BIN)/python -m pcl_lib.reproduce.doctor
+
+lab: env  ## open JupyterLab on the notebooks, for this machine alone (127.0.0.1, with a token)
+	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks
 
 clean:  ## remove .venv and caches; runs/ and data/ stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

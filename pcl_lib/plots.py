@@ -180,13 +180,13 @@ def swap_grid(
 
 
 def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch") -> Figure:
-    """Losses, accuracies and weights of runs, a panel each.
+    """Losses, accuracies, weights and readings of validation people, a panel each.
 
     histories: `pretrain.Run.history` by method. Counts, times, the learning rate and what never changes are no curves.
     against: the column on the horizontal axis. Raises BadInput where no run has been trained.
     """
     aside = {"epoch", "iterations", "seconds", "images", "lr"}
-    changing = [c for h in histories.values() for c in h if len(h) == 1 or h[c].nunique() > 1]
+    changing = [c for h in histories.values() for c in h if h[c].count() == 1 or h[c].nunique() > 1]
     names = [name for name in dict.fromkeys(map(str, changing)) if name not in aside]
     if not names:
         raise BadInput("no run has a training history: train a method that has tasks, such as pcl")
@@ -198,10 +198,11 @@ def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch
     ):
         for number, (method, history) in enumerate(histories.items()):
             if name in history:
+                known = history.dropna(subset=[name])  # what is read every few epochs alone
                 colour = METHOD_COLOURS.get(method, COLOURS[number % len(COLOURS)])
-                marker = "o" if len(history) < 12 else ""
+                marker = "o" if len(known) < 12 else ""
                 (lines[method],) = clean_axes(axes).plot(
-                    history[against], history[name], color=colour, marker=marker, ms=4
+                    known[against], known[name], color=colour, marker=marker, ms=4
                 )
         axes.set_title(name.replace("_", " "), fontsize=11)
         axes.set_xlabel(against)
@@ -298,7 +299,7 @@ def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Sequenc
 
 
 def leakage_heatmap(table: pd.DataFrame) -> Figure:
-    """How well each factor is read from each feature: one row per method and feature, one column per factor.
+    """How well each factor is predicted from each feature: one row per method and feature, one column per factor.
 
     table: rows of `disentangle.leakage` with a column method. Colours show the value above chance, as a share of
     what is left above chance (R^2: the value itself); numbers show the value.
@@ -318,7 +319,7 @@ def leakage_heatmap(table: pd.DataFrame) -> Figure:
     axes.set_xticklabels([f"{f.replace('_', ' ')}\n({metric[f]})" for f in factors], rotation=0, fontsize=10)
     axes.set_yticklabels(rows, rotation=0, fontsize=11)
     axes.set(xlabel="", ylabel="")
-    axes.set_title("What a linear probe finds, on people it has not seen", fontsize=12)
+    axes.set_title("What a linear probe predicts, on people it has not seen", fontsize=12)
     return figure
 
 
@@ -369,7 +370,7 @@ def confusion(
     )  # fmt: skip
     axes.tick_params("x", rotation=45)
     axes.tick_params("y", rotation=0)
-    axes.set(xlabel="predicted from the feature", ylabel="true expression")
+    axes.set(xlabel="predicted expression", ylabel="true expression")
     return figure
 
 
@@ -401,6 +402,6 @@ def results_dots(rows: pd.DataFrame) -> Figure:
     figure.axes[0].set_yticks(range(len(methods)), methods)
     figure.axes[0].set_ylim(len(methods) - 0.5, -0.5)
     figure.supxlabel(
-        "better towards the arrow; bars: 95% over test identities; dashed: without looking", fontsize=10
+        "better towards the arrow; bars: 95% intervals over test people; dashed: chance baseline", fontsize=10
     )
     return figure

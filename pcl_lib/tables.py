@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from pcl_lib.probes import FEATURES
+from pcl_lib.probes.tasks import OPTIMISTIC
 from pcl_lib.utils import BadInput, commit, replace_atomically, versions
 
 # What every result row says about itself besides its value.
@@ -224,7 +225,7 @@ def context_of(rows: pd.DataFrame, alike: Sequence[str] = ALIKE) -> dict[str, st
             raise BadInput(f"the rows of one table differ in {name} ({found}): make a table of each")
     names = [name for name in CONTEXT if name not in ("method", "seed")]
     said = {name: " / ".join(map(str, rows[name].unique())) for name in names}
-    if said["protocol"] == "released_code":
+    if said["protocol"] in OPTIMISTIC:
         said["protocol"] += " (optimistic: the epoch is chosen on the test split)"
     what = "task" if "task" in rows else "factor"
     if "n" in rows:

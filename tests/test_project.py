@@ -17,7 +17,6 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from data_scripts import catalogue
 from pcl_lib.models.shipped import LIMIT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,7 +24,7 @@ CONDA_NAMES = {"pytorch": "torch", "matplotlib-base": "matplotlib", "seaborn-bas
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 REQUIREMENTS = {
     requirement.name: requirement.specifier
-    for line in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["dev"]
+    for line in sum(PROJECT["optional-dependencies"].values(), PROJECT["dependencies"])
     for requirement in [Requirement(line)]
 }
 
@@ -58,8 +57,10 @@ def test_conda_environment_asks_for_what_pyproject_asks_for() -> None:
 
 
 def test_every_pin_of_the_lock_lies_in_its_range() -> None:
-    text = (ROOT / "requirements.lock").read_text()
-    pins = [Requirement(line) for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    text = (ROOT / "requirements.lock").read_text().replace("\\\n", "")  # a pin and its hashes on one line
+    lines = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", line) for line in lines)
+    pins = [Requirement(line.split(" --hash")[0].strip()) for line in lines]
     for name, allowed in REQUIREMENTS.items():
         versions = [next(iter(pin.specifier)).version for pin in pins if pin.name == name]
         assert versions, f"{name} is not pinned: make lock"
@@ -132,13 +133,15 @@ def prose(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub names them."""
+    """The anchors of a page: those of its headings, as GitHub names them, and those it sets itself."""
     heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+    own = set(re.findall(r'<a id="([^"]+)"></a>', text))
+    return own | {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
 
 
 def test_anchors_are_made_as_github_makes_them() -> None:
     assert anchors("# A `b`: c, d\ntext\n## 7 On *x*\n") == {"a-b-c-d", "7-on-x"}
+    assert anchors('<a id="auc"></a>\n**AUC.** An area.') == {"auc"}
 
 
 def test_links_of_the_pages_lead_somewhere() -> None:
@@ -171,19 +174,13 @@ def table_lines(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "name", ["main", "parts", "disentanglement", "swap_table", "ablation_questions_table"]
+    "name", ["main", "components", "disentanglement", "swap_table", "ablation_questions_table"]
 )
 def test_results_show_the_committed_tables(name: str) -> None:
     shown = table_lines((ROOT / "figures" / "RESULTS.md").read_text(encoding="utf-8"))
     lines = table_lines((ROOT / "figures" / "tables" / f"{name}.md").read_text(encoding="utf-8"))
     assert len(lines) > 3
     assert "\n".join(lines) in "\n".join(shown)
-
-
-def test_the_page_of_the_data_sets_lists_those_of_the_catalogue() -> None:
-    text = (ROOT / "data_scripts" / "README.md").read_text(encoding="utf-8")
-    between = text.split("<!-- data sets -->")[1].split("<!-- /data sets -->")[0]
-    assert between.strip() == catalogue.as_markdown().strip()
 
 
 def test_the_colab_cell_works_on_a_clone(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Reading order: a room may import those before it, never those after it.
 ORDER = (
-    "utils", "distributed", "presets", "faces", "data", "view_kernel", "augment", "losses", "models", "methods",
-    "tuning", "pretrain", "probes", "disentangle", "tables", "plots", "reproduce", "ablations", "widgets",
+    "utils", "distributed", "presets", "faces", "data", "augment", "losses", "models", "methods",
+    "probes", "tuning", "pretrain", "disentangle", "tables", "plots", "reproduce", "ablations", "widgets", "site",
     "bench",
 )  # fmt: skip
 # Jupyter's own packages, which a machine without notebooks does not have.
@@ -121,7 +121,7 @@ def test_rooms_import_one_way_in_the_reading_order() -> None:
 
 def test_only_notebooks_widgets_and_their_bench_need_jupyter() -> None:
     for module, path in modules().items():
-        if module.split(".")[1:2] in (["widgets"], ["reproduce"]):
+        if module.split(".")[1:2] in (["widgets"], ["reproduce"], ["site"]):
             continue
         tree = ast.parse(path.read_text(encoding="utf-8"))
         assert not [name for name in names_imported(tree) if name.split(".")[0] in JUPYTER], module

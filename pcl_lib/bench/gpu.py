@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pcl_lib import augment, losses, methods
+from pcl_lib.augment import batched
 from pcl_lib.bench.limit import bench_share, product_rate
 from pcl_lib.bench.timing import Bench
 from pcl_lib.bench.training import random_images, trainer
@@ -77,10 +78,10 @@ def differences(device: torch.device) -> dict[str, float]:
     images = drawn / 255
     view = augment.draw(64, 64, PRESETS["paper"].simclr_view, torch.Generator().manual_seed(0))
     on_device = augment.Draw(**{name: value.to(device) for name, value in vars(view).items()})
-    batched = augment._apply(images.to(device), on_device, 64).cpu()  # a GPU's form, also in a rehearsal
+    tensors = batched._apply(images.to(device), on_device, 64).cpu()  # a GPU's form, also in a rehearsal
     found = {
         "losses": max(abs(a - b) for a, b in zip(loss_values("cpu"), loss_values(device), strict=True)),
-        "views": float((augment.apply_views(images, view) - batched).abs().max()),
+        "views": float((augment.apply_views(images, view) - tensors).abs().max()),
         "rendered pixels": float(((drawn - there).abs() > 1).float().mean()),
     }
     (ours, slope), (theirs, other) = one_step(images, torch.device("cpu")), one_step(images, device)

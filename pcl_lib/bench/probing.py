@@ -157,8 +157,8 @@ def sklearn_pictures(x: np.ndarray, y: np.ndarray, held: np.ndarray, truth: np.n
     from sklearn.kernel_ridge import KernelRidge
     from sklearn.model_selection import GridSearchCV
 
-    some = torch.from_numpy(x[:500])
-    typical = float(torch.cdist(some, some).square().median())
+    first = torch.from_numpy(x[:500])
+    typical = float(torch.cdist(first, first).square().median())
     grid = {"alpha": np.logspace(-6, 1, 15), "gamma": [1 / (2 * m * typical) for m in (0.3, 1.0, 3.0, 10.0)]}
     both, mean = np.concatenate([x, held]), y.mean(0)
     found = []

@@ -9,6 +9,7 @@ linear         linear probes: penalty paths, thresholds, weighted scores
 released_code  the probes of the authors' code, chosen on the test split
 evaluate       `evaluate`: every task that a set has labels for
 handcrafted    HoG and LBP, which nobody trained
+progress       quick readings on validation people while a model is trained
 directions     linear probes that also say which way to move a feature
 """
 

@@ -5,9 +5,10 @@ measure          the measurements that notebooks share
 notebooks        notebooks as programs, executed into stamped copies
 runner           runs the notebooks in order and writes summary.json
 paper_table      the table in the form of the paper's
+doctor           what this machine has, and the minutes to expect on it
 readme           measured minutes, written into README and the notebooks' headers
-site             the executed notebooks as web pages
 shipped_weights  trains, probes and writes the weights that come with the kit
+handout          a students' copy of the notebooks, without solutions
 exercises        the check cells of the notebooks' exercises
 """
 

@@ -9,6 +9,8 @@ import math
 import os
 import sys
 import time
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,6 @@ import nbformat
 import papermill
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
-from nbconvert import HTMLExporter
 
 from pcl_lib.utils import (
     HEADLESS,
@@ -87,7 +88,7 @@ def check_parameters(path: Path) -> nbformat.NotebookNode:
     """Read a notebook and make sure that its cell tagged `parameters` sets `PARAMETERS` to literals, and no other."""
     try:
         notebook = nbformat.read(path, as_version=4)
-    except (OSError, ValueError, nbformat.ValidationError) as error:
+    except Exception as error:  # on JSON that is no notebook nbformat raises almost anything
         raise BadInput(f"{path} is not a readable notebook ({error})") from None
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
@@ -211,16 +212,21 @@ def read_stamp(copy: Path) -> dict[str, Any]:
 
 
 def run_if_needed(
-    path: Path, out: Path, values: dict[str, Any], latest: float, limits: tuple[float, float] | None = None
+    path: Path,
+    out: Path,
+    values: dict[str, Any],
+    earlier: Mapping[str, str],
+    limits: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """Run a notebook that did not finish as it is now, or not after `latest`; returns the stamp of its copy.
+    """Run a notebook that did not finish as it is now, or not after `earlier`; returns the stamp of its copy.
 
-    out, values, limits: see `run_notebook`; without limits, `LIMITS` of the preset hold.
+    earlier: of each notebook before it that has finished, the name of that run (by name, not by time: clocks are set
+    back). out, values, limits: see `run_notebook`; without limits, `LIMITS` of the preset hold.
     """
     limits = limits or LIMITS.get(values["preset"], NO_LIMITS)
     copy, mark = out / "notebooks" / path.name, fingerprint(path, out)
     stamp = read_stamp(copy)
-    if stamp.get("fingerprint") == mark and stamp["finished"] >= latest:
+    if stamp.get("fingerprint") == mark and stamp.get("after") == earlier:
         print(f"finished before ({stamp['seconds']:.0f} s)")
         return stamp
     try:
@@ -229,16 +235,16 @@ def run_if_needed(
         print("failed")
         raise
     notebook = nbformat.read(copy, as_version=4)
-    stamp = {"fingerprint": mark, "seconds": round(seconds, 1), "finished": time.time()}
-    stamp["spent"] = _read_times(copy, seconds)
+    stamp = {
+        "fingerprint": mark,
+        "seconds": round(seconds, 1),
+        "finished": time.time(),
+        "run": uuid.uuid4().hex,
+        "after": dict(earlier),
+        "spent": _read_times(copy, seconds),
+    }
     notebook.metadata[STAMP] = stamp
     with replace_atomically(copy) as temporary:
         nbformat.write(notebook, str(temporary))
     print(f"{seconds:.0f} s")
     return stamp
-
-
-def to_html(notebook: nbformat.NotebookNode, title: str) -> str:
-    """A notebook with whatever outputs it has as one HTML page, pictures inside."""
-    page, _ = HTMLExporter().from_notebook_node(notebook, {"metadata": {"name": title}})
-    return str(page)

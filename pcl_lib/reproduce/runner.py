@@ -7,7 +7,6 @@ kept: a notebook is run again only if it, the library or what ran before it chan
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,9 @@ import pandas as pd
 from pcl_lib import presets, tables
 from pcl_lib.data import PreparedFaces
 from pcl_lib.models.checkpoint import checkpoint_notes
-from pcl_lib.reproduce import notebooks
-from pcl_lib.reproduce.run import Run, join_folders, open_run
-from pcl_lib.utils import KINDS, commit, versions, write_json
+from pcl_lib.reproduce import doctor, notebooks
+from pcl_lib.reproduce.run import FOLDERS, Run, join_folders, open_run
+from pcl_lib.utils import KINDS, commit, only_one, remove_leftovers, versions, write_json
 
 
 def reproduce(
@@ -37,7 +36,7 @@ def reproduce(
     preset, out, seed: see `open_run`. data: a prepared folder or several, the first to pre-train on. only: "02,05" for
     those two. folder: where the notebooks are. limits: see `notebooks.run_if_needed`. A notebook that finished is run
     again where it, the library or an earlier notebook's run is newer. Raises BadInput on bad settings before anything
-    runs, and where a cell fails; what was done stays.
+    runs, where another process works in `out`, and where a cell fails; what was done stays.
     """
     presets.get(preset)
     found, wanted = notebooks.find_notebooks(folder, only)
@@ -47,15 +46,20 @@ def reproduce(
     joined = join_folders([data] if isinstance(data, str | Path) else data)
     run = open_run(preset, joined, Path(out).resolve(), seed)
     values = {"preset": preset, "data": joined, "out": str(run.out), "seed": seed}
-    latest = 0.0
-    for number, path in enumerate(found, 1):
-        stamp = notebooks.read_stamp(run.out / "notebooks" / path.name)
-        if path in wanted:
-            print(f"[{number}/{len(found)}] {path.stem} ...", end=" ", flush=True)
-            stamp = notebooks.run_if_needed(path, run.out, values, latest, limits)
-        latest = max(latest, stamp.get("finished", 0.0))
-    summary = summarise_run(run)
-    write_json(run.out / "summary.json", summary)
+    earlier: dict[str, str] = {}
+    with only_one(run.out / ".reproduce.lock", f"the run folder {run.out}"):
+        for name in FOLDERS:
+            if name not in ("checkpoints", "logs"):  # those a training may be writing to
+                remove_leftovers(run.out / name)
+        for number, path in enumerate(found, 1):
+            stamp = notebooks.read_stamp(run.out / "notebooks" / path.name)
+            if path in wanted:
+                print(f"[{number}/{len(found)}] {path.stem} ...", end=" ", flush=True)
+                stamp = notebooks.run_if_needed(path, run.out, values, earlier, limits)
+            if "run" in stamp:
+                earlier[path.stem] = stamp["run"]
+        summary = summarise_run(run)
+        write_json(run.out / "summary.json", summary)
     return summary
 
 
@@ -136,9 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", help="numbers of the notebooks to run, e.g. 02,05")
     given = parser.parse_args(argv)
     out = given.out or Path("runs") / given.preset
-    try:
-        summary = reproduce(given.preset, given.data, out, given.seed, only=given.only)
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+    summary = reproduce(given.preset, given.data, out, given.seed, only=given.only)
+    summary["machine"] = doctor.speed(summary["device"])  # so that `make doctor` can scale this run's minutes
+    write_json(out / "summary.json", summary)
     report(out, summary)

@@ -1,6 +1,6 @@
 """Batched views: every image gets its own draw, on the batch's device (notebooks/method.md, sections 4 and 5).
 
-A GPU takes the operations below, each on the whole batch; a CPU the same in compiled code (`view_kernel`).
+A GPU takes the operations below, each on the whole batch; a CPU the same in compiled code (`augment.compiled`).
 
 `draw` takes the random numbers of a whole batch from one Generator; `apply_views` is then a pure
 function of images and draw. Colour operations equal torchvision's functional ones on float images,
@@ -87,10 +87,8 @@ def _boxes(n: int, size: int, view: ViewPreset, generator: torch.Generator) -> d
         area = (rand[0] * (high - low) + low) * size * size
         ratio = torch.exp((rand[1] * 2 - 1) * math.log(4 / 3))
         height, width = ((area * r).sqrt().round().clamp(1, size).long() for r in (1 / ratio, ratio))
-    elif view.crop == "quadrant":
-        return _quadrant_boxes(rand, size, generator)
     else:
-        raise BadInput(f"unknown crop '{view.crop}': choose quadrant, resized or none")
+        return _quadrant_boxes(rand, size, generator)
     top, left = ((r * (size - side + 1)).long() for r, side in ((rand[2], height), (rand[3], width)))
     return {"top": top, "left": left, "height": height, "width": width}
 
@@ -119,9 +117,9 @@ def apply_views(images: Tensor, view: Draw, out_size: int | None = None) -> Tens
     """
     out_size = out_size or images.shape[-1]
     if images.device.type == "cpu":
-        from pcl_lib import view_kernel  # numba takes a second to import
+        from pcl_lib.augment import compiled  # numba takes a second to import
 
-        return view_kernel.apply(images, view, out_size, blur_radius(out_size))
+        return compiled.apply(images, view, out_size, blur_radius(out_size))
     with torch.autocast(images.device.type, enabled=False):
         return _apply(images, view, out_size)
 
