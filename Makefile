@@ -9,7 +9,8 @@ DATA   ?=
 # PyTorch's build for a new .venv: cpu, cu126, auto, ... as `uv pip install --torch-backend` knows them, from PyTorch's own
 # index; empty takes PyPI's. Only the empty one could be tried where the kit was made: no index but PyPI was in reach.
 TORCH  ?=
-CUDA   := ^(cuda-|nvidia-|triton)
+# Its pins: no CUDA, and no hashes, which are those of PyPI's files.
+CPU_PINS := /^(cuda-|nvidia-|triton)/d; s/^([a-z][^\\]*[^\\ ]) *\\?$$/\1/p
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
@@ -31,20 +32,20 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@echo "  pytest, ruff, ...     what make test needs, with a driver for the Chromium that may be on this machine"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(if $(TORCH),grep -vE '$(CUDA)',cat) requirements.lock | $(BIN)/uv pip install --quiet --compile-bytecode \
-	  --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH)) -r -
+	$(if $(TORCH),sed -nE '$(CPU_PINS)' requirements.lock,cat requirements.lock) | $(BIN)/uv pip install --quiet \
+	  --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH),--require-hashes) -r -
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
 lock: env  ## pin again what pyproject.toml asks for
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.11 --extra dev --extra site --no-header \
-	  --no-emit-index-url pyproject.toml -o requirements.lock
+	  --no-emit-index-url --generate-hashes pyproject.toml -o requirements.lock
 
 reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA="train_on probe_too" OUT=runs/cpu SEED=0)
-	$(BIN)/python -m pcl_lib.reproduce --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out $(OUT) --seed $(SEED)
+	$(BIN)/python -m pcl_lib.reproduce --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "$(OUT)" --seed $(SEED)
 
 ablations: env  ## train and probe the variants of the ablation table, 3 seeds each; goes on where it was (PRESET=cpu)
-	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out runs/$(PRESET)-ablations
+	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "runs/$(PRESET)-ablations"
 
 search: env  ## tries for a better pcl_plus, judged on the validation people (the test people are not rendered); goes on where it was
 	$(BIN)/python data_scripts/render_faces.py --out runs/faces/search --preset $(PRESET) --identities 340 60 60 --seed 1
@@ -54,18 +55,18 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	$(BIN)/python figures/rendered_faces.py figures/
 	$(BIN)/python figures/swap_gif.py figures/swap.gif
 	mkdir -p figures/tables
-	for name in main components disentanglement swap_table training; do cp $(OUT)/tables/$$name.* figures/tables/; done
-	for name in swaps swaps_plus leakage training_curves embedding; do cp $(OUT)/figures/$$name.png figures/; done
-	if [ -f $(OUT)-ablations/tables/ablation_main_table.md ]; then cp $(OUT)-ablations/tables/ablation_*_table.* figures/tables/; \
-	  cp $(OUT)-ablations/figures/ablation_*.png figures/; else echo "$(OUT)-ablations is not there: its tables stay as they are"; fi
+	for name in main components disentanglement swap_table pdd training; do cp "$(OUT)"/tables/$$name.* figures/tables/; done
+	for name in swaps swaps_plus leakage training_curves embedding; do cp "$(OUT)/figures/$$name.png" figures/; done
+	if [ -f "$(OUT)-ablations/tables/ablation_main_table.md" ]; then cp "$(OUT)"-ablations/tables/ablation_*_table.* figures/tables/; \
+	  cp "$(OUT)"-ablations/figures/ablation_*.png figures/; else echo "$(OUT)-ablations is not there: its tables stay as they are"; fi
 	for set in search pdd lfw fer2013; do for name in main components lead lead_components swaps; do for end in csv md; do \
-	  table=$(OUT)-$$set/tables/ablation_$${name}_table.$$end; \
-	  if [ -f $$table ]; then cp $$table figures/tables/$${set}_$${name}_table.$$end; fi; done; done; done
+	  table="$(OUT)-$$set/tables/ablation_$${name}_table.$$end"; \
+	  if [ -f "$$table" ]; then cp "$$table" figures/tables/$${set}_$${name}_table.$$end; fi; done; done; done
 	rm -f figures/tables/*.tex
-	$(BIN)/python -m pcl_lib.reproduce.readme $(OUT)
+	$(BIN)/python -m pcl_lib.reproduce.readme "$(OUT)"
 
 site: env  ## the executed notebooks of the run in OUT as a web site that needs no network, in SITE (default OUT/site)
-	$(BIN)/python -m pcl_lib.site $(OUT) $(SITE)
+	$(BIN)/python -m pcl_lib.site "$(OUT)" "$(SITE)"
 
 handout: env  ## a students' copy of the notebooks without solutions (OUT=handout)
 	$(BIN)/python -m pcl_lib.reproduce.handout $(if $(filter command line environment,$(origin OUT)),$(OUT),handout)
@@ -87,8 +88,8 @@ lint: env  ## fix what ruff can fix, then check types
 doctor: env  ## say what this machine has, what is missing, and how many minutes the notebooks take on it
 	$(BIN)/python -m pcl_lib.reproduce.doctor
 
-lab: env  ## open JupyterLab on the map of the course
-	JUPYTER_CONFIG_PATH=notebooks/.jupyter $(BIN)/jupyter lab --ServerApp.root_dir=. \
+lab: env  ## open JupyterLab on the map of the course, for this machine alone (127.0.0.1, with a token)
+	JUPYTER_CONFIG_PATH=notebooks/.jupyter $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
 	  --LabApp.default_url=/lab/tree/notebooks/README.md
 
 demo: env  ## the widgets alone, as one page for a lecture hall or an open day; each visitor has sliders of their own

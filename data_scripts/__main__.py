@@ -18,6 +18,7 @@ import pandas as pd
 from data_scripts import official
 from data_scripts.catalogue import AFLW2000, DATA_SETS, LP, DataSet, find
 from data_scripts.prepare import standard_parser
+from data_scripts.sources import archives_below
 from pcl_lib.utils import BadInput, exit_cleanly
 
 COUNTS = ("images", "identities", "train", "validation", "test", "pairs")
@@ -86,6 +87,15 @@ def tell_missing(found: Sequence[tuple[DataSet, Path]]) -> None:
         print(f"  {entry.name}, for {entry.purpose}; {entry.counts()}.\n    Ask: {entry.ask}.")
 
 
+def tell_unread(root: Path, found: Sequence[tuple[DataSet, Path]]) -> None:
+    """Print the archives that were not taken for a set."""
+    taken = [place for _, place in found]
+    unread = [p for p in archives_below(root) if not any(p.is_relative_to(place) for place in taken)]
+    if unread:
+        told = ", ".join(str(path.relative_to(root)) for path in unread[:5]) + (", ..." if unread[5:] else "")
+        print(f"\nArchives that look like no set (give each to the script of its set): {told}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point. Raises BadInput where nothing could be prepared."""
     options = parse(arguments)
@@ -97,6 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     for (entry, place), out in zip(found, places, strict=True):
         print(f"  {entry.name}: {place} -> {out}")
     tell_missing(found)
+    tell_unread(options.root, found)
     if options.list:
         return
     rows = []

@@ -1,15 +1,20 @@
 """The data sets that have a script here: what each is for, where to ask, its layout, and how many images to expect.
 
-Said once: the scripts' --help, `python -m data_scripts`, the README's table and notebook 01 all read it here.
+Said once: the scripts' --help, `python -m data_scripts`, data_scripts/README.md and notebook 01 all read it here;
+`python -m data_scripts.catalogue` writes the sections of data_scripts/README.md.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import re
+import textwrap
+import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
+from fnmatch import fnmatch, translate
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +23,7 @@ import pandas as pd
 from data_scripts.sources import is_archive
 from pcl_lib.utils import BadInput
 
+README = Path(__file__).with_name("README.md")
 DEPTH = 3  # folders below ROOT in which a set is looked for
 
 
@@ -25,9 +31,11 @@ DEPTH = 3  # folders below ROOT in which a set is looked for
 class DataSet:
     """What is known about a set before anybody has it.
 
-    key: names the script (prepare_<key>.py) and the output. expected: counts of the whole download, as published.
+    key: names the script (prepare_<key>.py) and the output. labels: what comes out. decides: what the script settles
+    over the whole set, and prints. expected: counts of the whole download, as published.
     marks: alternatives; a folder holds the set where every glob of one alternative finds something. archives: how
-    the names of archives that hold all of it look, in small letters, without their suffix.
+    the names of archives that hold all of it look, in small letters, without their suffix. many: whether several
+    such folders below one are one set. A .zip of another name is looked into, for the same marks.
     """
 
     key: str
@@ -36,9 +44,12 @@ class DataSet:
     ask: str
     licence: str
     layout: str
+    labels: str
+    decides: str
     expected: Mapping[str, int]
     marks: tuple[tuple[str, ...], ...]
     archives: tuple[str, ...] = ()
+    many: bool = False
 
     @property
     def command(self) -> str:
@@ -60,6 +71,7 @@ class DataSet:
             f"{self.name} -> a prepared folder, for {self.purpose}.\n\n"
             f"    {self.command}\n\n"
             f"Layout, as downloaded (ROOT is the folder of the first line):\n\n{self.layout}\n\n"
+            f"Labels: {self.labels}.\nDecided over the whole set: {self.decides}.\n"
             f"Expected of the whole set: {self.counts()}.\n"
             f"Where to ask: {self.ask}\n"
         )
@@ -68,8 +80,25 @@ class DataSet:
         """Whether `folder`, or archive, looks like what to give to the script."""
         if folder.is_file():
             stem = folder.name.lower().split(".")[0]
-            return is_archive(folder) and any(fnmatch(stem, glob) for glob in self.archives)
+            named = is_archive(folder) and any(fnmatch(stem, glob) for glob in self.archives)
+            return named or any(all(_listed(folder, glob) for glob in globs) for globs in self.marks)
         return any(all(_some(folder, glob) for glob in globs) for globs in self.marks)
+
+
+@lru_cache(maxsize=8)
+def _members(archive: Path) -> str:
+    """The names of what a .zip holds, one a line; nothing of other archives, which would have to be read through."""
+    try:
+        with zipfile.ZipFile(archive) as content:
+            return "\n".join(["", *content.namelist(), ""]).replace("\\", "/")
+    except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
+        return ""
+
+
+def _listed(archive: Path, glob: str) -> bool:
+    """Whether a .zip holds something that `glob` names, in whatever folder."""
+    inner = "/".join(translate(part)[4:-3].replace(".*", "[^/\n]*") for part in glob.split("/"))
+    return re.search(rf"(?<=[\n/]){inner}(?=[\n/])", _members(archive)) is not None
 
 
 def _some(folder: Path, glob: str) -> bool:
@@ -89,16 +118,27 @@ VOXCELEB = DataSet(
     layout="""    ROOT/
       id00012/21Uxsk56VDQ/00001.mp4         face-track videos: a frame a second (--every), or
       id00012/21Uxsk56VDQ/0000125.jpg       released face crops, or
-      A.J._Buckley/1.6/21Uxsk56VDQ/0000125.jpg   VoxCeleb1's crops by name
-    Folders in front of the person (vox2/dev/mp4/...) are allowed; those below a folder `test` form the test split.""",
+      A.J._Buckley/1.6/21Uxsk56VDQ/1/0000125.jpg   VoxCeleb1's crops by name, with or without tracks
+      id10283#21Uxsk56VDQ#004832#004981.mp4 as a video or a folder of frames
+    Folders in front of the person (vox2/dev/mp4/...) are allowed; those below a folder `test` form the test split.
+    Who the people are is read off the forms of the folders' names, once for all paths, and printed with its level.""",
+    labels="identity (id00012, or the name), video, split (test below a folder of that name, else train)",
+    decides="the folder level that is people, how many people, videos and tracks there are, names in two spellings, "
+    "videos that lie with two people; nobody may be in both splits",
     expected={"identities": 7363, "videos": 172976},
     marks=(
-        ("id[0-9][0-9][0-9][0-9][0-9]/*/*.mp4",),
-        ("id[0-9][0-9][0-9][0-9][0-9]/*/*.jpg",),
+        ("id[0-9][0-9][0-9][0-9][0-9]/*",),
+        ("id[0-9][0-9][0-9][0-9][0-9]#*",),
+        ("train/id[0-9][0-9][0-9][0-9][0-9]#*",),
+        ("test/id[0-9][0-9][0-9][0-9][0-9]#*",),
         ("mp4/id[0-9][0-9][0-9][0-9][0-9]*",),
         ("dev/mp4/id[0-9][0-9][0-9][0-9][0-9]*",),
-        ("*/1.6/*/*.jpg",),
+        ("test/mp4/id[0-9][0-9][0-9][0-9][0-9]*",),
+        ("*/1.6/*/*",),
+        ("unzipped*/*/1.6",),
+        ("unzipped*/data/*/1.6",),
     ),
+    many=True,
 )
 RAFDB = DataSet(
     key="rafdb",
@@ -109,10 +149,22 @@ RAFDB = DataSet(
     licence="RAF-DB: non-commercial research, by request to its authors",
     layout="""    ROOT/                                   (the folder `basic` of the download)
       Image/aligned/train_00001_aligned.jpg   also as aligned.zip, unpacked
-      EmoLabel/list_patition_label.txt        lines such as: train_00001.jpg 5""",
+      EmoLabel/list_patition_label.txt        lines such as: train_00001.jpg 5
+    or, as others pass it on, ROOT/DATASET/{train,test}/{1..7}/*.jpg, with train_labels.csv and test_labels.csv
+    next to DATASET.
+    Pictures may be .png or .JPG. Labels other than 1 to 7 as a whole are refused.""",
+    labels="expression (7 classes), split (the official one; 15% of train, by a hash of the file name, is validation)",
+    decides="whether the labels are 1 to 7 as a whole (0 to 6 are refused: which is which is not known); folders of "
+    "labels and tables next to them must agree",
     expected={"images": 15339, "train": 12271, "test": 3068},
-    marks=(("EmoLabel/list_patition_label.txt",), ("list_patition_label.txt",)),
-    archives=("basic", "raf-db*", "rafdb*"),
+    marks=(
+        ("EmoLabel/list_patition_label.txt",),
+        ("list_patition_label.txt",),
+        ("list_partition_label.txt",),
+        ("train_labels.csv", "test_labels.csv"),
+        ("DATASET/train/1", "DATASET/test/1"),
+    ),
+    archives=("basic", "raf-db*", "rafdb*", "raf_db*"),
 )
 FER2013 = DataSet(
     key="fer2013",
@@ -125,9 +177,16 @@ FER2013 = DataSet(
     ROOT/icml_face_data.csv                the same in another order; or
     ROOT/{train,validation,test}/CLASS/*.jpg    CLASS one of angry disgust fear happy sad surprise neutral; or
     ROOT/{train,test}/CLASS/*.jpg or ROOT/{train,validation}/CLASS/*.jpg
-    Whatever lies beside `train` is scored, never chosen on: without a third split, 15% of train is validation.""",
+    Whatever lies next to `train` is scored, never chosen on: without a third split, 15% of train is validation.""",
+    labels="expression (7 classes), split (Training, PublicTest, PrivateTest are train, validation, test)",
+    decides="whether the labels are 0 to 6 as a whole; which folder is test where there are two splits alone",
     expected={"images": 35887, "train": 28709, "public test": 3589, "private test": 3589},
-    marks=(("fer2013.csv",), ("icml_face_data.csv",), ("train/disgust", "train/surprise")),
+    marks=(
+        ("fer2013.csv",),
+        ("icml_face_data.csv",),
+        ("[Tt]rain*/[Dd]isgust*", "[Tt]rain*/[Ss]urprise*"),
+        ("[Tt]rain/0", "[Tt]rain/6"),
+    ),
     archives=("fer2013*",),
 )
 LFW = DataSet(
@@ -137,9 +196,18 @@ LFW = DataSet(
     ask="the LFW page of the University of Massachusetts (https://vis-www.cs.umass.edu/lfw); research use",
     licence="LFW: research use; photographs are their owners'",
     layout="""    ROOT/NAME/NAME_0001.jpg                lfw, lfw-deepfunneled, or any crop under its names
-    ROOT/pairs.txt                         beside the people or one folder up; or --pairs FILE""",
+    ROOT/pairs.txt or pairs.csv            next to the people or one folder up; or --pairs FILE
+    Pictures of 250 x 250 are whole photographs, cut to their middle: decided by most of the set.""",
+    labels="identity (by the file's name), pairs with folds; the people of the pairs are test, 15% of the others "
+    "validation; pseudo labels by --labels",
+    decides="the crop, by the size of most images; whether the pairs' folds are as many as announced",
     expected={"images": 13233, "identities": 5749, "pairs": 6000},
-    marks=(("*/*_0001.jpg", "pairs.txt"), ("pairs.txt", "lfw*/*/*_0001.jpg")),
+    marks=(
+        ("*/*_0001.*", "pairs.txt"),
+        ("pairs.txt", "lfw*/*/*_0001.*"),
+        ("pairs.csv", "lfw*/*/*_0001.*"),
+        ("pairs.csv", "lfw*/*/*/*_0001.*"),
+    ),
     archives=("lfw", "lfw-*"),
 )
 CPLFW = DataSet(
@@ -150,6 +218,8 @@ CPLFW = DataSet(
     licence="CPLFW: research use, by its authors' page",
     layout="""    ROOT/aligned images/NAME_1.jpg         or images/, or any crop under these names
     ROOT/pairs_CPLFW.txt                   two lines a pair: "NAME_1.jpg 1" (one person) or 0""",
+    labels="identity (by the file's name), pairs with ten folds; all of it is test",
+    decides="nothing: rows and images that do not match are listed",
     expected={"images": 11652, "identities": 3930, "pairs": 6000},
     marks=(("pairs_CPLFW.txt",),),
     archives=("cplfw*",),
@@ -162,7 +232,10 @@ DISFA = DataSet(
     "agreement by a faculty member, for non-commercial research",
     licence="DISFA: non-commercial research under a signed agreement with the University of Denver",
     layout="""    ROOT/Video_LeftCamera/LeftVideoSN001_comp.avi   or frames: .../LeftVideoSN001_comp/*_0001.png
-    ROOT/ActionUnit_Labels/SN001/SN001_au1.txt      lines "frame,intensity"; au 1 2 4 5 6 9 12 15 17 20 25 26""",
+    ROOT/ActionUnit_Labels/SN001/SN001_au1.txt      lines "frame,intensity"; au 1 2 4 5 6 9 12 15 17 20 25 26
+    Whether pictures are numbered from 1 or 0 is decided for the whole set, by what proves it, and printed.""",
+    labels="au01 to au26 (intensities 0 to 5), identity, fold (people of a fold are in no other), split by --test-fold",
+    decides="whether pictures, and labels, are numbered from 0 or from 1",
     expected={"identities": 27, "images": 130815},
     marks=(("ActionUnit_Labels/SN[0-9]*",),),
 )
@@ -175,6 +248,9 @@ LP = DataSet(
     layout="""    ROOT/{AFW,HELEN,IBUG,LFPW}/NAME_0.jpg and .mat   Pose_Para (pitch, yaw, roll in radians), pt2d [2, 68]
     ROOT/{AFW,...}_Flip/                                mirror images: left out unless --flips
     ROOT/landmarks/                                     landmark files only: not read""",
+    labels="yaw, pitch, roll, identity (the photograph), split (85 and 15% of the photographs); test is AFLW2000, by "
+    "--aflw2000",
+    decides="nothing: images beyond 99 degrees and those without a usable .mat file are listed",
     expected={"images": 61225, "with flips": 122450},
     marks=(("AFW/*.mat", "HELEN/*.mat"), ("LFPW/*.mat",), ("IBUG/*.mat",)),
     archives=("300w_lp*", "300w-lp*"),
@@ -187,6 +263,8 @@ AFLW2000 = DataSet(
     licence="AFLW2000-3D: research use; photographs are their owners'",
     layout="""    ROOT/image00002.jpg and image00002.mat   Pose_Para (pitch, yaw, roll in radians), pt3d_68 [3, 68]
     ROOT/Code/                               not read""",
+    labels="yaw, pitch, roll; all of it is test",
+    decides="nothing: images beyond 99 degrees and those without a usable .mat file are listed",
     expected={"images": 2000, "within 99 degrees": 1969},
     marks=(("image0*.mat", "image0*.jpg"),),
     archives=("aflw2000*",),
@@ -201,7 +279,10 @@ BIWI = DataSet(
     layout="""    ROOT/01/ ... 24/                       (the folder hpdb of the download; a sequence a folder)
       frame_00003_rgb.png                  640 x 480
       frame_00003_pose.txt                 rotation matrix, then the head's centre in millimetres, depth camera
-      rgb.cal                              colour camera: matrix, distortion, rotation, translation, size""",
+      rgb.cal                              colour camera: matrix, distortion, rotation, translation, size
+    Pictures may be .jpg or .PNG. The four people recorded twice are one person each.""",
+    labels="yaw, pitch, roll, identity (the person), video (the sequence); split by people, or --all-test",
+    decides="nothing: frames without a pose or a calibration are listed",
     expected={"images": 15678, "sequences": 24, "identities": 20},
     marks=(("[0-9][0-9]/frame_*_pose.txt",),),
     archives=("hpdb", "kinect_head_pose_db*", "biwi*"),
@@ -216,9 +297,19 @@ CELEBA = DataSet(
     layout="""    ROOT/Img/img_align_celeba/000001.jpg   or ROOT/img_align_celeba/
     ROOT/Anno/list_attr_celeba.txt         number of images, 40 names, lines "000001.jpg -1 1 ..."; optional
     ROOT/Anno/identity_CelebA.txt          lines "000001.jpg 2880"; optional
-    ROOT/Eval/list_eval_partition.txt      lines "000001.jpg 0" (train 0, validation 1, test 2); optional""",
+    ROOT/Eval/list_eval_partition.txt      lines "000001.jpg 0" (train 0, validation 1, test 2); optional
+    The three may also be .csv, and lie in ROOT, as others pass the set on.""",
+    labels="attr_* (40 attributes, 0 and 1), identity, split (the official partition), as far as their files are there",
+    decides="the crop, by the size of most images; whether attributes are -1 and 1 or 0 and 1; images of people whom "
+    "the partition puts into two splits lose the earlier ones",
     expected={"images": 202599, "identities": 10177, "train": 162770, "validation": 19867, "test": 19962},
-    marks=(("img_align_celeba",), ("Img/img_align_celeba",)),
+    marks=(
+        ("img_align_celeba",),
+        ("Img/img_align_celeba",),
+        ("Img/img_align_celeba_png",),
+        ("img_align_celeba_png",),
+        ("Img/img_align_celeba.zip",),
+    ),
 )
 DATA_SETS = {
     entry.key: entry for entry in (VOXCELEB, CELEBA, RAFDB, FER2013, LFW, CPLFW, DISFA, LP, AFLW2000, BIWI)
@@ -255,6 +346,31 @@ def find(root: Path) -> list[tuple[DataSet, Path]]:
     return found
 
 
+def as_sections() -> str:
+    """A section of Markdown a set, for data_scripts/README.md: layout, command, labels, decisions, licence."""
+    parts = []
+    for entry in DATA_SETS.values():
+        parts += [
+            f"### {entry.name}\n",
+            f"For {entry.purpose}. Expected of the whole set: {entry.counts()}.\n",
+            f"```sh\n{entry.command}\n```\n",
+            f"```text\n{textwrap.dedent(entry.layout)}\n```\n",
+            f"- **Labels that come out:** {entry.labels}.",
+            f"- **Decided over the whole set:** {entry.decides}.",
+            f"- **Where to ask:** {entry.ask}.",
+            f"- **Licence:** {entry.licence}.\n",
+        ]
+    return "\n".join(parts)
+
+
+def write_readme(path: Path = README) -> None:
+    """Write `as_sections` between the marks <!-- sets --> and <!-- /sets --> of a page."""
+    before, rest = path.read_text(encoding="utf-8").split("<!-- sets -->\n")
+    after = rest.split("<!-- /sets -->")[1]
+    text = f"{before}<!-- sets -->\n{as_sections()}<!-- /sets -->{after}"
+    path.write_text(text, encoding="utf-8")
+
+
 def as_table() -> pd.DataFrame:
     """A row a set: data set, for, command, expected, where to ask; for the README and notebook 01."""
     return pd.DataFrame(
@@ -278,3 +394,7 @@ def as_markdown() -> str:
     head = [table.columns.astype(str).tolist(), ["---"] * len(table.columns)]
     rows: list[list[str]] = [*head, *table.to_numpy().tolist()]
     return "".join("| " + " | ".join(row) + " |\n" for row in rows)
+
+
+if __name__ == "__main__":
+    write_readme()

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import csv
 import itertools
 import math
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from data_scripts.sources import inside
+from data_scripts.sources import MAX_PIXELS, MIN_SIDE, inside
+from data_scripts.tables import Table, open_table
 from pcl_lib.utils import BadInput
 
-MAX_PIXELS = 80_000_000  # more is taken for a decompression bomb
-MIN_SIDE = 8  # pixels; less cannot show a face
 ORIENTATION = 0x0112  # the EXIF tag; values from 5 on swap width and height
 PART = re.compile(r"(.+)#(t|row)=([0-9.]+)")
 
@@ -117,24 +113,9 @@ def open_all(
                 yield error
 
 
-@lru_cache(maxsize=2)
-def _csv_lines(path: Path, _changed: float) -> tuple[np.ndarray, int]:
-    """Where each line of a CSV starts (int64, with the end of the file), and which column holds the pixels."""
-    starts, at = [0], 0
-    with open(path, "rb") as file:
-        header = [
-            name.strip().lower() for name in next(csv.reader([file.readline().decode("utf-8-sig")]), [])
-        ]
-        if "pixels" not in header:
-            raise BadInput(f"{path.name} has no column pixels")
-        file.seek(0)
-        while block := file.read(1 << 22):
-            ends = np.flatnonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n"))
-            starts.extend((ends + at + 1).tolist())
-            at += len(block)
-    if starts[-1] != at:
-        starts.append(at)
-    return np.array(starts), header.index("pixels")
+def pixel_table(path: Path) -> Table:
+    """A CSV whose rows are pictures, indexed as `csv_image` counts its rows. Raises BadInput as `open_table` does."""
+    return open_table(path, ("pixels", "emotion", "usage"))
 
 
 def csv_image(path: Path, row: int) -> Image.Image:
@@ -142,18 +123,17 @@ def csv_image(path: Path, row: int) -> Image.Image:
 
     Raises BadInput with the reason where there is no such row, or its values are not those of a square.
     """
+    if not path.is_file():
+        raise BadInput("No such file or directory")
+    table = pixel_table(path)
+    names = [name.lower() for name in table.header]
+    if "pixels" not in names:
+        raise BadInput(f"{path.name} has no column pixels")
     try:
-        starts, column = _csv_lines(path, os.stat(path).st_mtime)
-        if row + 2 >= len(starts):
-            raise BadInput(f"{path.name} has no row {row}")
-        with open(path, "rb") as file:
-            file.seek(starts[row + 1])
-            line = file.read(starts[row + 2] - starts[row + 1])
-    except OSError as error:
-        raise BadInput(error.strerror or str(error)) from None
-    try:
-        values = np.array(next(csv.reader([line.decode()]))[column].split(), dtype=np.int64)
-    except (ValueError, IndexError, StopIteration, csv.Error):
+        values = np.array(table.row(row)[names.index("pixels")].split(), dtype=np.int64)
+    except ValueError as error:
+        if isinstance(error, BadInput):
+            raise
         raise BadInput("its pixels are not whole numbers") from None
     side = math.isqrt(len(values))
     if side * side != len(values) or side < MIN_SIDE:

@@ -5,6 +5,9 @@ A script of a set is one function, `read(root, options) -> Listing`; `data_scrip
 
 from __future__ import annotations
 
+import hashlib
+import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -64,8 +67,8 @@ class Listing:
     table: a row an image: `file` ("/" between folders; "clip.mp4#t=3" the frame at 3 s; "fer2013.csv#row=17" the
     pixels of data row 17 of a CSV, from 0) and labels under the names of pcl_lib.data.labels; `split` where the set has
     an official one; the columns that `recipe` needs.
-    pairs: first, second (positions in `table`), same, fold; or None. left_out: file, row (of the label file; or
-    NA), reason. pseudo: columns that were estimated, not measured. notes: sentences for the user, also kept in
+    pairs: first, second (positions in `table`), same, fold; or None. left_out: file, line (of the label file, from 1;
+    or NA), reason. pseudo: columns that were estimated, not measured. notes: sentences for the user, also kept in
     dataset.json. extra: further entries of dataset.json.
     """
 
@@ -93,6 +96,17 @@ class Listing:
             raise BadInput(
                 f"{self.name}, row {row}: {self.table['file'].iloc[row]} is listed before; keep one of them"
             )
+        if "identity" in self.table and "split" in self.table:
+            splits = self.table.groupby("identity")["split"].nunique()
+            if (splits > 1).any():
+                who = splits.idxmax()
+                told = sorted(self.table["split"][self.table["identity"] == who].unique())
+                raise BadInput(
+                    f"{self.name}: {who} lies in {' and in '.join(told)}"
+                    f" ({int((splits > 1).sum())} in all do so); nobody may be in two splits: keep each person's"
+                    " images in one (in prepare_folder.py, --identity-from or --identity-level where that is nobody's"
+                    " name)"
+                )
         if missing := set(CROP_COLUMNS[self.recipe.how]) - set(self.table):
             raise BadInput(f"{self.name}: to crop by {self.recipe.how}, column {min(missing)} is needed")
         if unknown := set(self.pseudo) - set(self.table):
@@ -108,9 +122,9 @@ class LeftOut:
     def __init__(self) -> None:
         self._rows: list[tuple[str, int | None, str]] = []
 
-    def add(self, file: str, reason: str, row: int | None = None) -> None:
-        """file: the image's path, or the label file's where `row` (a line of it, from 0) names no image."""
-        self._rows.append((file, row, reason))
+    def add(self, file: str, reason: str, line: int | None = None) -> None:
+        """file: the image's path, or the label file's where its `line` (from 1) is what could not be used."""
+        self._rows.append((file, line, reason))
 
     def extend(self, files: Iterable[str], reason: str) -> None:
         """The same reason for several files."""
@@ -120,9 +134,9 @@ class LeftOut:
         return len(self._rows)
 
     def frame(self) -> pd.DataFrame:
-        """file, row (Int64), reason."""
-        frame = pd.DataFrame(self._rows, columns=["file", "row", "reason"], dtype=object)
-        return frame.astype({"row": "Int64"})  # text as objects: names need not be UTF-8
+        """file, line (Int64), reason."""
+        frame = pd.DataFrame(self._rows, columns=["file", "line", "reason"], dtype=object)
+        return frame.astype({"line": "Int64"})  # text as objects: names need not be UTF-8
 
 
 def first_reason(left_out: pd.DataFrame) -> str:
@@ -130,4 +144,16 @@ def first_reason(left_out: pd.DataFrame) -> str:
     if not len(left_out):
         return ""
     first = left_out.iloc[0]
-    return f" ({first.file}{'' if pd.isna(first.row) else f', row {first.row}'}: {first.reason})"
+    return f" ({first.file}{'' if pd.isna(first.line) else f', line {first.line}'}: {first.reason})"
+
+
+def fingerprint(listing: Listing) -> str:
+    """A hash over the size and date of every file that the listing names, so that replaced pictures are noticed."""
+    digest, root = hashlib.sha256(), str(listing.root)
+    for file in dict.fromkeys(re.sub(r"#(t|row)=[0-9.]+$", "", name) for name in listing.table["file"]):
+        try:
+            about = os.stat(os.path.join(root, file))
+            digest.update(b"%d %d\n" % (about.st_size, about.st_mtime_ns))
+        except (OSError, ValueError):
+            digest.update(b"absent\n")
+    return digest.hexdigest()[:16]

@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from scipy.io import loadmat
 
+from data_scripts import mat_structure
 from data_scripts.listing import BOX_COLUMNS, LeftOut
-from data_scripts.sources import inside
+from data_scripts.sources import next_to
 from pcl_lib.data.labels import ANGLE_NAMES, LARGEST_ANGLE
 from pcl_lib.utils import BadInput
 
@@ -30,16 +31,18 @@ def read_mat(path: Path) -> tuple[np.ndarray, np.ndarray]:
     if not path.is_file():
         raise BadInput("its .mat file is missing")
     try:
-        content = loadmat(path)
+        mat_structure.check(path.read_bytes())
+        content = loadmat(path, variable_names=("Pose_Para", *LANDMARKS))
+        content = {name: np.asarray(content[name], dtype=float) for name in content if name[0] != "_"}
     except Exception as error:  # on foreign or damaged bytes scipy raises almost anything
         raise BadInput(f"its .mat file cannot be read ({type(error).__name__})") from error
     if "Pose_Para" not in content:
         raise BadInput("its .mat file has no Pose_Para; it holds landmarks only")
-    pose = np.asarray(content["Pose_Para"], dtype=float).ravel()
+    pose = content["Pose_Para"].ravel()
     if len(pose) < 3 or not np.isfinite(pose[:3]).all():
         raise BadInput(f"its Pose_Para has {len(pose)} values, or one that is not finite; 7 are needed")
     for name in LANDMARKS:
-        points = np.asarray(content.get(name, ()), dtype=float)
+        points = content.get(name, np.empty(0))
         if points.ndim == 2 and points.shape[0] >= 2 and points.shape[1] == 68 and np.isfinite(points).all():
             pitch, yaw, roll = np.degrees(pose[:3])
             return np.array([yaw, pitch, roll]), points[:2]
@@ -54,14 +57,14 @@ def landmark_box(points: np.ndarray) -> tuple[float, float, float, float]:
 
 
 def read_poses(root: Path, files: Iterable[str], left: LeftOut) -> pd.DataFrame:
-    """file, yaw, pitch, roll and the box of each image of `files` whose .mat lies beside it.
+    """file, yaw, pitch, roll and the box of each image of `files` whose .mat lies next to it.
 
     Images without a usable .mat, and those turned by more than 99 degrees about an axis, go to `left`.
     """
     rows = []
     for file in files:
         try:
-            angles, points = read_mat(inside(root, file.rsplit(".", 1)[0] + ".mat"))
+            angles, points = read_mat(next_to(root, file.rsplit(".", 1)[0] + ".mat"))
         except BadInput as error:
             left.add(file, str(error))
             continue

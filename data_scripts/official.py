@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import unicodedata
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from PIL import Image
 
 from data_scripts import prepare
-from data_scripts.catalogue import DataSet
+from data_scripts.catalogue import DataSet, folders
 from data_scripts.listing import LeftOut, Listing
-from data_scripts.sources import find_files
-from pcl_lib.data.labels import hashed_split
+from data_scripts.names import plain
+from data_scripts.sources import archives_below, find_files, inside, is_archive, unpack_folder
+from data_scripts.splits import VALIDATION, hold_out
+from data_scripts.tables import read_lines
 from pcl_lib.utils import BadInput
 
+__all__ = ["VALIDATION", "hold_out", "plain", "read_lines"]
+
 COMPARED = ("images", "identities", "pairs")  # with the published counts; splits may differ by our validation
-VALIDATION = 0.15  # of an official training split, where there is no official validation split
+WIDEST = 6  # words of a line that can still be a name, a value and something added
 
 
 def run(
@@ -34,7 +38,16 @@ def run(
     parser = prepare.standard_parser(entry.help())
     if add_options:
         add_options(parser)
-    record = prepare.run(read, parser, arguments)
+
+    def placed(root: Path, options: argparse.Namespace) -> Listing:
+        packed = is_archive(options.root)
+        place = locate(entry, unpack_folder(options.out) if packed else root) or root
+        listing = read(place, options)
+        if place != root and not packed:
+            listing.notes.insert(0, f"the set lies in {relative(place, root)} of what was given")
+        return listing
+
+    record = prepare.run(placed, parser, arguments)
     counts = record["counts"]
     told = [
         f"{counts[name]:,} of {whole:,} {name}"
@@ -45,13 +58,21 @@ def run(
     return record
 
 
-def read_lines(path: Path, what: str) -> list[list[str]]:
-    """The words of every line, empty ones too, so that a line's place is its row. BadInput where it is no text."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"cannot read {path} as {what} ({error})") from error
-    return [line.split() for line in text.splitlines()]
+def locate(entry: DataSet, root: Path) -> Path | None:
+    """`root`, or the one folder below it that holds the set where `root` itself does not look like it; or None.
+
+    Raises BadInput where several folders do; where none does, the set's reader says what is missing.
+    """
+    if not root.is_dir() or entry.is_in(root):
+        return root
+    found = [place for place in folders(root) if place.is_dir() and entry.is_in(place)]
+    outer = [
+        place for place in found if not any(place.is_relative_to(other) for other in found if other != place)
+    ]
+    if len(outer) > 1 and not entry.many:
+        told = ", ".join(relative(place, root) for place in outer)
+        raise BadInput(f"{root} holds {entry.name} {len(outer)} times, in {told}; give one of these folders")
+    return outer[0] if len(outer) == 1 else None
 
 
 def join(left: LeftOut, other: LeftOut, prefix: str = "") -> None:
@@ -78,42 +99,42 @@ def the_file(root: Path, candidates: Sequence[str], what: str) -> Path:
 
 
 def two_columns(
-    path: Path, what: str, left: LeftOut, root: Path, skip: int = 0
+    path: Path, what: str, left: LeftOut, root: Path, suffix: bool = True
 ) -> list[tuple[int, str, str]]:
-    """Row (from 0), name and value of each line "name value"; other lines are left out with the reason.
+    """Line (from 1), name and value of each line "name value" or "name,value"; further columns are said, not read.
 
-    The first of several lines on one name counts. Raises BadInput where most lines have another form.
+    Lines of another form are left out with the reason; a header (a first line whose name has no suffix where names
+    have one) is passed over; the first of several lines on one name counts. Raises BadInput where most lines have
+    another form.
     """
     lines = read_lines(path, what)
-    told, wrong = relative(path, root), 0
+    told, wrong, more = relative(path, root), 0, 0
     seen: dict[str, int] = {}
     found = []
-    for row, words in enumerate(lines[skip:], skip):
-        if not words:
+    for place, (number, text, words) in enumerate(lines):
+        if place == 0 and suffix and len(words) >= 2 and "." not in words[0]:
             continue
-        if len(words) != 2:
-            left.add(told, f'"{" ".join(words)[:60]}" is not a name and a value', row)
+        if len(words) < 2 or (len(words) > WIDEST):
+            left.add(told, f'"{text[:60]}" is not a name and a value', number)
             wrong += 1
         elif words[0] in seen:
-            left.add(told, f"{words[0]} is listed in row {seen[words[0]]} already", row)
+            left.add(told, f"{words[0]} is listed in line {seen[words[0]]} already", number)
         else:
-            seen[words[0]] = row
-            found.append((row, words[0], words[1]))
+            more += len(words) > 2
+            seen[words[0]] = number
+            found.append((number, words[0], words[1]))
     if wrong > len(found):
         raise BadInput(
             f"{path} is not {what}: {wrong} lines are not a name and a value; take the set's own file"
         )
+    if more:
+        left.add(told, f"{more} lines have a third column or more, which is not read")
     return found
 
 
 def relative(path: Path, root: Path) -> str:
     """How `path` is called in reports and in the column file: below `root` where it is, else in full."""
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
-def plain(name: str) -> str:
-    """A name in composed Unicode: Macs store e and its accent as two characters, label files as one."""
-    return unicodedata.normalize("NFC", name)
 
 
 def places(files: Iterable[str], left: LeftOut) -> dict[str, str]:
@@ -128,37 +149,69 @@ def places(files: Iterable[str], left: LeftOut) -> dict[str, str]:
     return found
 
 
+def by_stem(files: dict[str, str]) -> dict[str, str]:
+    """File name in small letters and without suffix -> path, where one file alone has it."""
+    stems: dict[str, list[str]] = {}
+    for name, path in files.items():
+        stems.setdefault(stem_of(name), []).append(path)
+    return {stem: paths[0] for stem, paths in stems.items() if len(paths) == 1}
+
+
+def stem_of(name: str) -> str:
+    """A file's name without folders and suffix, in small letters: what is compared where suffixes were changed."""
+    return plain(name.rsplit("/", 1)[-1]).rsplit(".", 1)[0].casefold()
+
+
 def match(
-    labels: pd.DataFrame, files: Iterable[str], label_file: str, left: LeftOut, what: str
+    labels: pd.DataFrame, files: Iterable[str], label_file: str, left: LeftOut, what: str, root: Path
 ) -> pd.DataFrame:
     """Rows of `labels` whose image is there, with `file` set to its path, in the order of the labels.
 
-    labels: name (the image's file name), row (in the label file), and labels. Rows without an image and images
-    without a row go to `left`. Raises BadInput where no row names an image: a label file of another set.
+    labels: name (the image's file name), line (of the label file), and labels. Names are compared as they stand, then
+    without suffix and capitals. Rows without an image and images without a row go to `left`. Raises BadInput where no
+    row names an image: a label file of another set.
     """
     at = places(files, left)
-    paths = labels["name"].map(plain).map(at)
+    stems = by_stem(at)
+    exact = labels["name"].map(plain).map(at)
+    loose = labels["name"].map(stem_of).map(stems)
+    paths = exact.where(exact.notna(), loose.where(~loose.isin(set(exact.dropna()))))
     found = labels.assign(file=paths).dropna(subset="file")
     if not len(found):
         first = labels["name"].iloc[0] if len(labels) else "none"
         raise BadInput(
             f"{label_file}: none of its {len(labels)} rows names one of the {len(at)} images found (the first is"
-            f" {first}); give {what} and the images it belongs to"
+            f" {first}); give {what} and the images it belongs to{still_packed(root)}"
         )
-    for row, name in zip(labels["row"][paths.isna()], labels["name"][paths.isna()], strict=True):
-        left.add(label_file, f"{name} is not among the images", int(row))
+    again = found["file"].duplicated()
+    for line, name in zip(found["line"][again], found["name"][again], strict=True):
+        left.add(label_file, f"{name} is an image that another line names", int(line))
+    for line, name in zip(labels["line"][paths.isna()], labels["name"][paths.isna()], strict=True):
+        left.add(label_file, f"{name} is not among the images", int(line))
     left.extend(sorted(set(at.values()) - set(found["file"])), f"no row of {label_file} names it")
-    columns = ["file", *(name for name in labels if name not in ("name", "row"))]
-    return found[columns].reset_index(drop=True)
+    columns = ["file", *(name for name in labels if name not in ("name", "line"))]
+    return found[~again][columns].reset_index(drop=True)
 
 
-def hold_out(table: pd.DataFrame, by: str = "file", share: float = VALIDATION) -> pd.Series:
-    """The column split, with `share` of the names in column `by` of train given to validation, by a hash."""
-    train = table["split"] == "train"
-    split = table["split"].copy()
-    if table[by][train].nunique() > 1:
-        split[train] = hashed_split(table[train].rename(columns={by: "identity"})[["identity"]], (share, 0.0))
-    return split
+def still_packed(root: Path) -> str:
+    """A clause for a message where archives lie below `root`: "; aligned.zip is still packed: ..."; else nothing."""
+    packed = [relative(path, root) for path in archives_below(root)] if root.is_dir() else []
+    if not packed:
+        return ""
+    told = ", ".join(packed[:3]) + (", ..." if len(packed) > 3 else "")
+    return f"; still packed: {told}. Unpack there and try again"
+
+
+def sizes(root: Path, files: Iterable[str]) -> list[tuple[int, int] | None]:
+    """Width and height of each file by its header alone; None where it cannot be opened, which is told later."""
+    found: list[tuple[int, int] | None] = []
+    for file in files:
+        try:
+            with Image.open(inside(root, file)) as image:
+                found.append(image.size)
+        except Exception:  # on corrupt bytes the decoders raise almost anything
+            found.append(None)
+    return found
 
 
 def positive(text: str) -> int:

@@ -27,15 +27,20 @@ from tqdm.auto import tqdm
 
 from data_scripts.align import cut, find_face, side_of
 from data_scripts.images import open_all
-from data_scripts.listing import BOX_COLUMNS, CROP_COLUMNS, LeftOut, Listing, Recipe
+from data_scripts.listing import BOX_COLUMNS, CROP_COLUMNS, LeftOut, Listing, Recipe, fingerprint
 from data_scripts.report import report, skipped_csv
 from data_scripts.sources import printable, unpacked
+from data_scripts.splits import settle
 from pcl_lib.data.writer import INFO, FolderWriter, Part, read_parts, write_part
 from pcl_lib.utils import BadInput
 
 SHARD_ROWS = (128, 1024)  # images of a shard: few enough that small sets keep several workers busy
-SHARD_BYTES = 64 << 20  # what a worker may hold at most, beside the image at hand
+SHARD_BYTES = 64 << 20  # what a worker may hold at most, besides the image at hand
 PATIENCE = 20  # seconds for a scheduler to answer
+DIFFERS = {
+    "pictures": "pictures that have been replaced since (their sizes or dates differ)",
+    "listing": "other files, labels or pairs",
+}
 BACKENDS = ("threading", "loky")
 DETECT_MARGIN = 0.15  # OpenCV's boxes go from brows to chin
 
@@ -113,17 +118,21 @@ def prepare(
     same paths and have this kit installed. backend: threads or processes. A set that is there already, made of the
     same listing in the same way, is left as it is. Returns what dataset.json holds; prints a summary.
     Raises BadInput: a listing that contradicts itself, a folder that holds something else, no image that can be
-    used, a disk that is full or forbidden.
+    used, no pair that has both images, a disk that is full or forbidden.
     """
     started, out = time.perf_counter(), Path(out).absolute()
     listing.check()
     settings = {"size": size, **listing.recipe.record()}
     pixels = settings | {
         "images": _digest(listing, CROP_COLUMNS[listing.recipe.how]),
+        "pictures": fingerprint(listing),
         "pillow": PIL.__version__,
     }
-    listed = _digest(listing, [str(name) for name in listing.table])
-    if (found := _already(out, settings, listed)) is not None:
+    settings |= {
+        "listing": _digest(listing, [str(name) for name in listing.table]),
+        "pictures": pixels["pictures"],
+    }
+    if (found := _already(out, settings)) is not None:
         print(f"{out} holds this set already, made in the same way; nothing to do.")
         return found
     rows = shard_rows(len(listing.table), size)
@@ -137,7 +146,7 @@ def prepare(
         whole = join(listing, parts, rows)
         skipped_csv(out, whole.left_out)
         writer.add_parts(parts.values())
-        info = _info(whole, settings | {"listing": listed})
+        info = _info(whole, settings)
         record = writer.finish(_stored(whole.table), info, whole.pairs)
     pairs_lost = 0 if listing.pairs is None else len(listing.pairs) - record["counts"]["pairs"]
     seconds = time.perf_counter() - started
@@ -171,11 +180,22 @@ def _digest(listing: Listing, columns: Sequence[str]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _already(out: Path, settings: dict[str, Any], listed: str) -> dict[str, Any] | None:
+def _already(out: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
+    """What dataset.json in `out` holds; None where there is none. BadInput where it was made of other things."""
     if not (out / INFO).exists():
         return None
     found: dict[str, Any] = json.loads((out / INFO).read_text(encoding="utf-8"))
-    return found if found.get("settings") == json.loads(json.dumps(settings | {"listing": listed})) else None
+    made, wanted = found.get("settings") or {}, json.loads(json.dumps(settings))
+    if made == wanted:
+        return found
+    told = [
+        DIFFERS.get(name, f"another {name}")
+        for name in sorted(wanted.keys() | made)
+        if made.get(name) != wanted.get(name)
+    ]
+    raise BadInput(
+        f"{out} already holds a prepared set, made of {', '.join(told)}; choose another folder or remove it first"
+    )
 
 
 def _check_room(out: Path, wanted: int) -> None:
@@ -227,7 +247,7 @@ def _pool(workers: int, scheduler: str | None, backend: str) -> Iterator[joblib.
 def join(listing: Listing, parts: dict[int, Part], rows: int) -> Listing:
     """The listing as it was made: without the rows that failed, which `left_out` then has; pairs renumbered.
 
-    Raises BadInput where no image is left.
+    Raises BadInput where no image is left, or no pair of all that there were.
     """
     kept = np.ones(len(listing.table), dtype=bool)
     failed, boxes = LeftOut(), []
@@ -252,6 +272,10 @@ def join(listing: Listing, parts: dict[int, Part], rows: int) -> Listing:
         new_row = np.cumsum(kept) - 1
         pairs = pairs[kept[pairs["first"]] & kept[pairs["second"]]].reset_index(drop=True)
         pairs = pairs.assign(first=new_row[pairs["first"]], second=new_row[pairs["second"]])
+        if pairs.empty:
+            raise BadInput(
+                f"none of the {len(listing.pairs)} pairs has both images: each names one that cannot be used"  # type: ignore[arg-type]
+            )
     left_out = pd.concat([listing.left_out, failed.frame()], ignore_index=True)
     return replace(listing, table=table, pairs=pairs, left_out=left_out)
 
@@ -262,7 +286,7 @@ def _stored(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _info(listing: Listing, settings: dict[str, Any]) -> dict[str, Any]:
-    """What dataset.json says beside what the shards say."""
+    """What dataset.json says besides what the shards say."""
     info: dict[str, Any] = {
         "name": listing.name,
         "source": listing.source,
@@ -359,6 +383,7 @@ def run(
             left_out=pd.concat([refused.frame(), listing.left_out], ignore_index=True),
             recipe=choose_recipe(listing.recipe, options.align, options.margin),
         )
+        listing = settle(listing)
         return prepare(
             listing,
             options.out,

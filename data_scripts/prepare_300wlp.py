@@ -92,7 +92,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What this script takes beside the common options."""
+    """What this script takes besides the common options."""
     parser.add_argument("--flips", action="store_true", help="take the mirrored folders too")
     parser.add_argument(
         "--aflw2000",

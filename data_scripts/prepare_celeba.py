@@ -12,64 +12,94 @@ import pandas as pd
 from data_scripts import official
 from data_scripts.catalogue import CELEBA
 from data_scripts.listing import LeftOut, Listing, Recipe
-from pcl_lib.data.labels import ATTRIBUTE, SPLITS, hashed_split
+from data_scripts.splits import keep_apart
+from data_scripts.tables import Line
+from pcl_lib.data.labels import ATTRIBUTE, SPLITS
 from pcl_lib.utils import BadInput, exit_cleanly
 
 ATTRIBUTES = 40
-TRIM = (
-    -0.1
-)  # of the central square (178 of 178 x 218 pixels) at every edge: leaves brow to chin with some hair
+ALIGNED = (178, 218)  # pixels of the aligned images as published
+TRIM = -0.1  # of their central square at every edge: leaves brow to chin with some hair
+FOLDERS = ("Img/img_align_celeba", "img_align_celeba", "Img/img_align_celeba_png", "img_align_celeba_png")
+LOOKED_AT = 1000  # images whose size is looked at to decide on the crop
 
 
 def optional(root: Path, name: str) -> Path | None:
-    """`name` in Anno, Eval or `root` itself; None where it is in neither."""
-    return next((path for folder in ("Anno", "Eval", "") if (path := root / folder / name).is_file()), None)
+    """`name`, a .txt or a .csv, in Anno, Eval or `root` itself; None where it is in none of them."""
+    places = (
+        root / folder / f"{name}{suffix}" for suffix in (".txt", ".csv") for folder in ("Anno", "Eval", "")
+    )
+    return next((path for path in places if path.is_file()), None)
 
 
 def read_pairs(path: Path, root: Path, left: LeftOut, what: str, valid: Sequence[str] | None) -> pd.Series:
-    """Value by file name of a file of lines "000001.jpg 2880"; values that are no number, or not `valid`, are left."""
-    found = {}
-    for row, name, value in official.two_columns(path, what, left, root):
+    """Value, as text, by stem of a file of lines "000001.jpg 2880"; other values than `valid`, or numbers, are left."""
+    found, told = {}, official.relative(path, root)
+    rows = official.two_columns(path, what, left, root)
+    seen = {value for _, _, value in rows}
+    if valid is not None and valid[0] not in seen and str(int(valid[-1]) + 1) in seen:
+        raise BadInput(
+            f"{path}: values {', '.join(sorted(seen)[:5])}, where {', '.join(valid)} are CelebA's; take its own file"
+        )
+    for line, name, value in rows:
         if not value.isdecimal() or (valid is not None and value not in valid):
             wanted = " or ".join(valid) if valid else "a number"
-            left.add(official.relative(path, root), f"{value} of {name} is not {wanted}", row)
+            left.add(told, f"{value} of {name} is not {wanted}", line)
         else:
-            found[name] = int(value)
+            found[official.stem_of(name)] = value
     if not found:
         raise BadInput(f"{path} is not {what}: none of its lines can be used; take CelebA's own file")
-    return pd.Series(found)
+    return pd.Series(found, dtype=object)
 
 
-def read_attributes(path: Path, root: Path, left: LeftOut) -> pd.DataFrame:
-    """attr_* columns of 0 and 1 by file name, of list_attr_celeba.txt; rows of another form are left out."""
+def attribute_lines(path: Path) -> tuple[list[str], list[Line], str]:
+    """The 40 names, the lines below them, and what to say of the count that a .txt begins with. BadInput else."""
     lines = official.read_lines(path, "CelebA's attributes")
-    if len(lines) < 3 or len(lines[0]) != 1 or len(lines[1]) != ATTRIBUTES:
+    note = ""
+    if path.suffix == ".csv":
+        names = lines[0].words[1:] if lines else []
+    else:
+        if lines and len(lines[0].words) == 1 and lines[0].text.isdecimal():
+            count, lines = int(lines[0].text), lines[1:]
+            if count != len(lines) - 1:
+                note = f"{path.name} announces {count:,} rows and has {len(lines) - 1:,}"
+        names = lines[0].words if lines else []
+    if len(names) != ATTRIBUTES or len(lines) < 2:
         raise BadInput(
-            f"{path} is not list_attr_celeba.txt: a count, then {ATTRIBUTES} names, then rows are needed"
+            f"{path} is not list_attr_celeba.txt (a count, then {ATTRIBUTES} names, then rows) nor its CSV"
         )
-    names: dict[str, int] = {}
+    return names, lines[1:], note
+
+
+def read_attributes(path: Path, root: Path, left: LeftOut) -> tuple[pd.DataFrame, str]:
+    """attr_* columns of 0 and 1 by stem, of list_attr_celeba; and a note, or "". Rows of another form are left out.
+
+    Values are -1 and 1, or 0 and 1, whichever the whole file holds.
+    """
+    names, lines, note = attribute_lines(path)
+    told = official.relative(path, root)
+    low = "-1" if any("-1" in line.words[1:] for line in lines) else "0"
+    first: dict[str, int] = {}
     values = []
-    for row, words in enumerate(lines[2:], 2):
-        if not words:
-            continue
-        if len(words) != ATTRIBUTES + 1 or set(words[1:]) - {"-1", "1"}:
-            left.add(official.relative(path, root), f"is not a name and {ATTRIBUTES} values of -1 or 1", row)
-        elif words[0] in names:
-            left.add(
-                official.relative(path, root), f"{words[0]} is listed in row {names[words[0]]} already", row
-            )
+    for number, _, words in lines:
+        if len(words) != ATTRIBUTES + 1 or set(words[1:]) - {low, "1"}:
+            left.add(told, f"is not a name and {ATTRIBUTES} values of {low} or 1", number)
+        elif (stem := official.stem_of(words[0])) in first:
+            left.add(told, f"{words[0]} is listed in line {first[stem]} already", number)
         else:
-            names[words[0]] = row
+            first[stem] = number
             values.append([word == "1" for word in words[1:]])
-    columns = [ATTRIBUTE + name.lower() for name in lines[1]]
-    return pd.DataFrame(np.array(values, dtype=np.int8).reshape(-1, ATTRIBUTES), list(names), columns)
+    if low == "0":
+        note = (note + "; " if note else "") + f"{path.name} holds 0 and 1, not -1 and 1: 0 is taken for no"
+    columns = [ATTRIBUTE + name.lower() for name in names]
+    return pd.DataFrame(np.array(values, dtype=np.int8).reshape(-1, ATTRIBUTES), list(first), columns), note
 
 
 def add_labels(
     table: pd.DataFrame, labels: pd.DataFrame | pd.Series, path: Path, left: LeftOut
 ) -> pd.DataFrame:
-    """`table` with columns joined by file name; rows of `labels` without an image are counted in `left`."""
-    names = table["file"].str.rsplit("/", n=1).str[-1]
+    """`table` with columns joined by file name without suffix; rows without an image are counted in `left`."""
+    names = table["file"].map(official.stem_of)
     found = labels.reindex(names).set_axis(table.index)
     if not names.isin(labels.index).any():
         raise BadInput(
@@ -80,32 +110,48 @@ def add_labels(
     return pd.concat([table, found], axis=1)
 
 
+def find_images(root: Path, left: LeftOut) -> pd.DataFrame:
+    """file of all aligned images, those of one name once. Raises BadInput where there is no folder of them."""
+    folder = next((name for name in FOLDERS if (root / name).is_dir()), None)
+    if folder is None:
+        raise BadInput(
+            f"{root} has no folder img_align_celeba; unpack img_align_celeba.zip there{official.still_packed(root)}"
+        )
+    files = [name for name in official.images(root, left) if name.startswith(folder + "/")]
+    if not files:
+        raise BadInput(
+            f"{root / folder} holds no images; unpack img_align_celeba.zip again{official.still_packed(root)}"
+        )
+    first: dict[str, str] = {}
+    for file in files:
+        stem = official.stem_of(file)
+        if stem in first:
+            left.add(file, f"there is {first[stem]} of the same name already")
+        else:
+            first[stem] = file
+    return pd.DataFrame({"file": list(first.values())})
+
+
 def read(root: Path, options: argparse.Namespace) -> Listing:
     """The aligned images with whatever label files there are; the official partition, or none."""
     del options
     left, notes = LeftOut(), []
-    folder = next(
-        (name for name in ("Img/img_align_celeba", "img_align_celeba") if (root / name).is_dir()), None
-    )
-    if folder is None:
-        raise BadInput(f"{root} has no folder img_align_celeba; unpack img_align_celeba.zip there")
-    table = pd.DataFrame(
-        {"file": [name for name in official.images(root, left) if name.startswith(folder + "/")]}
-    )
-    if table.empty:
-        raise BadInput(f"{root / folder} holds no images; unpack img_align_celeba.zip again")
-    for name, column in (("identity_CelebA.txt", "identity"), ("list_eval_partition.txt", "split")):
+    table = find_images(root, left)
+    for name, column in (("identity_CelebA", "identity"), ("list_eval_partition", "split")):
         if path := optional(root, name):
             valid = ("0", "1", "2") if column == "split" else None
-            values = read_pairs(path, root, left, f"CelebA's {name}", valid).rename(column)
+            values = read_pairs(path, root, left, f"CelebA's {path.name}", valid).rename(column)
             table = add_labels(table, values, path, left)
         else:
-            notes.append(f"{name} is not there: no {column}")
-    if path := optional(root, "list_attr_celeba.txt"):
-        table = add_labels(table, read_attributes(path, root, left), path, left)
+            notes.append(f"{name}.txt is not there: no {column}")
+    if path := optional(root, "list_attr_celeba"):
+        attributes, note = read_attributes(path, root, left)
+        table = add_labels(table, attributes, path, left)
+        notes += [note] if note else []
     else:
         notes.append("list_attr_celeba.txt is not there: no attributes")
     table = named(table, left)
+    recipe, told = crop(root, table["file"].tolist())
     return Listing(
         name="CelebA",
         source="CelebA, aligned and cropped images",
@@ -113,24 +159,32 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         root=root,
         table=table,
         left_out=left.frame(),
-        recipe=Recipe("as_is", margin=TRIM),
-        notes=notes,
+        recipe=recipe,
+        notes=[*notes, told],
     )
+
+
+def crop(root: Path, files: list[str]) -> tuple[Recipe, str]:
+    """Trimmed where most images have the published size, whole where they have been cropped by somebody; and why."""
+    found = [size for size in official.sizes(root, files[:: max(1, len(files) // LOOKED_AT)]) if size]
+    whole, looked = found.count(ALIGNED), len(found)
+    told = f"{whole} of {looked} images looked at are {ALIGNED[0]} x {ALIGNED[1]} as published: "
+    if whole * 2 > looked:
+        return Recipe("as_is", margin=TRIM), told + "the central square is trimmed to the face"
+    return Recipe("as_is"), told + "they have been cropped already, and stay as they are"
 
 
 def named(table: pd.DataFrame, left: LeftOut) -> pd.DataFrame:
     """Numbers of partition and identity as the kit's words; images without a partition are left out."""
+    if "identity" in table:
+        table["identity"] = table["identity"].map(lambda number: None if pd.isna(number) else number.zfill(5))
     if "split" in table:
         lost = table["split"].isna()
-        left.extend(table["file"][lost], "list_eval_partition.txt does not name it")
+        left.extend(table["file"][lost], "list_eval_partition does not name it")
         table = table[~lost].reset_index(drop=True)
-        table["split"] = table["split"].map(dict(enumerate(SPLITS))).astype(object)
-    elif "identity" not in table:
-        table["split"] = hashed_split(pd.DataFrame({"identity": table["file"]}))
-    if "identity" in table:
-        table["identity"] = table["identity"].map(
-            lambda number: None if pd.isna(number) else f"{int(number):05d}"
-        )
+        table["split"] = table["split"].map(dict(zip("012", SPLITS, strict=True))).astype(object)
+        if "identity" in table:
+            table = keep_apart(table, left)
     return table
 
 

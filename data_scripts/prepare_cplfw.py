@@ -45,6 +45,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
     if pairs.empty:
         raise BadInput(
             f"{path}: none of its {len(listed)} pairs has both images; give CPLFW's images and pairs"
+            f"{official.still_packed(root)}"
         )
     left.extend(unlocated(listed, table["file"]), f"{path.name} names it, but it is not there")
     return Listing(

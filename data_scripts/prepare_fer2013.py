@@ -3,78 +3,100 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from data_scripts import official
 from data_scripts.catalogue import FER2013
+from data_scripts.images import pixel_table
 from data_scripts.listing import LeftOut, Listing, Recipe
+from data_scripts.names import EXPRESSION_WORDS
+from data_scripts.people import split_word
 from pcl_lib.utils import BadInput, exit_cleanly
 
 CODES = dict(enumerate(("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")))
-USAGES = {"Training": "train", "PublicTest": "validation", "PrivateTest": "test"}
+USAGES = {"training": "train", "publictest": "validation", "privatetest": "test"}
 TABLES = ("fer2013.csv", "icml_face_data.csv")
-FOLDERS = {name: name for name in CODES.values()} | {
-    "angry": "anger",
-    "happiness": "happy",
-    "sadness": "sad",
-    "surprised": "surprise",
-    "disgusted": "disgust",
-    "fearful": "fear",
-}
+CODE_OF = {name: code for code, name in CODES.items()}
 HELD_OUT = (
     "the folder {other} is the test split here, to be scored once; validation, to choose on, is 15% of the"
     " folder train, by a hash of the file name"
 )
 
 
-def read_table(path: Path, left: LeftOut) -> pd.DataFrame:
-    """file ("fer2013.csv#row=0"), expression, split of a table of pixels. Bad rows go to `left`."""
-    try:
-        header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
-        names = {name.strip().lower(): name for name in header}
-        if missing := {"emotion", "pixels", "usage"} - names.keys():
-            raise BadInput(
-                f"{path} has no column {min(missing)}; give fer2013.csv or icml_face_data.csv as downloaded"
-            )
-        rows = pd.read_csv(path, usecols=[names["emotion"], names["usage"]], encoding="utf-8-sig", dtype=str)
-    except (OSError, ValueError) as error:
-        raise BadInput(f"cannot read {path} ({error}); give the file as downloaded") from error
-    codes = pd.to_numeric(rows[names["emotion"]], errors="coerce")
-    usage = rows[names["usage"]].str.strip()
-    table = pd.DataFrame({"expression": codes.map(CODES), "split": usage.map(USAGES)}, dtype=object)
-    table.insert(0, "file", [f"{path.name}#row={row}" for row in range(len(table))])
-    for row in table.index[table.isna().any(axis=1)]:
-        what = (
-            f"emotion {rows[names['emotion']][row]} is not 0 to 6"
-            if pd.isna(table["expression"][row])
-            else f"Usage {rows[names['usage']][row]} is not one of {', '.join(USAGES)}"
+def check_codes(codes: Iterable[int], where: str) -> None:
+    """Raise BadInput where labels, all of a file or a set of folders, are not 0 to 6 as a whole."""
+    seen = set(codes)
+    if len(CODES) in seen and 0 not in seen:
+        raise BadInput(
+            f"{where}: labels from {min(seen)} to {max(seen)}, where FER-2013's are 0 to 6: somebody has numbered them"
+            " anew, and which is which is not known; give fer2013.csv or icml_face_data.csv as downloaded"
         )
-        left.add(path.name, what, int(row))
-    return table.dropna().reset_index(drop=True)
+
+
+def read_table(path: Path, left: LeftOut) -> pd.DataFrame:
+    """file ("fer2013.csv#row=0"), expression, split of a table of pixels. Bad lines go to `left`.
+
+    Rows are counted by the parser that later finds the pixels of each, so that a label stays with its picture.
+    """
+    table = pixel_table(path)
+    names = {name.lower(): place for place, name in enumerate(table.header)}
+    if missing := {"emotion", "pixels", "usage"} - names.keys():
+        raise BadInput(
+            f"{path} has no column {min(missing)}; give fer2013.csv or icml_face_data.csv as downloaded"
+        )
+    given = [(values[names["emotion"]].strip(), values[names["usage"]].strip()) for values in table.rows()]
+    check_codes((int(code) for code, _ in given if code.isdecimal()), str(path))
+    rows = []
+    for row, ((code, usage), line) in enumerate(zip(given, table.lines.tolist(), strict=True)):
+        split = USAGES.get(usage.lower())
+        if not code.isdecimal() or int(code) not in CODES:
+            left.add(path.name, f"emotion {code} is not 0 to 6", line)
+        elif split is None:
+            left.add(path.name, f"Usage {usage} is not one of Training, PublicTest, PrivateTest", line)
+        else:
+            rows.append((f"{path.name}#row={row}", CODES[int(code)], split))
+    return pd.DataFrame(rows, columns=["file", "expression", "split"])
+
+
+def folder_split(name: str) -> str | None:
+    """The split that a folder's name stands for: of `USAGES`, or train, test and the like."""
+    return USAGES.get(name.lower()) or split_word(name)
+
+
+def folder_class(name: str) -> int | None:
+    """The label that a folder's name stands for, a word or a number; None for other names."""
+    return int(name) if name.isdecimal() else CODE_OF.get(EXPRESSION_WORDS.get(name.lower(), ""))
 
 
 def read_folders(root: Path, left: LeftOut) -> tuple[pd.DataFrame, list[str]]:
     """file, expression, split of images in folders SPLIT/CLASS, and what to say of the splits."""
     rows = []
     for file in official.images(root, left):
-        split, *between = file.split("/")[:-1] or ("",)
-        if split not in ("train", "validation", "test") or len(between) != 1:
+        top, *between = file.split("/")[:-1] or ("",)
+        split = folder_split(top)
+        if split is None or len(between) != 1:
             left.add(file, "does not lie in {train,validation,test}/CLASS")
-        elif between[0].lower() not in FOLDERS:
+        elif (code := folder_class(between[0])) is None:
             left.add(file, f"the folder {between[0]} is not one of the seven classes")
         else:
-            rows.append((file, FOLDERS[between[0].lower()], split))
+            rows.append((file, code, split))
+    check_codes((code for _, code, _ in rows), f"{root}, the folders of classes")
     table = pd.DataFrame(rows, columns=["file", "expression", "split"])
+    table["expression"] = table["expression"].map(CODES).astype(object)
+    left.extend(table["file"][table["expression"].isna()], "its folder is not one of the classes 0 to 6")
+    table = table.dropna().reset_index(drop=True)
     splits = set(table["split"])
     if splits == {"train", "validation", "test"}:
         return table, []
     if len(splits) != 2 or "train" not in splits:
         told = ", ".join(sorted(splits)) or "none"
         raise BadInput(
-            f"{root} needs train beside validation or test, each with a folder a class; found: {told}"
+            f"{root} needs train and validation or test, each with one folder per class; found: {told}. Else give"
+            " fer2013.csv or icml_face_data.csv (train.csv of the competition lacks Usage)"
+            f"{official.still_packed(root)}"
         )
     other = min(splits - {"train"})
     table["split"] = table["split"].replace(other, "test")
@@ -87,14 +109,15 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
     del options
     left = LeftOut()
     notes: list[str] = []
-    tables = [name for name in TABLES if (root / name).is_file()]
+    tables = [path for path in sorted(root.glob("*.*")) if path.name.lower() in TABLES and path.is_file()]
     if tables:
-        table = read_table(root / tables[0], left)
+        table = read_table(tables[0], left)
+        left.extend([path.name for path in tables[1:]], f"{tables[0].name} holds the set already; not read")
     else:
         table, notes = read_folders(root, left)
     return Listing(
         name="FER-2013",
-        source=f"FER-2013, {tables[0] if tables else 'image folders'}",
+        source=f"FER-2013, {tables[0].name if tables else 'image folders'}",
         licence=FER2013.licence,
         root=root,
         table=table,

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
 from data_scripts import official
 from data_scripts.catalogue import LFW
+from data_scripts.label_csv import read_labels
 from data_scripts.listing import LeftOut, Listing, Recipe
-from data_scripts.pairs import choose_split, locate_pairs, read_pairs, unlocated
-from data_scripts.prepare_folder import add_labels, read_csv
+from data_scripts.pairs import locate_pairs, read_pairs, unlocated
+from data_scripts.people import two_names
+from data_scripts.prepare_folder import add_labels
+from data_scripts.splits import choose_split
 from pcl_lib.utils import BadInput, exit_cleanly
 
 NAME = re.compile(r"(.+)_\d{4}")
@@ -35,10 +37,13 @@ def find_people(root: Path, left: LeftOut) -> pd.DataFrame:
 
 
 def find_pairs_file(root: Path, given: Path | None, source: Path) -> Path | None:
-    """`given`, or pairs.txt in `root`, or beside `source` (the folder or archive given); None where there is none."""
+    """`given`, or pairs.txt or .csv in or next to `root` or `source` (what was given); None where there is none."""
     if given is not None and not given.is_file():
         raise BadInput(f"there is no file {given}; give LFW's pairs.txt")
-    candidates = [given] if given else [root / "pairs.txt", source.absolute().parent / "pairs.txt"]
+    folders = (root, root.absolute().parent, source.absolute(), source.absolute().parent)
+    candidates = (
+        [given] if given else [folder / name for name in ("pairs.txt", "pairs.csv") for folder in folders]
+    )
     return next((path for path in candidates if path.is_file()), None)
 
 
@@ -54,27 +59,39 @@ def add_pairs(path: Path, files: pd.Series, left: LeftOut) -> tuple[pd.DataFrame
     return pairs, {"announced": announced, "listed": len(listed)}
 
 
-def crop(root: Path, file: str) -> Recipe:
-    """LFW's whole images are cut to their middle; smaller ones have been cropped by somebody and stay."""
-    try:
-        with Image.open(root / file) as image:
-            whole = image.size == (WHOLE, WHOLE)
-    except OSError:
-        whole = False
-    return Recipe("as_is", margin=TRIM if whole else 0.0)
+def crop(root: Path, table: pd.DataFrame, left: LeftOut) -> tuple[pd.DataFrame, Recipe, str]:
+    """LFW's whole images are cut to their middle; smaller ones have been cropped by somebody and stay. And why.
+
+    Decided over all images that can be opened. Where most are whole, those that are not go to `left`.
+    """
+    found = official.sizes(root, table["file"])
+    whole, looked = found.count((WHOLE, WHOLE)), len(found) - found.count(None)
+    told = f"{whole:,} of {looked:,} images are {WHOLE} x {WHOLE}, the whole photographs: "
+    if whole * 2 <= looked:
+        return table, Recipe("as_is"), told + "they have been cropped already, and stay as they are"
+    other = pd.Series([size not in (None, (WHOLE, WHOLE)) for size in found], index=table.index)
+    left.extend(
+        table["file"][other], f"is not {WHOLE} x {WHOLE} as the set is: cropped by somebody in another way"
+    )
+    return table[~other].reset_index(drop=True), Recipe("as_is", margin=TRIM), told + "cut to their middle"
 
 
 def read(root: Path, options: argparse.Namespace) -> Listing:
     """Every image with an LFW name; the people of the pairs are test, 15% of the others validation."""
-    left, notes, extra, pairs = LeftOut(), [], {}, None
+    left, extra, pairs = LeftOut(), {}, None
     table = find_people(root, left)
     if table.empty:
-        raise BadInput(f"{root} has no image under an LFW name, such as Ann_Lee/Ann_Lee_0001.jpg")
+        raise BadInput(
+            f"{root} has no image under an LFW name, such as Ann_Lee/Ann_Lee_0001.jpg{official.still_packed(root)}"
+        )
+    table, recipe, told = crop(root, table, left)
+    notes = [f"{table['identity'].nunique():,} people (by file names)", told, *two_names(table["identity"])]
     pseudo: list[str] = []
     if options.labels:
-        labels = read_csv(options.labels)
-        table, extra["labels"] = add_labels(table, labels, options.labels, left)
-        pseudo = [str(name) for name in labels if name != "file"]
+        labels = read_labels(options.labels)
+        table, extra["labels"], more = add_labels(table, labels, left)
+        pseudo = labels.given
+        notes += more
         notes.append(
             f"{', '.join(pseudo)} come from {options.labels.name}: pseudo labels, estimated, not measured"
         )
@@ -83,18 +100,16 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         notes.append("no pairs.txt: verification cannot be probed; fetch it from LFW's page (View 2)")
     else:
         pairs, extra["pairs"] = add_pairs(path, table["file"], left)
-    table["split"] = choose_split(
-        table.drop(columns="split", errors="ignore"), pairs, None, options.test_folds
-    )
+    split = choose_split(table.drop(columns="split", errors="ignore"), pairs, None, options.test_folds)
     return Listing(
         name="LFW",
         source="Labeled Faces in the Wild",
         licence=LFW.licence,
         root=root,
-        table=table,
+        table=table if split is None else table.assign(split=split),
         pairs=pairs,
         left_out=left.frame(),
-        recipe=crop(root, table["file"].iloc[0]),
+        recipe=recipe,
         pseudo=pseudo,
         notes=notes,
         extra=extra,
@@ -102,7 +117,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What this script takes beside the common options."""
+    """What this script takes besides the common options."""
     parser.add_argument("--pairs", type=Path, help="pairs.txt of View 2, where it lies elsewhere")
     parser.add_argument("--labels", type=Path, help="CSV with file and estimated labels; recorded as pseudo")
     parser.add_argument(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -11,45 +11,129 @@ import pandas as pd
 from data_scripts import official
 from data_scripts.catalogue import RAFDB
 from data_scripts.listing import LeftOut, Listing, Recipe
+from data_scripts.names import EXPRESSION_WORDS
+from data_scripts.people import split_of
 from pcl_lib.utils import BadInput, exit_cleanly
 
 EXPRESSIONS = dict(enumerate(("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral"), 1))
+CODE_OF = {name: code for code, name in EXPRESSIONS.items()}
 COMPOUND = 11  # labels 8 to 11 exist in the compound set only
+LISTS = ("EmoLabel/list_patition_label.txt", "list_patition_label.txt", "list_partition_label.txt")
+TABLES = ("train_labels.csv", "test_labels.csv")  # next to a folder DATASET, as the set is passed on
+OFFICIAL = "give the folder basic of the official download, with EmoLabel/list_patition_label.txt"
 
 
-def read_labels(path: Path, root: Path, left: LeftOut) -> pd.DataFrame:
-    """name (of the aligned image), row, expression, split. Bad rows go to `left`. BadInput for the compound set."""
+def check_codes(codes: Iterable[int], where: str, lines: Mapping[int, int]) -> None:
+    """Raise BadInput where labels, all of a file or a set of folders, are not RAF-DB's 1 to 7 as a whole.
+
+    lines: the first line of each label, to be named.
+    """
+    seen = set(codes)
+    if compound := sorted(code for code in seen if len(EXPRESSIONS) < code <= COMPOUND):
+        place = f", line {lines[compound[0]]}" if compound[0] in lines else ""
+        raise BadInput(
+            f"{where}{place}: label {compound[0]} is one of the compound set; give the folder basic"
+        )
+    if 0 in seen and len(EXPRESSIONS) not in seen:
+        known = seen & {0, *EXPRESSIONS}
+        place = f", line {lines[0]}" if 0 in lines else ""
+        raise BadInput(
+            f"{where}{place}: labels from {min(known)} to {max(known)}, where RAF-DB's are 1 to {len(EXPRESSIONS)}:"
+            f" somebody has numbered them anew, and which is which is not known; {OFFICIAL}"
+        )
+
+
+def read_labels(path: Path, root: Path, left: LeftOut, suffix: str = "_aligned") -> pd.DataFrame:
+    """name (of the aligned image), line, expression, split. Bad lines go to `left`. BadInput for other labels."""
     rows = []
-    for row, name, value in official.two_columns(path, "the label file of RAF-DB", left, root):
-        stem, _, suffix = name.rpartition(".")
+    lines = official.two_columns(path, "the label file of RAF-DB", left, root)
+    codes = {int(value): line for line, _, value in reversed(lines) if value.isdecimal()}
+    check_codes(codes, str(path), codes)
+    for line, name, value in lines:
+        stem, _, ending = name.rpartition(".")
         split = stem.split("_")[0]
         code = int(value) if value.isdecimal() else 0
-        if len(EXPRESSIONS) < code <= COMPOUND:
-            raise BadInput(
-                f"{path}, row {row}: label {code} is one of the compound set; give the folder basic"
-            )
         if code not in EXPRESSIONS or split not in ("train", "test"):
             what = (
                 f"label {value} is not 1 to 7"
                 if code not in EXPRESSIONS
                 else f"{name} is neither train nor test"
             )
-            left.add(official.relative(path, root), what, row)
+            left.add(official.relative(path, root), what, line)
             continue
-        rows.append((f"{stem}_aligned.{suffix}", row, EXPRESSIONS[code], split))
-    return pd.DataFrame(rows, columns=["name", "row", "expression", "split"])
+        stem = stem if stem.endswith("_aligned") else stem + suffix
+        rows.append((f"{stem}.{ending}", line, EXPRESSIONS[code], split))
+    return pd.DataFrame(rows, columns=["name", "line", "expression", "split"])
+
+
+def folder_code(name: str) -> int | None:
+    """The label that a folder's name stands for, a number or a word; None for other names."""
+    return int(name) if name.isdecimal() else CODE_OF.get(EXPRESSION_WORDS.get(name.lower(), ""))
+
+
+def read_folders(root: Path, left: LeftOut) -> pd.DataFrame:
+    """file, code, split of images in .../{train,test}/LABEL/, where LABEL is a number or a word."""
+    rows = []
+    for file in official.images(root, left):
+        folders = file.split("/")[:-1]
+        split = split_of(folders)
+        code = folder_code(folders[-1]) if folders else None
+        if split is None or code is None:
+            left.add(file, "does not lie in {train,test}/LABEL, LABEL one of 1 to 7")
+        else:
+            rows.append((file, code, split))
+    return pd.DataFrame(rows, columns=["file", "code", "split"])
+
+
+def read_passed_on(root: Path, left: LeftOut) -> tuple[pd.DataFrame, list[str]]:
+    """file, expression, split of the form in which the set is passed on: folders of labels, and tables next to them.
+
+    Where both are there they must agree; an image on which they do not is left out.
+    """
+    table = read_folders(root, left)
+    if table.empty:
+        raise BadInput(
+            f"{root} has no {LISTS[0]} (the labels), and no images in {{train,test}}/LABEL; {OFFICIAL}"
+            f"{official.still_packed(root)}"
+        )
+    check_codes(table["code"], f"{root}, the folders of labels", {})
+    table["expression"] = table["code"].map(EXPRESSIONS)
+    notes = ["labels are those of the folders, a form in which others pass the set on"]
+    paths = [path for name in TABLES if (path := root / name).is_file()]
+    if paths:
+        listed = pd.concat([read_labels(path, root, left) for path in paths], ignore_index=True)
+        says = dict(zip(listed["name"].map(official.stem_of), listed["expression"], strict=True))
+        told = table["file"].map(official.stem_of).map(says)
+        for file in table["file"][told.notna() & (told != table["expression"])]:
+            left.add(file, f"its folder and {' or '.join(path.name for path in paths)} disagree on its label")
+        table = table[told.isna() | (told == table["expression"])]
+        notes = [
+            f"labels are those of the folders, compared with {' and '.join(path.name for path in paths)}"
+        ]
+    return table[["file", "expression", "split"]].dropna().reset_index(drop=True), notes
 
 
 def read(root: Path, options: argparse.Namespace) -> Listing:
-    """The aligned images that the label file names, with the official split and 15% of train as validation."""
+    """The aligned images with their labels, with the official split and 15% of train as validation."""
     del options
     left = LeftOut()
-    path = official.the_file(
-        root, ("EmoLabel/list_patition_label.txt", "list_patition_label.txt"), "the labels"
-    )
-    labels = read_labels(path, root, left)
-    aligned = [file for file in official.images(root, left) if file.rsplit(".", 1)[0].endswith("_aligned")]
-    table = official.match(labels, aligned, official.relative(path, root), left, "RAF-DB's label file")
+    if not root.is_dir():
+        raise BadInput(f"there is no folder {root}; give the folder of the download")
+    path = next((root / name for name in LISTS if (root / name).is_file()), None)
+    notes: list[str] = []
+    if path is None:
+        table, notes = read_passed_on(root, left)
+    else:
+        labels = read_labels(path, root, left)
+        aligned = [
+            name for name in official.images(root, left) if official.stem_of(name).endswith("_aligned")
+        ]
+        table = official.match(
+            labels, aligned, official.relative(path, root), left, "RAF-DB's label file", root
+        )
+    counts = table["expression"].value_counts()
+    if absent := [name for name in EXPRESSIONS.values() if name not in counts.index]:
+        notes.append(f"no image of {', '.join(absent)}")
     table["split"] = official.hold_out(table)
     return Listing(
         name="RAF-DB",
@@ -59,7 +143,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         table=table,
         left_out=left.frame(),
         recipe=Recipe("as_is"),
-        notes=["validation is 15% of the official training split, by a hash of the file name"],
+        notes=[*notes, "validation is 15% of the official training split, by a hash of the file name"],
     )
 
 

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from data_scripts import official
 from data_scripts.catalogue import VOXCELEB
+from data_scripts.images import split_part
 from data_scripts.listing import LeftOut, Listing, Recipe
-from data_scripts.sources import VIDEO_SUFFIXES, find_files
+from data_scripts.people import in_voxceleb, split_word
+from data_scripts.sources import VIDEO_SUFFIXES, find_files, other_files
 from pcl_lib.utils import BadInput, exit_cleanly
 
-RATE = "1.6"  # a folder between the person and the video in VoxCeleb1's crops
+INNER = re.compile(r"mp4|frames?|faces?|crops?|images?|data|unzipped\w*", re.IGNORECASE)
 
 
-def whose(file: str) -> tuple[str, str, bool] | None:
-    """identity, video and whether below a folder `test`, of .../PERSON[/1.6]/VIDEO/FILE; None for other paths."""
-    folders = file.split("/")[:-1]
-    if len(folders) < 2:
-        return None
-    before = folders[:-1]
-    if before[-1] == RATE:
-        before = before[:-1]
-    if not before:
-        return None
-    return before[-1], folders[-1], "test" in before[:-1]
+def split_above(root: Path) -> str | None:
+    """The split that `root`, or what holds it where `root` is a folder such as mp4, is called after; else None."""
+    for folder in root.resolve().parts[:0:-1]:
+        if (word := split_word(folder)) or not INNER.fullmatch(folder):
+            return word
+    return None
+
+
+def sounds(root: Path) -> str:
+    """A clause where sound is all there is: half of VoxCeleb's downloads hold no pictures. Else nothing."""
+    heard = [suffix for suffix in (".wav", ".m4a", ".aac", ".flac") if suffix in other_files(root)]
+    return f"; there is sound ({', '.join(heard)}), and the videos or face crops are wanted" if heard else ""
 
 
 def list_images(root: Path, options: argparse.Namespace, left: LeftOut) -> list[str]:
@@ -43,25 +46,25 @@ def list_images(root: Path, options: argparse.Namespace, left: LeftOut) -> list[
 
 
 def read(root: Path, options: argparse.Namespace) -> Listing:
-    """Every crop or frame with its person and video; train, but for those below a folder `test`."""
+    """Every crop or frame with its person and video; train, but for those below a folder of another split."""
     left = LeftOut()
     files = list_images(root, options, left)
-    found = [whose(file) for file in files]
-    left.extend(
-        [file for file, who in zip(files, found, strict=True) if who is None], "lies in no PERSON/VIDEO"
+    found = in_voxceleb([split_part(file)[0] for file in files])
+    table = pd.DataFrame(
+        {"file": files, "identity": found.identity, "video": found.video, "split": found.split}, dtype=object
     )
-    rows = [(file, *who) for file, who in zip(files, found, strict=True) if who]
-    if not rows:
-        raise BadInput(f"{root} has no crop or video in PERSON/VIDEO/, such as id00012/21Uxsk56VDQ/00001.mp4")
-    table = pd.DataFrame(rows, columns=["file", "identity", "video", "split"])
-    table["split"] = np.where(table["split"], "test", "train").astype(object)
-    if both := set(table["identity"][table["split"] == "test"]) & set(
-        table["identity"][table["split"] == "train"]
-    ):
+    known = table["identity"].notna()
+    left.extend(table["file"][~known], "lies in no PERSON/VIDEO")
+    if not known.any():
         raise BadInput(
-            f"{root}: {min(both)} lies both below a folder test and outside; keep the official folders"
+            f"{root} has no crop or video in PERSON/VIDEO/, such as id00012/21Uxsk56VDQ/00001.mp4 or"
+            f" A.J._Buckley/1.6/21Uxsk56VDQ/1/0000125.jpg{sounds(root)}{official.still_packed(root)}"
         )
-    people = table["identity"].nunique()
+    table = table[known].reset_index(drop=True)
+    whole = split_above(root)
+    table["split"] = table["split"].fillna(whole or "train")
+    if "video" in table and table["video"].isna().all():
+        table = table.drop(columns="video")
     return Listing(
         name="VoxCeleb",
         source="VoxCeleb 1 and 2, released face tracks",
@@ -71,14 +74,16 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         left_out=left.frame(),
         recipe=Recipe("as_is"),
         notes=[
-            f"{people} people, {table['video'].nunique()} videos",
+            found.sentence,
+            *found.notes,
+            *([f"all lie below a folder of the split {whole}"] if whole else []),
             "the face tracks are crops already: the central square is taken, nothing is detected",
         ],
     )
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """What this script takes beside the common options."""
+    """What this script takes besides the common options."""
     parser.add_argument(
         "--every", type=official.seconds, default=1.0, help="seconds between frames of a video (1)"
     )

@@ -17,7 +17,7 @@ NUMBER = re.compile(r"-?\d+(\.\d+)?(e[-+]?\d+)?")
 
 
 def skipped_csv(out: Path, left_out: pd.DataFrame) -> None:
-    """Write all of `left_out` (file, row, reason) to OUT/skipped.csv. BadInput where the disk refuses."""
+    """Write all of `left_out` (file, line, reason) to OUT/skipped.csv. BadInput where the disk refuses."""
     printed = left_out.assign(file=left_out["file"].map(printable), reason=left_out["reason"].map(printable))
     with replace_atomically(out / SKIPPED) as temporary:
         printed.to_csv(temporary, index=False)
@@ -28,8 +28,8 @@ def reasons(left_out: pd.DataFrame) -> pd.DataFrame:
     kinds = left_out["reason"].str.replace(NUMBER, "N", regex=True)
     first = left_out[~kinds.duplicated()]
     where = [
-        printable(file) + ("" if pd.isna(row) else f", row {row}")
-        for file, row in zip(first["file"], first["row"], strict=True)
+        printable(file) + ("" if pd.isna(line) else f", line {line}")
+        for file, line in zip(first["file"], first["line"], strict=True)
     ]
     counts = kinds.map(kinds.value_counts())[first.index]
     table = pd.DataFrame({"count": counts, "reason": first["reason"], "example": where})
@@ -43,7 +43,7 @@ def report(
     counts = ", ".join(f"{value} {name}" for name, value in record["counts"].items())
     print(f"{out}: {counts} ({worked / seconds:.0f} images/s)")
     if len(left_out):
-        print(f"Skipped {len(left_out)} files or rows, all in {out / SKIPPED}:")
+        print(f"Skipped {len(left_out)} files or lines, all in {out / SKIPPED}:")
         table = reasons(left_out)
         for line in table.head(TOP).itertuples():
             print(f"  {line.count:7} {line.reason}  (first: {line.example})")

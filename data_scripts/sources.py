@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import errno
 import json
 import os
+import re
 import shutil
 import stat
 import tarfile
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -18,8 +22,25 @@ from typing import IO
 from data_scripts.listing import LeftOut
 from pcl_lib.utils import BadInput, make_folder, readable_errors
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".jp2")
+MAX_PIXELS = 80_000_000  # more is taken for a decompression bomb
+MIN_SIDE = 8  # pixels; less cannot show a face
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jfif", ".jpe", ".png", ".bmp", ".webp", ".ppm", ".pgm", ".tif", ".tiff", ".gif", ".jp2"
+)  # fmt: skip
+UNREAD = {
+    suffix: f"pictures of the form {suffix[1:].upper()} are not read; convert it to JPEG or PNG"
+    for suffix in (
+        ".heic", ".heif", ".avif", ".jxl", ".svg", ".psd", ".xcf", ".raw", ".cr2", ".cr3", ".nef", ".arw", ".dng",
+        ".orf", ".rw2", ".raf", ".exr", ".dcm", ".tga", ".pcx"
+    )
+}  # fmt: skip
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v")
+# Beside the one folder of an archive these are no content.
+LITTER = re.compile(
+    r"thumbs\.db|desktop\.ini|(read.?me|licen[cs]e|copying|citation|changelog|about|terms)[^/]*"
+    r"|.*\.(md|html?|pdf|docx?|rtf|url|nfo|md5|sha1|sha256|bib|lnk)",
+    re.IGNORECASE,
+)
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 MARKER = ".unpacked.json"  # written last, says of which archive the folder is a whole copy
 COPY = 1 << 20  # bytes at a time
@@ -45,10 +66,29 @@ def inside(root: Path, file: str) -> Path:
     return Path(path)
 
 
-def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[list[str], LeftOut]:
-    """Paths of all files below `root` with one of `suffixes`, "/" between folders, sorted; and links not followed.
+def next_to(root: Path, file: str) -> Path:
+    """`file` below `root`, or, where it is not there, the one file in its folder of that name in other capitals."""
+    path = inside(root, file)
+    if path.exists() or not path.parent.is_dir():
+        return path
+    return next(
+        (Path(other) for other in _in_small_letters(str(path.parent)).get(path.name.lower(), ())), path
+    )
 
-    Hidden files and folders (a leading dot, __MACOSX) are not looked at; names that no table can hold are left out.
+
+@lru_cache(maxsize=64)
+def _in_small_letters(folder: str) -> dict[str, list[str]]:
+    names: dict[str, list[str]] = {}
+    for name in sorted(os.listdir(folder)):
+        names.setdefault(name.lower(), []).append(os.path.join(folder, name))
+    return names
+
+
+def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[list[str], LeftOut]:
+    """Paths of all files below `root` with one of `suffixes`, "/" between folders, sorted; and what was left out.
+
+    Left out are links, names that no table can hold and, where pictures are asked for, pictures of a form that is not
+    read. Hidden files and folders (a leading dot, __MACOSX) are not looked at.
     Raises BadInput where there is no folder.
     """
     if not root.is_dir():
@@ -60,12 +100,15 @@ def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[list[str
         for name in sorted(folders):
             if os.path.islink(os.path.join(folder, name)):
                 left_out.add(prefix + name, "a link to a folder; links are not followed")
-        folders[:] = [name for name in folders if not (name.startswith(".") or name == "__MACOSX")]
+        folders[:] = [name for name in folders if not _hidden(name)]
         found += [
             prefix + file
             for file in files
             if file.lower().endswith(tuple(suffixes)) and not file.startswith(".")
         ]
+        for file in sorted(files) if suffixes is SUFFIXES else ():
+            if (told := UNREAD.get(os.path.splitext(file)[1].lower())) and not file.startswith("."):
+                left_out.add(prefix + file, told)
     for file in found:
         if printable(file) != file:
             left_out.add(
@@ -74,13 +117,44 @@ def find_files(root: Path, suffixes: Sequence[str] = SUFFIXES) -> tuple[list[str
     return sorted(file for file in found if printable(file) == file), left_out
 
 
+def _hidden(name: str) -> bool:
+    return name.startswith(".") or name == "__MACOSX"
+
+
+def other_files(root: Path) -> dict[str, int]:
+    """How many files of each other suffix (small letters; "" for none) lie below `root`, which nobody looks at."""
+    known = (*SUFFIXES, *UNREAD)
+    counts: Counter[str] = Counter()
+    for _, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not _hidden(name)]
+        low = [file.lower() for file in files if not _hidden(file)]
+        counts.update(
+            os.path.splitext(file)[1]
+            for file in low
+            if not file.endswith(known) and not LITTER.fullmatch(file)
+        )
+    return dict(sorted(counts.items()))
+
+
+def archives_below(root: Path) -> list[Path]:
+    """The archives below `root`, hidden ones left aside, sorted."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not _hidden(name)]
+        found += [
+            Path(folder, file) for file in files if not _hidden(file) and is_archive(Path(folder, file))
+        ]
+    return sorted(found)
+
+
 @dataclass(frozen=True)
 class _Member:
-    """A file in an archive: its name there, its size, and what to open it by."""
+    """A file in an archive: its name there, its size, when it was changed (seconds), and what to open it by."""
 
     name: str
     size: int
     handle: zipfile.ZipInfo | tarfile.TarInfo
+    changed: float
     fault: str = ""
 
 
@@ -89,18 +163,24 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES) and path.is_file()
 
 
-@contextmanager
+def unpack_folder(out: Path) -> Path:
+    """Where the content of an archive lies while `out` is made of it."""
+    return Path(f"{out.absolute()}.unpacked")
+
+
+@contextlib.contextmanager
 def unpacked(root: Path, out: Path) -> Iterator[tuple[Path, LeftOut]]:
     """`root` itself where it is a folder; a folder of its content where it is an archive; and members refused.
 
     The copy lies next to `out`, as OUT.unpacked. It is removed once the block ends well; after a failure it stays, and
-    the next try uses it if it is whole. Where all of an archive lies in one folder, that one is given.
+    the next try uses it if it is whole. Archives within it are unpacked where they lie, once. Where all of an archive
+    lies in one folder, litter left aside, that one is given.
     Raises BadInput where the archive cannot be read, or does not fit on the disk.
     """
     if not is_archive(root):
         yield root, LeftOut()
         return
-    into = Path(f"{out.absolute()}.unpacked")
+    into = unpack_folder(out)
     about = root.stat()
     identity = {"archive": printable(root.name), "bytes": about.st_size, "changed": about.st_mtime_ns}
     marker = into / MARKER
@@ -113,15 +193,57 @@ def unpacked(root: Path, out: Path) -> Iterator[tuple[Path, LeftOut]]:
         make_folder(into)
         with readable_errors(into):
             (into / (MARKER + ".part")).touch()
-            refused = unpack(root, into)
+            refused = unpack(root, into) + unpack_inner(into)
             marker.write_text(json.dumps({"of": identity, "refused": refused}))
             (into / (MARKER + ".part")).unlink()
     left_out = LeftOut()
     for name, reason in refused:
         left_out.add(name, reason)
-    inner = [path for path in into.iterdir() if path.name != MARKER]
-    yield (inner[0] if len(inner) == 1 and inner[0].is_dir() else into), left_out
+    yield single_folder(into), left_out
     shutil.rmtree(into, ignore_errors=True)
+
+
+def single_folder(folder: Path) -> Path:
+    """The innermost folder that holds all there is below `folder`, hidden files and `LITTER` left aside."""
+    while True:
+        inner = [
+            path for path in folder.iterdir() if not _hidden(path.name) and not LITTER.fullmatch(path.name)
+        ]
+        if len(inner) != 1 or not inner[0].is_dir() or inner[0].is_symlink():
+            return folder
+        folder = inner[0]
+
+
+def unpack_inner(folder: Path) -> list[tuple[str, str]]:
+    """Unpack the archives below `folder` where they lie, each into a folder of its name, and remove them.
+
+    aligned.zip becomes aligned/; where all it holds is a folder of that name already, that one. Archives in archives
+    in archives stay as they are. Returns what was refused, as `unpack` does; an archive that is damaged is left out.
+    """
+    refused = []
+    for archive in archives_below(folder):
+        place = archive.with_name(archive.name.split(".")[0])
+        told = archive.relative_to(folder).as_posix()
+        into = archive.with_name(f"{archive.name}.content")
+        into.mkdir()
+        try:
+            refused += [(f"{told}/{name}", reason) for name, reason in unpack(archive, into)]
+        except BadInput as error:
+            refused.append((told, f"an archive in the archive that cannot be unpacked: {error}"))
+            shutil.rmtree(into)
+            continue
+        archive.unlink()
+        content = into / place.name
+        whole = (
+            content
+            if content.is_dir() and [p for p in into.iterdir() if not _hidden(p.name)] == [content]
+            else into
+        )
+        if place.exists():
+            place = archive.with_name(f"{archive.name} content")
+        whole.rename(place)
+        shutil.rmtree(into, ignore_errors=True)
+    return refused
 
 
 def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
@@ -163,7 +285,8 @@ def unpack(archive: Path, into: Path) -> list[tuple[str, str]]:
         why = str(error).splitlines()[0].rstrip(":") if str(error) else type(error).__name__
         raise BadInput(f"{archive} is damaged ({why}); download it again") from error
     except OSError as error:
-        if error.errno is None or "gzip" in str(error):  # the decompressors raise OSError without a number
+        # The decompressors raise OSError without a number, and a damaged directory points to places that no file has.
+        if error.errno in (None, errno.EINVAL) or "gzip" in str(error):
             raise BadInput(f"{archive} is damaged ({error}); download it again") from error
         raise
     return refused
@@ -181,12 +304,19 @@ def _members(source: zipfile.ZipFile | tarfile.TarFile) -> Iterator[_Member]:
             if not info.is_dir():
                 link = stat.S_ISLNK(info.external_attr >> 16)
                 fault = "a link; refused" if link else "encrypted" if info.flag_bits & 1 else ""
-                yield _Member(info.filename, info.file_size, info, fault)
+                yield _Member(info.filename, info.file_size, info, _seconds(info), fault)
         return
     for entry in source:
         if not entry.isdir():
             fault = "" if entry.isreg() else "a link or a device; refused"
-            yield _Member(entry.name, entry.size, entry, fault)
+            yield _Member(entry.name, entry.size, entry, entry.mtime, fault)
+
+
+def _seconds(info: zipfile.ZipInfo) -> float:
+    try:
+        return datetime.datetime(*info.date_time, tzinfo=datetime.UTC).timestamp()
+    except ValueError:  # a zip may hold a month 0
+        return 0.0
 
 
 def _target(name: str) -> PurePosixPath:
@@ -212,3 +342,7 @@ def _copy(source: zipfile.ZipFile | tarfile.TarFile, member: _Member, into: Path
     assert content is not None  # a plain file
     with content, open(target, "xb") as file:
         shutil.copyfileobj(content, file, COPY)
+    with contextlib.suppress(
+        OSError, OverflowError, ValueError
+    ):  # so that the same archive gives the same dates
+        os.utime(target, (member.changed, member.changed))

@@ -10,9 +10,8 @@ import av
 import joblib
 from PIL import Image
 
-from data_scripts.images import MAX_PIXELS, MIN_SIDE
 from data_scripts.listing import LeftOut
-from data_scripts.sources import inside
+from data_scripts.sources import MAX_PIXELS, MIN_SIDE, inside
 from pcl_lib.utils import BadInput
 
 JUMP = 5.0  # seconds from which on it pays to seek rather than to decode what lies before
@@ -112,7 +111,7 @@ def _stream(video: av.container.InputContainer) -> av.VideoStream:
     stream = video.streams.video[0]
     if stream.width * stream.height > MAX_PIXELS or min(stream.width, stream.height) < MIN_SIDE:
         raise BadInput(f"frames of {stream.width}x{stream.height} pixels")
-    stream.codec_context.thread_count = 1  # many videos are read beside each other
+    stream.codec_context.thread_count = 1  # many videos are read side by side
     return stream
 
 

@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from scipy.stats import pearsonr
-from sklearn.metrics import r2_score
 from torch import Tensor
 
 from pcl_lib.data import FaceSet
@@ -22,7 +20,7 @@ from pcl_lib.data.labels import expression_codes, identity_codes
 from pcl_lib.probes import FEATURES, FeatureModel, FrozenFeatures, extract, linear
 from pcl_lib.probes.features import BATCH, AsDecoded, evaluating, get_features
 from pcl_lib.probes.tasks import LeftOut, Split, labelled, plan
-from pcl_lib.utils import BadInput
+from pcl_lib.utils import BadInput, spent
 
 SWAP_FACTORS = ("yaw", "pitch", "roll", "skin_tone", "hair_tone", "light_azimuth")
 READ_SIZE = 24  # pixels; enough for pose and colours, and blurred swaps hold no more
@@ -47,6 +45,7 @@ def leakage_plan(faces: FaceSet, seed: int = 0) -> LeakagePlan:
     return LeakagePlan(known, games, made.left_out)
 
 
+@spent("probe")
 def leakage(
     model: FeatureModel | FrozenFeatures, faces: FaceSet, seed: int = 0, *, features: Sequence[str] = FEATURES
 ) -> pd.DataFrame:
@@ -79,6 +78,8 @@ def leakage(
 
 
 def _probe_value(cached: linear.CachedFeatures, split: Split, truth: pd.Series) -> dict[str, Any]:
+    from sklearn.metrics import r2_score  # a second to import
+
     y = truth.to_numpy(float)[:, None]
     predicted, _ = linear.predict_values(cached, split, y)
     value = r2_score(y[split.test, 0], predicted[:, 0], force_finite=False)
@@ -186,6 +187,7 @@ def swap_plan(
     return known, labelled(faces, known, "swaps", notes) if known else None, notes
 
 
+@spent("probe")
 def swap_report(
     model: SwapModel,
     faces: FaceSet,
@@ -207,6 +209,8 @@ def swap_report(
     images: a factor with a low one is not in the pictures, and its correlations mean little) and n.
     Raises BadInput where the model cannot decode or no factor is labelled. Source: ours.
     """
+    from sklearn.metrics import r2_score
+
     if not hasattr(model, "decode"):
         raise BadInput("swaps need a model with a decoder; this one has none")
     known, split, notes = swap_plan(faces, factors)
@@ -290,6 +294,8 @@ class PictureReader:
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
     """Pearson's r of two series [n]; NaN where one is constant."""
+    from scipy.stats import pearsonr  # a second to import
+
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(pearsonr(x, y).statistic)

@@ -14,6 +14,7 @@ from scipy.special import betaincinv
 from torch import Tensor
 
 EPS = 1e-12
+SSIM_WINDOW = 11  # pixels
 
 
 def _wide(x: Tensor) -> Tensor:
@@ -32,6 +33,32 @@ def reconstruction(output: Tensor, target: Tensor) -> Tensor:
     if output.shape != target.shape:
         raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} differ in shape")
     return F.l1_loss(_wide(output), _wide(target))
+
+
+def structural_similarity(output: Tensor, target: Tensor) -> Tensor:
+    """Mean structural similarity (SSIM) of images in [0, 1]: 1 where they are equal, lower where structure differs.
+
+    output, target: [N, C, H, W] of one shape, H and W at least 11. Windows are Gaussian, of standard deviation 1.5 and
+    11 pixels, inside the image. Raises ValueError where the images are smaller.
+    Source: Wang, Bovik, Sheikh and Simoncelli, IEEE TIP 2004.
+    """
+    if min(output.shape[2:]) < SSIM_WINDOW:
+        raise ValueError(f"images {tuple(output.shape)} are smaller than the window of {SSIM_WINDOW} pixels")
+    x, y = _wide(output), _wide(target)
+    places = torch.arange(SSIM_WINDOW, device=x.device, dtype=x.dtype) - SSIM_WINDOW // 2
+    line = (-places.square() / (2 * 1.5**2)).exp()
+    line = (line / line.sum()).view(1, 1, 1, -1)
+
+    def smooth(images: Tensor) -> Tensor:
+        flat = images.flatten(0, 1)[:, None]
+        return F.conv2d(F.conv2d(flat, line), line.transpose(2, 3))
+
+    with torch.autocast(x.device.type, enabled=False):
+        mean_x, mean_y = smooth(x), smooth(y)
+        var_x, var_y = smooth(x * x) - mean_x.square(), smooth(y * y) - mean_y.square()
+        covariance = smooth(x * y) - mean_x * mean_y
+        light = (2 * mean_x * mean_y + 0.01**2) / (mean_x.square() + mean_y.square() + 0.01**2)
+        return (light * (2 * covariance + 0.03**2) / (var_x + var_y + 0.03**2)).mean()
 
 
 def orthogonality(face: Tensor, pose: Tensor) -> Tensor:

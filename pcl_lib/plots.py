@@ -23,11 +23,9 @@ from torch import Tensor
 
 from pcl_lib.data.labels import EXPRESSION_NAMES
 from pcl_lib.tables import CONSTANT
-from pcl_lib.utils import BadInput, replace_atomically
+from pcl_lib.utils import BadInput, replace_atomically, spent
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#999999")
-
-
 METHOD_COLOURS = {
     "pcl": COLOURS[0],
     "pcl_plus": COLOURS[5],
@@ -38,8 +36,6 @@ METHOD_COLOURS = {
     "HoG": COLOURS[6],
     "LBP": COLOURS[7],
 }
-
-
 MARKERS = "osD^vP*X"
 DPI = 100
 WIDTH = 10.0  # inches, of every figure as wide as a notebook
@@ -49,12 +45,14 @@ OTHERS = "others"  # what a colouring names no colour for
 class Picture(Figure):
     """A figure that a notebook shows without pyplot."""
 
+    @spent("draw")
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
         self.savefig(buffer, format="png", dpi=DPI)
         return buffer.getvalue()
 
 
+@spent("draw")
 def save(figure: Figure, path: Path | str, dpi: int = DPI) -> Figure:
     """Write a figure as PNG, atomically, and return it. Raises BadInput where the folder cannot be written."""
     with replace_atomically(Path(path)) as temporary:
@@ -182,13 +180,13 @@ def swap_grid(
 
 
 def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch") -> Figure:
-    """Losses, accuracies and weights of runs, a panel each.
+    """Losses, accuracies, weights and readings of validation people, a panel each.
 
     histories: `pretrain.Run.history` by method. Counts, times, the learning rate and what never changes are no curves.
     against: the column on the horizontal axis. Raises BadInput where no run has been trained.
     """
     aside = {"epoch", "iterations", "seconds", "images", "lr"}
-    changing = [c for h in histories.values() for c in h if len(h) == 1 or h[c].nunique() > 1]
+    changing = [c for h in histories.values() for c in h if h[c].count() == 1 or h[c].nunique() > 1]
     names = [name for name in dict.fromkeys(map(str, changing)) if name not in aside]
     if not names:
         raise BadInput("no run has a training history: train a method that has tasks, such as pcl")
@@ -200,10 +198,11 @@ def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch
     ):
         for number, (method, history) in enumerate(histories.items()):
             if name in history:
+                known = history.dropna(subset=[name])  # what is read every few epochs alone
                 colour = METHOD_COLOURS.get(method, COLOURS[number % len(COLOURS)])
-                marker = "o" if len(history) < 12 else ""
+                marker = "o" if len(known) < 12 else ""
                 (lines[method],) = clean_axes(axes).plot(
-                    history[against], history[name], color=colour, marker=marker, ms=4
+                    known[against], known[name], color=colour, marker=marker, ms=4
                 )
         axes.set_title(name.replace("_", " "), fontsize=11)
         axes.set_xlabel(against)
@@ -300,7 +299,7 @@ def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Sequenc
 
 
 def leakage_heatmap(table: pd.DataFrame) -> Figure:
-    """How well each factor is read from each feature: one row per method and feature, one column per factor.
+    """How well each factor is predicted from each feature: one row per method and feature, one column per factor.
 
     table: rows of `disentangle.leakage` with a column method. Colours show the value above chance, as a share of
     what is left above chance (R^2: the value itself); numbers show the value.
@@ -320,7 +319,7 @@ def leakage_heatmap(table: pd.DataFrame) -> Figure:
     axes.set_xticklabels([f"{f.replace('_', ' ')}\n({metric[f]})" for f in factors], rotation=0, fontsize=10)
     axes.set_yticklabels(rows, rotation=0, fontsize=11)
     axes.set(xlabel="", ylabel="")
-    axes.set_title("What a linear probe finds, on people it has not seen", fontsize=12)
+    axes.set_title("What a linear probe predicts, on people it has not seen", fontsize=12)
     return figure
 
 
@@ -371,7 +370,7 @@ def confusion(
     )  # fmt: skip
     axes.tick_params("x", rotation=45)
     axes.tick_params("y", rotation=0)
-    axes.set(xlabel="predicted from the feature", ylabel="true expression")
+    axes.set(xlabel="predicted expression", ylabel="true expression")
     return figure
 
 
@@ -403,6 +402,6 @@ def results_dots(rows: pd.DataFrame) -> Figure:
     figure.axes[0].set_yticks(range(len(methods)), methods)
     figure.axes[0].set_ylim(len(methods) - 0.5, -0.5)
     figure.supxlabel(
-        "better towards the arrow; bars: 95% over test identities; dashed: without looking", fontsize=10
+        "better towards the arrow; bars: 95% intervals over test people; dashed: chance baseline", fontsize=10
     )
     return figure

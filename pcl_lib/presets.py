@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import json
+import math
 import typing
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -16,9 +17,85 @@ from typing import Any, TypeVar
 
 from pcl_lib.utils import BadInput
 
+# What each setting may be, by class and field: (lowest, highest), both allowed, or the texts to choose from. Every
+# number must be finite besides. Built with anything else, a preset raises BadInput that names the setting.
+MANY = 10**9
+TINY = 1e-12  # above 0
+RANGES: dict[str, dict[str, tuple[float, float] | tuple[str, ...]]] = {
+    "FacesPreset": {
+        "identities": (1, 10**8),
+        "images_per_identity": (1, 10**6),
+        "size": (16, 512),
+        "clutter": (0, 1),
+    },
+    "ModelPreset": {
+        "width": (TINY, 16),
+        "image_size": (16, 1024),
+        "projector_hidden": (1, 2**16),
+        "projector_out": (1, 2**16),
+        "norm": ("none", "group", "batch"),
+        "pose_dim": (0, 2**16),
+    },
+    "ViewPreset": {
+        "crop": ("quadrant", "resized", "none"),
+        "crop_scale": (TINY, 1),
+        **dict.fromkeys(("flip", "jitter", "grey", "blur", "gradient"), (0, 1)),
+        **dict.fromkeys(("brightness", "contrast", "saturation"), (0, 100)),
+        "hue": (0, 0.5),
+        "blur_sigma": (TINY, 1000),
+    },
+    "LossPreset": {
+        "temperature": (TINY, MANY),
+        **dict.fromkeys(("mixing", "orthogonality", "noise", "pdd", "face", "pose"), (0, MANY)),
+        "pose_change": ("flip", "rotate", "flip_rotate", "turn"),
+        "negatives": ("own_flip", "released_code", "batch"),
+    },
+    "TrainPreset": {
+        "epochs": (0, MANY),
+        "frames_per_identity": (1, 10**6),
+        "iterations_per_epoch": (0, MANY),
+        **dict.fromkeys(("pdd_batch", "face_batch", "pose_batch"), (2, 2**24)),
+        "pose_negatives": (1, 2**16),
+        "lr": (TINY, math.inf),
+        "weight_decay": (0, MANY),
+        "update": ("sequential", "joint"),
+        "precision": ("auto", "32-true", "bf16-mixed"),
+        "checkpoint_every": (1, MANY),
+        "probe_every": (0, MANY),
+    },
+}
+
+
+class _Checked:
+    """Base of the sections of a preset: refuses values that `RANGES` does not allow."""
+
+    def __post_init__(self) -> None:
+        kind = type(self).__name__
+        for name, allowed in RANGES[kind].items():
+            value, key = getattr(self, name), f"{kind.removesuffix('Preset').lower()}.{name}"
+            if isinstance(allowed[0], str):
+                if value not in allowed:
+                    raise BadInput(f"unknown {key} {value!r}: choose one of {', '.join(map(str, allowed))}")
+                continue
+            low, high = allowed
+            for number in value if isinstance(value, tuple) else (value,):
+                if not low <= number <= high or not math.isfinite(number):
+                    raise BadInput(f"{key} is {number}: it must be {_words(low, high)}")
+
+
+def _words(low: float, high: float) -> str:
+    least = "above 0" if low == TINY else f"{low:,g} or more"
+    return least if high in (MANY, math.inf) else f"{least}, and {high:,g} at most"
+
+
+def check_seed(seed: Any) -> None:
+    """Raise BadInput where a seed is not a whole number from 0 to 2**32 - 1."""
+    if type(seed) is not int or not 0 <= seed < 2**32:
+        raise BadInput(f"seed {seed!r}: a whole number from 0 to 2**32 - 1 is needed")
+
 
 @dataclass(frozen=True)
-class FacesPreset:
+class FacesPreset(_Checked):
     """The rendered faces that serve where no data is given."""
 
     identities: tuple[int, int, int] = (400, 60, 100)  # train, validation, test: disjoint
@@ -28,7 +105,7 @@ class FacesPreset:
 
 
 @dataclass(frozen=True)
-class ModelPreset:
+class ModelPreset(_Checked):
     """Sizes of the encoder, branches, decoder and projectors (notebooks/method.md, sections 1, 2, 4)."""
 
     width: float = 1.0  # scales every channel count of the paper
@@ -42,7 +119,7 @@ class ModelPreset:
 
 
 @dataclass(frozen=True)
-class ViewPreset:
+class ViewPreset(_Checked):
     """One chain of random views (notebooks/method.md, section 4). Probabilities are per image."""
 
     crop: str = "quadrant"  # "quadrant" (40% squares in two quadrants), "resized" or "none"
@@ -62,15 +139,13 @@ class ViewPreset:
 PAPER_FACE_VIEW = ViewPreset()
 PAPER_POSE_VIEW = ViewPreset(crop="none")
 SIMCLR_VIEW = ViewPreset(crop="resized", flip=0.5, blur=0.5, gradient=0.0)
-
-
 # For runs of minutes on some thousand images (notebooks/method.md, section 6): easier crops, less blur and gradient.
 FEW_IMAGES_FACE_VIEW = ViewPreset(crop="resized", crop_scale=(0.3, 1.0), blur=0.5, gradient=0.2)
 FEW_IMAGES_POSE_VIEW = ViewPreset(crop="none", blur=0.5, gradient=0.2)
 
 
 @dataclass(frozen=True)
-class LossPreset:
+class LossPreset(_Checked):
     """Weights and temperatures of the losses (notebooks/method.md, sections 3 to 6)."""
 
     temperature: float = 0.07
@@ -89,7 +164,7 @@ class LossPreset:
 
 
 @dataclass(frozen=True)
-class TrainPreset:
+class TrainPreset(_Checked):
     """Batches, optimiser and length (notebooks/method.md, section 6)."""
 
     epochs: int = 1000
@@ -104,6 +179,7 @@ class TrainPreset:
     update: str = "sequential"  # an optimiser step for each task; or "joint", one for the sum of their losses
     precision: str = "auto"  # bf16-mixed where the processor has it, else 32-true
     checkpoint_every: int = 10  # epochs
+    probe_every: int = 0  # epochs between readings of validation people (`probes.progress`); 0 for none
 
 
 @dataclass(frozen=True)

@@ -8,29 +8,42 @@ file is replaced atomically.
 from __future__ import annotations
 
 import argparse
+import importlib
+import io
 import logging
 import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from pcl_lib import data, distributed, methods, presets
 from pcl_lib.models import PCL, save_checkpoint
 from pcl_lib.presets import Preset
-from pcl_lib.utils import BadInput, check_writable, exit_cleanly, has_fast_bf16, replace_atomically
+from pcl_lib.probes.progress import ValidationProbe
+from pcl_lib.utils import (
+    BadInput,
+    check_writable,
+    exit_cleanly,
+    has_fast_bf16,
+    only_one,
+    remove_leftovers,
+    replace_atomically,
+    spent,
+    write_whole,
+)
 
-UPDATES = ("sequential", "joint")
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 
 @dataclass
@@ -45,6 +58,7 @@ class Trained:
     precision: str
 
 
+@spent("train")
 def fit(
     method: str = "pcl",
     *,
@@ -62,17 +76,32 @@ def fit(
     devices: processes or GPUs that share the batches of the preset, with the results of one (`pcl_lib.distributed`);
     where torchrun started this process, its numbers hold. callback: called after each epoch with the model and the
     history; where it returns True, training stops there with a checkpoint to go on from. Raises BadInput on bad
-    settings or data, on a checkpoint of other settings, on NaN or inf losses and where memory runs out (the last
-    checkpoint stays).
+    settings or data, on a checkpoint of other settings, where another process trains the same method into `out`, on
+    NaN or inf losses and where memory runs out (the last checkpoint stays).
     """
     preset = presets.get(preset) if isinstance(preset, str) else preset
+    presets.check_seed(seed)
     fabric = start_fabric(preset, devices)
     trainer = _Trainer(method, preset, faces, Path(out), seed, fabric)
     trainer.resume()
+    if not trainer.finished:  # what is finished can be read where nothing can be written
+        with trainer.alone():
+            trainer.resume()  # another process may just have ended
+            _train(trainer, method, progress, callback)
+    history = pd.DataFrame(trainer.history)
+    return Trained(
+        trainer.model.eval(), trainer.method, history, trainer.out, trainer.seconds, trainer.precision
+    )
+
+
+def _train(
+    trainer: _Trainer, method: str, progress: bool, callback: Callable[[PCL, pd.DataFrame], bool] | None
+) -> None:
+    """Train the epochs that are left, or until `callback` says so."""
     with tqdm(
         total=trainer.epochs,
         initial=trainer.epoch,
-        desc=f"{method} ({fabric.device.type}, {trainer.precision})",
+        desc=f"{method} ({trainer.fabric.device.type}, {trainer.precision})",
         unit="epoch",
         disable=not progress or distributed.rank() > 0 or trainer.epoch >= trainer.epochs,
     ) as bar:
@@ -85,10 +114,6 @@ def fit(
                 break
     if not trainer.epochs:
         trainer.save()
-    history = pd.DataFrame(trainer.history)
-    return Trained(
-        trainer.model.eval(), trainer.method, history, trainer.out, trainer.seconds, trainer.precision
-    )
 
 
 class _Trainer:
@@ -117,14 +142,15 @@ class _Trainer:
         trained = [p for p in self.auxiliary.parameters() if p.requires_grad]
         self.parameters = [*self.model.parameters(), *trained]
         train = preset.train
-        if train.update not in UPDATES:
-            raise BadInput(f"unknown train.update '{train.update}': choose {' or '.join(UPDATES)}")
         self.optimizer = torch.optim.Adam(self.parameters, lr=train.lr, weight_decay=train.weight_decay)
         self.epochs = train.epochs if self.method.tasks else 0
         self.epoch, self.seconds = 0, 0.0
         self.history: list[dict[str, float]] = []
+        self.probe: ValidationProbe | None = None
         if self.method.tasks:
             self._open_data(faces)
+            if train.probe_every:
+                self.probe = ValidationProbe(faces, self.method.preset.model.image_size)
 
     def _open_data(self, faces: data.PreparedFaces) -> None:
         rows = faces.split("train")
@@ -243,9 +269,15 @@ class _Trainer:
         self.epoch, self.seconds = self.epoch + 1, self.seconds + seconds
         images = self.steps * sum(task.batch * task.frames for task in self.method.tasks)
         row = {"epoch": self.epoch, "iterations": self.epoch * self.steps, "seconds": self.seconds}
-        self.history.append({**row, "images": self.epoch * images, "lr": self._lr, **means, **weights})
+        row |= {"images": self.epoch * images, "lr": self._lr, **means, **weights}
+        self.history.append(row | self._read())
         self.method.on_epoch_end(self.history)
         return means
+
+    def _read(self) -> dict[str, float]:
+        """What validation people tell after this epoch, where it is due; the training is none the wiser."""
+        due = self.epoch % max(1, self.preset.train.probe_every) == 0 or self.epoch == self.epochs
+        return self.probe(self.model) if self.probe and due and self.fabric.is_global_zero else {}
 
     def _set_lr(self, share: float) -> None:
         self._lr = self.preset.train.lr * 0.5 * (1 + math.cos(math.pi * share))
@@ -267,14 +299,30 @@ class _Trainer:
             state = {name: getattr(self, name) for name in ("settings", "epoch", "seconds", "history")}
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
             state |= {"auxiliary": self.auxiliary.state_dict()}
-            with replace_atomically(self._state) as path:
-                torch.save(state, path)
+            content = io.BytesIO()
+            torch.save(state, content)
+            write_whole(self._state, content.getbuffer())
         self.fabric.barrier()
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing is left to train or to write."""
+        return self.epoch >= self.epochs and self._state.is_file()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep other processes from training the same method into the same folder, and remove what killed ones left."""
+        folder, what = self._state.parent, f"the training of {self.name} in {self.out}"
+        with only_one(folder / f".{self.name}.lock", what) if self.fabric.is_global_zero else nullcontext():
+            if self.fabric.is_global_zero:
+                check_writable(folder)
+                remove_leftovers(folder, f"{self.name}.*")
+                remove_leftovers(self.out / "logs", f"{self.name}.csv")
+            yield
 
     def resume(self) -> None:
         """Go on from the training state in `out`, if there is one of these very settings."""
         if not self._state.is_file():
-            check_writable(self._state.parent)
             return
         try:
             state: Any = torch.load(self._state, map_location=self.fabric.device, weights_only=True)
@@ -282,28 +330,60 @@ class _Trainer:
             raise BadInput(
                 f"{self._state} cannot be read ({type(error).__name__}): delete it to train from the start"
             ) from error
-        if not isinstance(state, dict) or "settings" not in state:
+        if not isinstance(state, dict) or not isinstance(state.get("settings"), dict):
             raise BadInput(
                 f"{self._state} is not a training state of this kit: choose another --out, or delete it"
             )
-        differ = list(presets.differences(state["settings"], self.settings))
+        try:
+            differ = list(presets.differences(state["settings"], self.settings))
+        except TypeError:  # of settings that are no plain values
+            differ = ["settings of another kind"]
         if differ:
             raise BadInput(
                 f"{self._state} is of a run with other settings ({'; '.join(differ[:4])}): choose another --out, or "
                 "delete it"
             )
+        try:
+            self._take_over(state)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+            raise BadInput(
+                f"{self._state} is damaged ({type(error).__name__}): delete it to train from the start"
+            ) from error
+
+    def _take_over(self, state: dict[str, Any]) -> None:
+        """Raises errors of many kinds where the state is not one that `save` wrote."""
+        epoch, history = int(state["epoch"]), [dict(row) for row in state["history"]]
+        if [row["epoch"] for row in history] != list(range(1, epoch + 1)) or not 0 <= epoch <= self.epochs:
+            raise ValueError("history")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         # Older versions of the kit called it "beside", or had none.
         self.auxiliary.load_state_dict(state.get("auxiliary") or state.get("beside") or {})
-        self.epoch, self.seconds, self.history = state["epoch"], state["seconds"], state["history"]
+        self.epoch, self.seconds, self.history = epoch, float(state["seconds"]), history
         self.method.on_epoch_end(self.history)
+
+
+def fabric_class() -> type[Fabric]:
+    """Lightning Fabric, from the package lightning-fabric or from lightning, which holds it too.
+
+    Imported only where something is trained: it takes a second or two. Raises BadInput where neither is installed.
+    """
+    for package in ("lightning_fabric", "lightning.fabric"):
+        try:
+            found: type[Fabric] = importlib.import_module(package).Fabric
+            return found
+        except ModuleNotFoundError as error:
+            if error.name not in (package, package.partition(".")[0]):
+                raise
+    raise BadInput("training needs Lightning Fabric: install lightning-fabric, or lightning, which holds it")
 
 
 def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
     """A Fabric on the best device there is, with the preset's precision; the progress bar of `fit` names both."""
+    kind = fabric_class()
     # Its notes look like errors in a notebook.
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    logging.getLogger(kind.__module__.removesuffix(".fabric")).setLevel(logging.WARNING)
+    _check_devices(preset, devices)
     precision = preset.train.precision
     if precision == "auto":
         precision = "bf16-mixed" if has_fast_bf16() else "32-true"
@@ -311,7 +391,7 @@ def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
     if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun, which knows how many
         devices = int(os.environ["LOCAL_WORLD_SIZE"])
         nodes = int(os.environ["WORLD_SIZE"]) // devices
-    fabric = Fabric(
+    fabric = kind(
         accelerator="auto",
         devices=devices,
         num_nodes=nodes,
@@ -320,6 +400,17 @@ def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
     )
     fabric.launch()
     return fabric
+
+
+def _check_devices(preset: Preset, devices: int) -> None:
+    train = preset.train
+    most = min(train.pdd_batch, train.face_batch, train.pose_batch)
+    if not 1 <= devices <= most:
+        raise BadInput(
+            f"--devices is {devices}: it must be from 1 to {most}, the smallest batch of the preset"
+        )
+    if torch.cuda.is_available() and devices > torch.cuda.device_count():
+        raise BadInput(f"--devices is {devices}, and this machine has {torch.cuda.device_count()} GPUs")
 
 
 def main() -> None:
@@ -334,6 +425,8 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.lr=1e-3")
     arguments = parser.parse_args()
     preset = presets.override(presets.get(arguments.preset), dict(map(presets.parse_setting, arguments.set)))
+    presets.check_seed(arguments.seed)
+    _check_devices(preset, arguments.devices)
     out = arguments.out or Path("runs") / preset.name
     faces = data.open_faces(arguments.data, preset, out.parent)
     print(f"{arguments.method} on {faces.name}: {len(faces.split('train'))} training images")

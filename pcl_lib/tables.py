@@ -15,12 +15,11 @@ import numpy as np
 import pandas as pd
 
 from pcl_lib.probes import FEATURES
+from pcl_lib.probes.tasks import OPTIMISTIC
 from pcl_lib.utils import BadInput, commit, replace_atomically, versions
 
 # What every result row says about itself besides its value.
 CONTEXT = ("method", "preset", "seed", "data", "protocol", "device", "precision", "versions", "commit")
-
-
 # A column of the main table: its task and metric in the rows, and whether more or less is better.
 MAIN_COLUMNS = {
     "expression accuracy": ("expression", "accuracy", "higher"),
@@ -32,11 +31,7 @@ MAIN_COLUMNS = {
     "pitch MAE": ("head pose", "MAE pitch", "lower"),
     "roll MAE": ("head pose", "MAE roll", "lower"),
 }
-
-
 ALIKE = ("preset", "data", "protocol")  # what the rows of one table may not mix
-
-
 # Two features by what both are called: what a flip turns over is read from the second, all else from the first.
 FEATURE_PAIRS = {"branches": ("face", "pose"), "components": ("even", "odd")}
 TURNED = ("MAE yaw", "MAE roll")
@@ -230,7 +225,7 @@ def context_of(rows: pd.DataFrame, alike: Sequence[str] = ALIKE) -> dict[str, st
             raise BadInput(f"the rows of one table differ in {name} ({found}): make a table of each")
     names = [name for name in CONTEXT if name not in ("method", "seed")]
     said = {name: " / ".join(map(str, rows[name].unique())) for name in names}
-    if said["protocol"] == "released_code":
+    if said["protocol"] in OPTIMISTIC:
         said["protocol"] += " (optimistic: the epoch is chosen on the test split)"
     what = "task" if "task" in rows else "factor"
     if "n" in rows:

@@ -6,33 +6,55 @@ import errno
 import json
 import os
 import platform
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PACKAGE = Path(__file__).resolve().parent
 REPOSITORY = PACKAGE.parent  # the folder that holds notebooks/ and figures/, in a clone
 
 
 class BadInput(ValueError):
-    """Bad arguments, data or checkpoint: the message says what, where and what to do."""
+    """Bad arguments, data or checkpoint: the message says what, where and what to do.
+
+    It is one line: other libraries' reasons, which it may quote, can have several.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(" ".join(line.strip() for line in str(message).splitlines()))
 
 
 def exit_cleanly(main: Callable[[], None]) -> None:
     """Run a command line's `main`; BadInput becomes one sentence on stderr and exit code 2.
 
-    Among several processes the sentence says whose it is: the launcher ends the others.
+    Ctrl-C and SIGTERM (a batch system's) become a sentence and exit code 130. Among several processes the sentence
+    says whose it is: the launcher ends the others.
     """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
     try:
         main()
+    except KeyboardInterrupt:
+        print("\ninterrupted: the same command goes on from what is finished", file=sys.stderr)
+        raise SystemExit(130) from None
     except BadInput as error:
         rank = os.environ.get("RANK", os.environ.get("LOCAL_RANK"))
         print("error:", *([f"rank {rank}:"] if rank else []), error, file=sys.stderr)
@@ -41,6 +63,9 @@ def exit_cleanly(main: Callable[[], None]) -> None:
 
 _REASONS = {
     errno.ENOSPC: "the disk is full: free some space and run the same command again",
+    errno.EDQUOT: "your quota of this disk is used up: free some space and run the same command again",
+    errno.EFBIG: "files of that size are not allowed there: raise the limit (ulimit -f) or choose another folder",
+    errno.EIO: "the disk reports an input/output error: check it, or choose another folder",
     errno.EACCES: "no permission to write there: choose another folder",
     errno.EPERM: "no permission to write there: choose another folder",
     errno.EROFS: "the file system is read-only: choose another folder",
@@ -84,11 +109,84 @@ def replace_atomically(path: Path) -> Iterator[Path]:
     try:
         with readable_errors(path):
             yield temporary
-            with open(temporary, "rb") as file:
+            with open(temporary, "r+b") as file:  # for writing: Windows flushes no other handle
                 os.fsync(file.fileno())
             os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # a disk that has just failed must not hide why
+            temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Write bytes to `path` atomically. Raises BadInput as `replace_atomically`.
+
+    For what torch and safetensors save: on a full disk their own writers raise errors that do not say so, and
+    safetensors makes files that nobody else may read.
+    """
+    with replace_atomically(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def remove_leftovers(folder: Path, name: str = "*") -> None:
+    """Delete what killed processes were about to write to `folder`; call it where no other process writes there."""
+    with readable_errors(folder):
+        for path in folder.glob(f".{name}.*.tmp"):
+            path.unlink(missing_ok=True)
+
+
+def lock_file(file: IO[Any], what: str) -> bool:
+    """Lock an open file until it is closed; False where another process, or other code of this one, holds it.
+
+    Where the system or the file system has no such locks it warns that `what` is not protected, and returns True.
+    """
+    try:
+        if fcntl is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        warnings.warn(
+            f"{what} cannot be locked here ({error.strerror}): see to it yourself that no second process writes there",
+            stacklevel=2,
+        )
+    return True
+
+
+@contextmanager
+def only_one(path: Path, what: str) -> Iterator[None]:
+    """Hold the lock file `path` for a block that no second process may run at the same time.
+
+    The file says who holds it and is removed at the end; one that a killed process left is taken over. Raises
+    BadInput, with `what` and who that is, where another holds it. See `lock_file` for systems without locks.
+    """
+    file = _locked(path, what)
+    with file:
+        with readable_errors(path):
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+        try:
+            yield
+        finally:
+            with suppress(OSError):  # Windows removes no open file; one that stays is taken over
+                path.unlink(missing_ok=True)
+
+
+def _locked(path: Path, what: str) -> IO[str]:
+    make_folder(path.parent)
+    while True:
+        with readable_errors(path):
+            file = open(path, "a+", encoding="utf-8")  # noqa: SIM115 - locked until it is closed
+        if not lock_file(file, what):
+            with file:
+                file.seek(0)
+                holder = file.read() or "another process"
+            raise BadInput(f"{what} is in use by {holder}: wait for it to end, or choose another folder")
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        file.close()  # its holder removed it between our opening and our locking it
 
 
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn")
@@ -157,6 +255,46 @@ def has_fast_bf16() -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+TIMES = "PCL_KIT_TIMES"  # names a file that the kernels of `make reproduce` keep `seconds_spent` in
+KINDS = ("render", "train", "encode", "probe", "draw")
+_spent: dict[str, float] = {}
+_open: list[str] = []  # the kinds of work that are under way, the innermost last
+_since = 0.0
+
+
+@contextmanager
+def spent(kind: str) -> Iterator[None]:
+    """Count the seconds of this block as one of `KINDS`; also a decorator.
+
+    A block inside another interrupts it, so that no second counts twice. Other threads than the main one do not count.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    _count_until_now()
+    _open.append(kind)
+    try:
+        yield
+    finally:
+        _count_until_now()
+        _open.pop()
+        if not _open and (path := os.environ.get(TIMES)):
+            write_json(Path(path), seconds_spent())
+
+
+def _count_until_now() -> None:
+    global _since
+    now = time.perf_counter()
+    if _open:
+        _spent[_open[-1]] = _spent.get(_open[-1], 0.0) + now - _since
+    _since = now
+
+
+def seconds_spent() -> dict[str, float]:
+    """The seconds of this process by kind of work (`spent`)."""
+    return dict(_spent)
 
 
 HEADLESS = "PCL_KIT_HEADLESS"  # set for the kernels of `make reproduce`

@@ -244,11 +244,12 @@ def biwi(root: Path) -> None:
         write(root / sequence / "depth.cal", calibration[:5])
 
 
+CELEBA_PEOPLE = (0, 0, 1, 1, 2, 2, 3, 3, 4, 5, 5, 6)  # nobody in two splits
 CELEBA_NAMES = (*(f"Attribute_{i}" for i in range(39)), "Smiling")
 
 
 def celeba(root: Path) -> None:
-    """12 images of 178 x 218 of 6 people; 6 train, 3 validation, 3 test; odd ones smile."""
+    """12 images of 178 x 218 of 7 people; 6 train, 3 validation, 3 test; odd ones smile."""
     names = [f"{i + 1:06d}.jpg" for i in range(12)]
     for number, name in enumerate(names):
         canvas = Image.new("RGB", (178, 218), (200, 0, 0))
@@ -258,7 +259,10 @@ def celeba(root: Path) -> None:
         name + "".join(" -1" for _ in range(39)) + (" 1" if i % 2 else " -1") for i, name in enumerate(names)
     ]
     write(root / "Anno/list_attr_celeba.txt", ["12", " ".join(CELEBA_NAMES) + " ", *rows])
-    write(root / "Anno/identity_CelebA.txt", [f"{name} {2880 + i // 2}" for i, name in enumerate(names)])
+    write(
+        root / "Anno/identity_CelebA.txt",
+        [f"{name} {2880 + who}" for name, who in zip(names, CELEBA_PEOPLE, strict=True)],
+    )
     parts = [0] * 6 + [1] * 3 + [2] * 3
     write(
         root / "Eval/list_eval_partition.txt",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ import torchvision.transforms.functional as TF
 
 from pcl_lib import augment, losses, methods, presets
 from pcl_lib.bench import __main__ as command
-from pcl_lib.bench import parts, plain, preparation, report, scaling
+from pcl_lib.bench import parts, plain, preparation, probing, report, scaling
 from pcl_lib.bench import timing as bench_timing
 from pcl_lib.bench import training as bench_training
 from pcl_lib.data import PreparedFaces
@@ -242,3 +243,18 @@ def test_preparing_is_timed_on_what_is_really_prepared(
     preparation.prepare_them(tmp_path / "in", names, 2, "threading")
     faces = PreparedFaces(made[0] / "out")
     assert len(faces) == 70 and faces.image_size == 16 and faces.images(0).equal(faces.images(64))
+
+
+def test_probes_of_scikit_learn_answer_as_the_kit_does() -> None:
+    """What stands next to the kit's probes in the bench computes the same: it is timed on equal terms."""
+    bench = bench_timing.Bench("probes", 1, "cpu")
+    probing.bench_library(bench, images=400, width=24, pictures=100)
+    assert [row.form for row in bench.rows] == [
+        "LogisticRegressionCV", "pcl_lib", "RidgeCV", "pcl_lib", "KernelRidge in GridSearchCV", "pcl_lib",
+    ]  # fmt: skip
+    classes, values, pictures = (row.note for row in bench.rows[1::2])
+    first, second = re.findall(r"penalty (\S+) and (\S+);", classes)[0]
+    assert float(first) == pytest.approx(float(second), rel=1e-3)
+    assert float(re.findall(r"([\d.]+)% of the answers", classes)[0]) >= 98
+    for note in (values, pictures):  # degrees, of a spread of 25
+        assert float(re.findall(r"by (\S+) at most", note)[0]) < 0.05

@@ -9,13 +9,15 @@ import json
 import os
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import blob_images
+from test_utils import lose_locks
 
 from pcl_lib import data, utils
 from pcl_lib.data import batches, rendered, writer
@@ -466,3 +468,29 @@ def test_two_writers_of_one_folder(tmp_path: Path) -> None:
         pytest.raises(BadInput, match="another process is writing"),
     ):
         writer.FolderWriter(tmp_path / "s")
+
+
+@pytest.mark.parametrize("missing", ["flock", "fcntl"])
+def test_sets_are_written_where_nothing_can_be_locked(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_locks(missing, monkeypatch)
+    with pytest.warns(UserWarning, match=r"set cannot be locked here \(Function not implemented\)"):
+        folder = data.write_prepared(
+            tmp_path / "set",
+            blob_images(4, 16),
+            pd.DataFrame({"identity": [0, 0, 1, 1]}),
+            name="x",
+            source="y",
+        )
+    assert len(data.PreparedFaces(folder)) == 4
+
+
+def test_a_full_disk_keeps_the_shards_that_are_whole(small_disk: Callable[[str], Path]) -> None:
+    disk = small_disk("40k")
+    images, table = blob_images(64, 16), pd.DataFrame({"identity": range(64)})
+    with pytest.raises(BadInput, match=r"shard-0000\d.npy: the disk is full: free some space"):
+        data.write_prepared(disk / "set", images, table, name="x", source="y", shard_rows=16)
+    with pytest.raises(BadInput, match="half written"):
+        data.PreparedFaces(disk / "set")
+    assert [path.name for path in (disk / "set").glob("*.npy")] and not list((disk / "set").glob(".*"))

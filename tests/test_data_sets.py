@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import tarfile
 import unicodedata
 from pathlib import Path
@@ -40,11 +41,11 @@ def make(key: str, tmp_path: Path) -> Path:
 
 
 def left_out(faces: PreparedFaces) -> dict[str, str]:
-    """Reason by file and row of skipped.csv."""
-    table = pd.read_csv(faces.folder / "skipped.csv", dtype={"row": "Int64"})
+    """Reason by file and line of skipped.csv."""
+    table = pd.read_csv(faces.folder / "skipped.csv", dtype=str, keep_default_na=False)
     return {
-        file if pd.isna(row) else f"{file}:{row}": reason
-        for file, row, reason in table.itertuples(index=False, name=None)
+        f"{file}:{line}" if line else file: reason
+        for file, line, reason in table.itertuples(index=False, name=None)
     }
 
 
@@ -93,7 +94,7 @@ def test_voxceleb_other_rates_and_damage(tmp_path: Path) -> None:
 def test_voxceleb_refuses_a_person_in_both_splits(tmp_path: Path) -> None:
     root = make("voxceleb", tmp_path)
     miniatures.put(root / "vox2/test/id00012/abc/0001.jpg", miniatures.face(0))
-    with pytest.raises(BadInput, match="id00012 lies both below a folder test and outside"):
+    with pytest.raises(BadInput, match="id00012 lies in test and in train"):
         prepare("voxceleb", root)
 
 
@@ -141,12 +142,12 @@ def test_rafdb_rows_and_images_that_do_not_match(tmp_path: Path) -> None:
     faces = prepare("rafdb", root)
     assert len(faces) == 19
     assert left_out(faces) == {
-        f"{label_file}:21": "train_00003.jpg is listed in row 2 already",
-        f"{label_file}:22": '"only_a_name.jpg" is not a name and a value',
-        f"{label_file}:23": "label 99 is not 1 to 7",
-        f"{label_file}:24": "valid_00001.jpg is neither train nor test",
-        f"{label_file}:0": "train_00001_aligned.jpg is not among the images",
-        f"{label_file}:25": "train_00200_aligned.jpg is not among the images",
+        f"{label_file}:22": "train_00003.jpg is listed in line 3 already",
+        f"{label_file}:23": '"only_a_name.jpg" is not a name and a value',
+        f"{label_file}:24": "label 99 is not 1 to 7",
+        f"{label_file}:25": "valid_00001.jpg is neither train nor test",
+        f"{label_file}:1": "train_00001_aligned.jpg is not among the images",
+        f"{label_file}:26": "train_00200_aligned.jpg is not among the images",
         "Image/aligned/train_00099_aligned.jpg": f"no row of {label_file} names it",
         "Image/aligned/train_00002_aligned.jpg": "empty file",
     }
@@ -155,12 +156,15 @@ def test_rafdb_rows_and_images_that_do_not_match(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("train_00001.jpg 9\n", r"list_patition_label\.txt, row 0: label 9 is one of the compound set"),
-        ("000001.jpg 0\n", r"none of its 0 rows names one of the 21 images"),
+        ("train_00001.jpg 9\n", r"list_patition_label\.txt, line 1: label 9 is one of the compound set"),
+        ("000001.jpg 2\n", r"none of its 0 rows names one of the 21 images"),
         ("train_09001.jpg 1\n", r"none of its 1 rows names one of the 21 images found"),
-        ("202599\n5_o_Clock_Shadow Bald\n000001.jpg -1 1\n", "is not the label file of RAF-DB"),
-        (None, "has no EmoLabel/list_patition_label.txt or list_patition_label.txt"),
-        (b"train_\xff.jpg 1\n", "cannot read .* as the label file of RAF-DB"),
+        ("202599\n" + " Bald" * 40 + "\n000001.jpg" + " -1" * 40 + "\n", "is not the label file of RAF-DB"),
+        (None, "has no EmoLabel/list_patition_label.txt .*give the folder basic of the official download"),
+        (
+            b"train_1.jpg 1\ntrain_\xff.jpg 1\n",
+            "cannot read .* as the label file of RAF-DB .*line 2: byte 0xff",
+        ),
     ],
 )
 def test_rafdb_label_files_of_other_sets(tmp_path: Path, content: str | bytes | None, sentence: str) -> None:
@@ -199,8 +203,8 @@ def test_fer2013_bad_rows(tmp_path: Path) -> None:
     miniatures.write(root / "fer2013.csv", lines)
     faces = prepare("fer2013", root)
     told = left_out(faces)
-    assert len(faces) == 18 and told["fer2013.csv:1"] == "emotion 7 is not 0 to 6"
-    assert "Usage Extra is not one of Training" in told["fer2013.csv:2"]
+    assert len(faces) == 18 and told["fer2013.csv:3"] == "emotion 7 is not 0 to 6"
+    assert "Usage Extra is not one of Training" in told["fer2013.csv:4"]
     assert "3 pixels" in told["fer2013.csv#row=3"]
 
 
@@ -232,7 +236,7 @@ def test_fer2013_folders_of_something_else(tmp_path: Path) -> None:
     assert told["train/contempt/1.jpg"] == "the folder contempt is not one of the seven classes"
     assert told["loose.jpg"] == "does not lie in {train,validation,test}/CLASS"
     miniatures.fer2013_folders(tmp_path / "half", ("train",))
-    with pytest.raises(BadInput, match=r"needs train beside validation or test.* found: train"):
+    with pytest.raises(BadInput, match=r"needs train and validation or test.* found: train"):
         prepare("fer2013", tmp_path / "half", out=tmp_path / "out2")
     miniatures.write(tmp_path / "csv" / "fer2013.csv", ["file,yaw", "a.jpg,3"])
     with pytest.raises(BadInput, match=r"fer2013\.csv has no column emotion"):
@@ -290,7 +294,7 @@ def test_lfw_pseudo_labels_are_named_so(tmp_path: Path) -> None:
     faces = prepare("lfw", root, "--labels", str(labels))
     assert faces.info["pseudo"] == ["yaw", "pitch", "roll"]
     assert faces.table.set_index("file")["yaw"].dropna().to_dict() == {"Bo_Ek/Bo_Ek_0002.jpg": 10.0}
-    assert left_out(faces)["pose.csv:1"] == "there is no image Zoe_0001.jpg"
+    assert left_out(faces)["pose.csv:3"] == "there is no image Zoe_0001.jpg"
     assert any("pseudo labels, estimated" in note for note in faces.info["notes"])
 
 
@@ -431,9 +435,9 @@ def test_disfa_damage(tmp_path: Path) -> None:
     faces = prepare("disfa", root, "--align", "none")
     told = left_out(faces)
     assert told["ActionUnit_Labels/SN001/SN001_au4.txt"] == "is missing: SN001 is without au04"
-    assert '"2,9" is not a frame and an intensity' in told["ActionUnit_Labels/SN002/SN002_au1.txt:1"]
-    assert '"x,1" is not' in told["ActionUnit_Labels/SN002/SN002_au1.txt:2"]
-    assert told["ActionUnit_Labels/SN002/SN002_au1.txt:4"] == "frame 3 is listed before; the first counts"
+    assert '"2,9" is not a frame and an intensity' in told["ActionUnit_Labels/SN002/SN002_au1.txt:2"]
+    assert '"x,1" is not' in told["ActionUnit_Labels/SN002/SN002_au1.txt:3"]
+    assert told["ActionUnit_Labels/SN002/SN002_au1.txt:5"] == "frame 3 is listed before; the first counts"
     assert told["SN006"] == "1 labelled frames are not there (the first is frame 3)"
     assert told["SN011"] == "has labels, but neither a left video nor frames"
     assert told["ActionUnit_Labels/SN099"] == "is not one of DISFA's 27 subjects"
@@ -450,7 +454,7 @@ def test_disfa_refuses_what_is_not_disfa(tmp_path: Path) -> None:
         prepare("disfa", make("lfw", tmp_path))
     root = tmp_path / "other"
     miniatures.disfa(root, videos=False)
-    miniatures.write(root / "ActionUnit_Labels/SN001/SN001_au1.txt", ["frame;value", "1;2"])
+    miniatures.write(root / "ActionUnit_Labels/SN001/SN001_au1.txt", ["frame;value", "one;two"])
     with pytest.raises(BadInput, match=r"SN001_au1\.txt has no line"):
         prepare("disfa", root)
 
@@ -600,7 +604,7 @@ def test_celeba(tmp_path: Path) -> None:
     faces = prepare("celeba", make("celeba", tmp_path))
     table = faces.table
     assert table["split"].tolist() == ["train"] * 6 + ["validation"] * 3 + ["test"] * 3
-    assert table["identity"].tolist() == [f"{2880 + i // 2:05d}" for i in range(12)]
+    assert table["identity"].tolist() == [f"{2880 + i:05d}" for i in miniatures.CELEBA_PEOPLE]
     attributes = [name for name in table if name.startswith("attr_")]
     assert len(attributes) == 40 and table["attr_smiling"].tolist() == [0, 1] * 6
     assert (table[attributes[:-1]] == 0).all().all()
@@ -629,10 +633,10 @@ def test_celeba_damage(tmp_path: Path) -> None:
     told = left_out(faces)
     assert len(faces) == 12 and faces.table["attr_smiling"].iloc[0] == 0  # the first row of a name counts
     assert told["list_eval_partition.txt"] == "1 rows name images that are not there"
-    assert told["Eval/list_eval_partition.txt:13"] == "3 of 000014.jpg is not 0 or 1 or 2"
-    assert told["Anno/list_attr_celeba.txt:14"] == "is not a name and 40 values of -1 or 1"
-    assert told["Anno/list_attr_celeba.txt:15"] == "000001.jpg is listed in row 2 already"
-    assert told["Img/img_align_celeba/000099.jpg"] == "list_eval_partition.txt does not name it"
+    assert told["Eval/list_eval_partition.txt:14"] == "3 of 000014.jpg is not 0 or 1 or 2"
+    assert told["Anno/list_attr_celeba.txt:15"] == "is not a name and 40 values of -1 or 1"
+    assert told["Anno/list_attr_celeba.txt:16"] == "000001.jpg is listed in line 3 already"
+    assert told["Img/img_align_celeba/000099.jpg"] == "list_eval_partition does not name it"
 
 
 @pytest.mark.parametrize(
@@ -641,11 +645,11 @@ def test_celeba_damage(tmp_path: Path) -> None:
         (
             "Anno/list_attr_celeba.txt",
             "000001.jpg 2880\n",
-            "is not list_attr_celeba.txt: a count, then 40 names",
+            r"is not list_attr_celeba.txt \(a count, then 40 names",
         ),
         ("Anno/identity_CelebA.txt", "train_00001.jpg 5\n", "none of its 1 rows names one of the 12 images"),
         ("Anno/identity_CelebA.txt", "000001.jpg Ann\n", "none of its lines can be used"),
-        ("Eval/list_eval_partition.txt", "a b c\n", "lines are not a name and a value"),
+        ("Eval/list_eval_partition.txt", "a b c\n", "none of its lines can be used"),
     ],
 )
 def test_celeba_label_files_of_other_sets(tmp_path: Path, name: str, content: str, sentence: str) -> None:
@@ -677,6 +681,22 @@ def test_help_says_what_a_reader_needs(key: str, capsys: pytest.CaptureFixture[s
     assert ended.value.code == 0
     for part in (entry.ask, entry.layout, entry.counts(), entry.command, entry.purpose):
         assert part in said
+
+
+def test_the_page_of_the_sets_is_the_catalogues(tmp_path: Path) -> None:
+    page = tmp_path / "README.md"
+    page.write_text(catalogue.README.read_text(encoding="utf-8"), encoding="utf-8")
+    catalogue.write_readme(page)
+    assert page.read_text(encoding="utf-8") == catalogue.README.read_text(encoding="utf-8"), (
+        "python -m data_scripts.catalogue writes it"
+    )
+    text = page.read_text(encoding="utf-8")
+    for entry in catalogue.DATA_SETS.values():
+        for part in (entry.command, entry.licence, entry.labels, entry.decides, entry.ask):
+            assert part in text
+    commands = re.findall(r"python (data_scripts/\w+\.py)", text)
+    assert len(set(commands)) == len(catalogue.DATA_SETS) + 2
+    assert all((catalogue.README.parent.parent / command).is_file() for command in commands)
 
 
 def test_every_script_is_in_the_catalogue() -> None:

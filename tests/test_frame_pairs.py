@@ -14,9 +14,11 @@ from test_pretrain import tiny
 from torch import Tensor, nn
 
 from pcl_lib import data, distributed, methods, pretrain
-from pcl_lib.methods.flow import REACH, FlowDecoder, warp
-from pcl_lib.methods.frame_pairs import FrameIndex, restyled
+from pcl_lib.methods.facecycle import FaceCycle, Renormaliser
+from pcl_lib.methods.flow import REACH, FlowDecoder, blended, warp
+from pcl_lib.methods.frame_pairs import FrameIndex
 from pcl_lib.models import PCL
+from pcl_lib.models.pcl import Features
 from pcl_lib.utils import BadInput
 
 NAMES = ("fabnet", "tcae", "facecycle")
@@ -51,15 +53,24 @@ def test_flows_have_the_size_of_the_images_and_keep_within_reach(size: int) -> N
     assert 0.5 * REACH < flows.abs().max() <= REACH
 
 
-def named(folder: Path, identities: list[object]) -> data.PreparedFaces:
+def test_a_blend_is_the_flow_of_the_larger_mask_or_the_mean_of_equal_ones() -> None:
+    one, two = torch.rand(2, 3, 2, 5, 5, generator=seeded()).unbind(0)
+    zero = torch.zeros(3, 1, 5, 5)
+    torch.testing.assert_close(blended([one, two], [zero, zero]), (one + two) / 2)
+    torch.testing.assert_close(blended([one, two], [zero + 50, zero]), one)
+
+
+def named(folder: Path, identities: list[object], videos: list[str] | None = None) -> data.PreparedFaces:
     """A set of blobs of these identities, all but the last two rows for training."""
     count = len(identities)
     table = pd.DataFrame({"identity": identities, "split": ["train"] * (count - 2) + ["validation", "test"]})
+    if videos:
+        table["video"] = videos
     data.write_prepared(folder, blob_images(count, 16), table, name="named", source="drawn by the tests")
     return data.PreparedFaces(folder)
 
 
-def test_companions_are_another_frame_and_another_identity_all_equally_likely(
+def test_companions_are_the_other_images_of_an_identity_all_equally_likely(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     faces = named(tmp_path / "set", ["a", "b", "a", "c", "b", "a", "b", "b", "x", "y"])
@@ -68,18 +79,31 @@ def test_companions_are_another_frame_and_another_identity_all_equally_likely(
         capsys.readouterr().out
         == "1 of 3 training identities have one image only: others take their place.\n"
     )
-    grid = np.stack(np.meshgrid(*[(np.arange(84) + 0.5) / 84] * 2), -1).reshape(-1, 2)
-    draws = np.concatenate([np.zeros((len(grid), 1)), grid], 1)
-    own, other = {0: [0, 2, 5], 1: [1, 4, 6, 7]}, {0: [1, 4, 6, 7], 1: [0, 2, 5]}
+    draws = np.stack([np.zeros(84), (np.arange(84) + 0.5) / 84], 1)
+    own = {0: [0, 2, 5], 1: [1, 4, 6, 7]}
     for row in (0, 5, 1, 6):
-        who = row in own[1]
-        first, second, third = index.draw(np.full(len(draws), row), draws).T
+        first, second = index.draw(np.full(len(draws), row), draws).T
         assert (first == row).all()
-        for drawn, possible in ((second, [r for r in own[who] if r != row]), (third, other[who])):
-            found, counts = np.unique(drawn, return_counts=True)
-            assert found.tolist() == possible and len(set(counts.tolist())) == 1
-    replaced = index.draw(np.full(700, 3), np.tile((np.arange(700)[:, None] + 0.5) / 700, 3))[:, 0]
+        found, counts = np.unique(second, return_counts=True)
+        assert (
+            found.tolist() == [r for r in own[row in own[1]] if r != row] and len(set(counts.tolist())) == 1
+        )
+    replaced = index.draw(np.full(700, 3), np.tile((np.arange(700)[:, None] + 0.5) / 700, 2))[:, 0]
     assert np.unique(replaced, return_counts=True)[1].tolist() == [100] * 7 and 3 not in replaced
+
+
+def test_where_videos_are_named_companions_are_of_the_same_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    videos = ["v", "v", "w", "w", "v", "v", "u", "u", "v", "v"]
+    index = FrameIndex(named(tmp_path / "set", ["a", "b", "a", "a", "b", "a", "b", "c", "x", "y"], videos))
+    printed = capsys.readouterr().out
+    assert printed == "2 of 5 training videos have one image only: others take their place.\n"
+    draws = np.stack([np.zeros(40), (np.arange(40) + 0.5) / 40], 1)
+    for row, other in ((0, 5), (5, 0), (2, 3), (3, 2), (1, 4), (4, 1)):
+        assert set(index.draw(np.full(40, row), draws)[:, 1].tolist()) == {other}
+    with pytest.raises(BadInput, match="named has no video with two training images"):
+        FrameIndex(named(tmp_path / "single", list("aabbxy"), list("abcdef")))
 
 
 def test_sets_without_two_frames_or_two_identities_are_refused(tmp_path: Path) -> None:
@@ -144,12 +168,69 @@ def test_gradients_reach_the_features_and_the_own_decoders_alone(
     assert all(value.ndim == 0 and value.isfinite() for value in losses.values())
 
 
-def test_restyled_maps_have_the_statistics_of_the_other_and_the_places_of_their_own() -> None:
-    plain, style = torch.randn(2, 3, 4, 9, generator=seeded()).unbind(0)
-    made = restyled(plain, style)
-    torch.testing.assert_close(made.mean(2), style.mean(2))
-    torch.testing.assert_close(made.std(2), style.std(2), rtol=1e-3, atol=0)
-    assert torch.equal(made.argsort(2), plain.argsort(2))
+def test_half_of_facecycles_pairs_are_mirror_images(blobs: data.PreparedFaces) -> None:
+    method = methods.build("facecycle", preset_of(16))
+    assert isinstance(method, FaceCycle)
+    method.auxiliary(PCL(method.preset.model), blobs)
+    rows = np.repeat(blobs.split("train")[:1], 400)
+    first, second = method.take(
+        data.ImageSource(blobs, blobs.split("train")), rows, np.random.default_rng(0)
+    ).unbind(1)
+    mirrored = (first.flip(3) == second).flatten(1).all(1)
+    assert 150 < mirrored.sum() < 250 and not (first == second).flatten(1).all(1).any()
+
+
+def test_a_renormalised_face_has_lost_its_own_channel_statistics() -> None:
+    torch.manual_seed(0)
+    module = Renormaliser(preset_of(16).model, 5)
+    code, other = torch.randn(2, 4, 5, generator=seeded()).unbind(0)
+    seen: list[Tensor] = []
+    module.painters[0].register_forward_pre_hook(lambda _, x: seen.append(x[0]))
+    faces = torch.rand(4, 3, 16, 16, generator=seeded())
+    for x in (faces, 0.5 * faces + 0.1):
+        assert module(x, code, "remove").shape == faces.shape
+    centres = [x.mean((2, 3)) for x in seen]
+    torch.testing.assert_close(centres[0], module.styles["remove"](code).chunk(2, 1)[1], atol=1e-5, rtol=0)
+    torch.testing.assert_close(*centres, atol=1e-5, rtol=0)  # brightness and contrast do not tell
+    assert not torch.allclose(module(faces, code, "remove"), module(faces, other, "remove"))
+    assert not torch.allclose(module(faces, code, "remove"), module(faces, code, "restore"))
+
+
+def test_a_symmetric_face_without_flow_has_no_motion_loss(blobs: data.PreparedFaces) -> None:
+    method = methods.build("facecycle", preset_of(16))
+    model = PCL(method.preset.model)
+    beside = method.auxiliary(model, blobs)
+    last = beside["flow"].last  # type: ignore[operator, index]
+    nn.init.zeros_(last.weight)
+    half = torch.rand(2, 1, 3, 16, 8, generator=seeded())
+    symmetric = torch.cat([half, half.flip(4)], 4).repeat(1, 2, 1, 1, 1)
+    (task,) = method.tasks
+    losses = task.loss(model, symmetric, seeded())
+    assert losses["motion"].item() == pytest.approx(0, abs=1e-5)
+    assert losses["symmetry"].item() == pytest.approx(0, abs=1e-6)
+    lopsided = torch.rand(2, 1, 3, 16, 16, generator=seeded()).repeat(1, 2, 1, 1, 1)
+    assert task.loss(model, lopsided, seeded())["symmetry"].item() > 0.1
+
+
+def test_no_gradient_of_tcaes_cycle_reaches_a_first_flow_by_way_of_the_changed_picture(
+    blobs: data.PreparedFaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With features that say nothing of an image, the picture would be the only way."""
+    method = methods.build("tcae", preset_of(16))
+    model = PCL(method.preset.model)
+    beside = method.auxiliary(model, blobs)
+    told = model.features(images(4, 16))
+
+    def constant(_: PCL, x: Tensor) -> Features:
+        return Features(*(part[:1].detach().expand(len(x), -1) for part in told))
+
+    monkeypatch.setattr(PCL, "features", constant)
+    (task,) = method.tasks
+    flows: list[Tensor] = []
+    beside["face"].register_forward_hook(lambda _, __, made: flows.append(made[0]))  # type: ignore[operator, index]
+    losses = task.loss(model, images(8, 16).unflatten(0, (-1, 2)), seeded())
+    first, back = torch.autograd.grad(losses["cycle"], flows, allow_unused=True)
+    assert first is None and back is not None and back.abs().sum() > 0
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -9,6 +9,7 @@ import oracles
 import pytest
 import torch
 from scipy import stats
+from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from pcl_lib import losses
@@ -241,3 +242,20 @@ def test_under_autocast_losses_are_computed_in_float32() -> None:
     for one, two, three_ in zip(wanted, inside, rounded, strict=True):
         assert torch.equal(one, two)
         assert three_.dtype == torch.float32
+
+
+@pytest.mark.parametrize("size", [11, 16, 33])
+def test_structural_similarity_is_that_of_scikit_image(size: int) -> None:
+    x, noise = torch.rand(2, 3, 3, size, size + 2, generator=torch.Generator().manual_seed(0)).unbind(0)
+    y = (x + 0.3 * noise).clamp(0, 1)
+    wanted = [
+        structural_similarity(
+            a.numpy(), b.numpy(), channel_axis=0, data_range=1.0, gaussian_weights=True, sigma=1.5,
+            use_sample_covariance=False,
+        )
+        for a, b in zip(x.double(), y.double(), strict=True)
+    ]  # fmt: skip
+    assert losses.structural_similarity(x, y).item() == pytest.approx(np.mean(wanted), abs=1e-5)
+    assert losses.structural_similarity(x, x).item() == pytest.approx(1)
+    with pytest.raises(ValueError, match="smaller than the window of 11"):
+        losses.structural_similarity(x[..., :10], y[..., :10])

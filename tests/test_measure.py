@@ -161,7 +161,7 @@ def test_sets_without_labels_give_empty_rows_and_a_sentence(
     assert measure.probe_rows(setup, encoded).empty and measure.leakage_rows(setup, encoded).empty
     assert measure.swap_rows(setup).empty and setup.save_rows(pd.DataFrame(), "swaps").empty
     said = capsys.readouterr().out
-    assert "no labels for yaw" in said and "Identity was left out" in said
+    assert "no labels for yaw" in said and "Identity left out" in said
     assert not list((setup.out / "tables").iterdir())
 
 

@@ -454,10 +454,10 @@ def test_random_trains_nothing_and_unknown_names_are_refused() -> None:
     with pytest.raises(BadInput, match="unknown method 'mae': choose one of pcl, pcl_plus"):
         methods.build("mae", preset_of())
     with pytest.raises(
-        BadInput, match=r"unknown loss.negatives 'none': choose own_flip, released_code or batch"
+        BadInput, match=r"unknown loss.negatives 'none': choose one of own_flip, released_code, batch"
     ):
         PCLMethod(preset_of(**{"loss.negatives": "none"}))
-    with pytest.raises(BadInput, match=r"unknown loss.pose_change 'shear': choose flip, rotate"):
+    with pytest.raises(BadInput, match=r"unknown loss.pose_change 'shear': choose one of flip, rotate"):
         PCLMethod(preset_of(**{"loss.pose_change": "shear"}))
     with pytest.raises(BadInput, match="'batch' knows flips alone"):
         methods.build("pcl_plus", preset_of(**{"loss.pose_change": "rotate"}))

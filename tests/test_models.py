@@ -302,7 +302,7 @@ DAMAGE: list[tuple[str, Callable[[Path], object], str]] = [
     ("empty", lambda p: p.write_bytes(b""), "not a readable safetensors file"),
     ("torn", lambda p: p.write_bytes(p.read_bytes()[:-100]), "not a readable safetensors file"),
     ("text", lambda p: p.write_text("hello"), "not a readable safetensors file"),
-    ("pickle", lambda p: torch.save({"epoch": 1}, p), "not a readable safetensors file"),
+    ("pickle", lambda p: torch.save({"epoch": 1}, p), "released code, use pcl_lib.models.load_released"),
     ("foreign", lambda p: safetensors.torch.save_file({"a": torch.ones(2)}, p), "not written by this kit"),
     ("header", lambda p: rewrite(p, lambda _, h: h.update(model="resnet50")), "not written by this kit"),
     ("list", lambda p: rewrite(p, lambda _, h: h.update(model="[1, 2]")), "not written by this kit"),

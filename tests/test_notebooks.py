@@ -22,7 +22,7 @@ from PIL import Image
 
 from pcl_lib import data
 from pcl_lib.data.labels import PAPER_UNITS
-from pcl_lib.reproduce import paper_table
+from pcl_lib.reproduce import paper_table, readme
 from pcl_lib.reproduce.notebooks import PARAMETERS
 from pcl_lib.site import pages
 from pcl_lib.tables import HERE
@@ -131,7 +131,12 @@ def test_parameters_are_four_literals(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_course_parts_are_there(path: Path) -> None:
-    text = prose(read(path))
+    notebook = read(path)
+    stated, text = readme.course(notebook, path.stem), prose(notebook)
+    assert stated["question"].endswith("?") and re.fullmatch(
+        r"\d(\.\d)?((, | and )\d(\.\d)?)*", stated["section"]
+    )
+    assert set(stated["minutes"]) == {"smoke", "cpu"}
     for part in ("**Question.**", "**You will learn**", "**It needs**", "**It takes**", "**Paper:**"):
         assert part in text, part
     assert all(f"`{preset}`" in text for preset in ("smoke", "cpu", "gpu", "paper"))
@@ -143,12 +148,25 @@ def test_links_resolve_and_no_path_is_absolute(path: Path) -> None:
     notebook = read(path)
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(notebook)):
         if not target.startswith(("http://", "https://", "#")):
-            there = (path.parent / target.split("#")[0]).resolve()
-            assert there.exists() and there.is_relative_to(ROOT / "notebooks"), (
+            file, _, place = target.partition("#")
+            there = (path.parent / file).resolve()
+            # the site has no other pages
+            assert there.exists() and there.is_relative_to(ROOT / "notebooks"), target
+            # JupyterLab shows a page of Markdown as text, not in its editor, where the link names a place in it
+            assert there.suffix != ".md" or f'<a id="{place}"></a>' in there.read_text(encoding="utf-8"), (
                 target
-            )  # the site has no other pages
+            )
     for cell in notebook.cells:
         assert not ABSOLUTE.search(cell.source), cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_terms_and_parameters_are_explained_by_a_link(path: Path) -> None:
+    text = prose(read(path))
+    assert text.count("](glossary.md#") >= 5
+    assert path.stem == "00_tour" or "(README.md#parameters)" in text
+    places = re.findall(r"\]\(glossary\.md#([^)]+)\)", text)
+    assert len(places) == len(set(places)), f"a term is linked at its first use only: {sorted(places)}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)

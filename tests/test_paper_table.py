@@ -72,13 +72,13 @@ def test_each_row_fills_the_column_of_its_set(rows: pd.DataFrame) -> None:
 def test_gaps_say_whether_a_set_is_missing_or_cannot_be_probed(rows: pd.DataFrame) -> None:
     table = paper_table.paper_table(rows, NOTES).frame.set_index("method")
     assert set(map(str, table["FER-2013 expression accuracy"])) == {paper_table.NOT_GIVEN}
-    reason = "n/a: Expression was left out: RAF-DB has no labelled images in test"
+    reason = "n/a: Expression left out: RAF-DB has no labelled images in test"
     assert set(map(str, table["RAF-DB expression accuracy"])) == {reason}
     assert str(table.loc["pcl", "AFLW2000 roll MAE"]).startswith("n/a: Head pose: roll left out")
     units = NOTES | {
         "DISFA": [LeftOut("action units", "constant", "DISFA", (unit,)) for unit in ("au01", "au04")]
     }
-    assert "Action units: au04 was" in str(
+    assert "Action units: au04 left" in str(
         paper_table.paper_table(rows, units).frame.set_index("method").loc["pcl", "DISFA F1 au04"]
     )
     half = {name: said for name, said in NOTES.items() if "300W-LP" not in name}

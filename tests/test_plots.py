@@ -87,6 +87,9 @@ def test_training_curves_draw_what_changes() -> None:
     drawn = {axes.get_title(): axes.lines for axes in figure.axes}
     assert drawn.keys() == {"face", "simclr"}
     np.testing.assert_array_equal(drawn["face"][0].get_xydata(), [[1, 3], [2, 2]])
+    read = pcl.assign(knn_identity=[np.nan, 0.5])
+    (axes,) = [a for a in plots.training_curves({"pcl": read}).axes if a.get_title() == "knn identity"]
+    np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[2, 0.5]])
     with pytest.raises(BadInput, match="no run has a training history"):
         plots.training_curves({"random": pd.DataFrame()})
 

@@ -66,9 +66,9 @@ def test_what_failed_is_left_out_everywhere(
     assert told == [(i, i + 1) for i in range(N - 1) if i not in BAD and i + 1 not in BAD]
     skipped = pd.read_csv(tmp_path / "out" / "skipped.csv")
     assert skipped["file"].tolist() == ["labels.txt", *(f"{i:02d}.png" for i in BAD)]
-    assert skipped["row"].tolist()[0] == 12 and skipped["row"].isna().sum() == len(BAD)
+    assert skipped["line"].tolist()[0] == 12 and skipped["line"].isna().sum() == len(BAD)
     output = capsys.readouterr().out
-    assert "48 images" in output and "Skipped 13 files or rows" in output and "labels.txt, row 12" in output
+    assert "48 images" in output and "Skipped 13 files or lines" in output and "labels.txt, line 12" in output
     assert "     12 " in output and "(first: 07.png)" in output and "Zoë says hello" in output
     assert f"Pairs: {N - 1 - len(told)} were left out" in output
     assert record["skipped"] == 13 and record["settings"]["how"] == "as_is" and record["notes"]
@@ -242,7 +242,7 @@ def test_nothing_useful_remains(listing: Listing, tmp_path: Path) -> None:
     rows = listing.table.iloc[list(BAD)].reset_index(drop=True)
     with pytest.raises(BadInput, match=r"none of the 12 images in .* can be used \(07.png: not an image"):
         prepare(replace(listing, table=rows, pairs=None), tmp_path / "out", size=8)
-    with pytest.raises(BadInput, match=r"no image .* can be used \(labels.txt, row 12: there is no image"):
+    with pytest.raises(BadInput, match=r"no image .* can be used \(labels.txt, line 12: there is no image"):
         prepare(replace(listing, table=rows[:0], pairs=None), tmp_path / "out", size=8)
     assert not (tmp_path / "out" / "dataset.json").exists()
 
@@ -280,5 +280,5 @@ def test_reasons_are_grouped_whatever_their_numbers() -> None:
     left.add("b.txt", "no such image", 4)
     left.add("c.jpg", "only 13x2 pixels")
     assert reasons(left.frame()).to_numpy().tolist() == [
-        [2, "only 3x4 pixels", "a.jpg"], [1, "no such image", "b.txt, row 4"]
+        [2, "only 3x4 pixels", "a.jpg"], [1, "no such image", "b.txt, line 4"]
     ]  # fmt: skip

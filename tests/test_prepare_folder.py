@@ -153,6 +153,7 @@ def test_shrinking_does_not_alias(tmp_path: Path) -> None:
 
 def test_what_cannot_be_read_is_listed_and_skipped(source: Path, capsys: pytest.CaptureFixture[str]) -> None:
     halves(64, 64).save(source / "whole.jpg")
+    person = source / "Ann_Lee"
     whole = (source / "whole.jpg").read_bytes()
     bad = {
         "a_empty.jpg": b"",
@@ -160,21 +161,22 @@ def test_what_cannot_be_read_is_listed_and_skipped(source: Path, capsys: pytest.
         "c_truncated.jpg": whole[: len(whole) // 2],
     }
     for name, content in bad.items():
-        (source / name).write_bytes(content)
-    Image.new("L", (5, 90)).save(source / "d_tiny.png")
-    Image.new("1", (9000, 9000)).save(source / "e_bomb.png")
-    Image.fromarray(np.zeros((9, 9), np.float32)).save(source / "f_float.tif")
-    (source / "g_gone.png").symlink_to(source / "nowhere.png")
+        (person / name).write_bytes(content)
+    Image.new("L", (5, 90)).save(person / "d_tiny.png")
+    Image.new("1", (9000, 9000)).save(person / "e_bomb.png")
+    Image.fromarray(np.zeros((9, 9), np.float32)).save(person / "f_float.tif")
+    (person / "g_gone.png").symlink_to(source / "nowhere.png")
     (source / "notes.txt").write_text("no image, not listed")
     faces = prepare(source)
-    assert len(faces) == 19 and faces.info["skipped"] == 7
+    assert len(faces) == 18 and faces.info["skipped"] == 8
     listed = pd.read_csv(faces.folder / "skipped.csv").set_index("file")["reason"]
     reasons = ("empty file", "not an image", "runcated", "only 5x90", "bomb", "mode F", "No such file")
-    assert [name[0] for name in listed.index] == list("abcdefg")
+    assert "who is on it is not known" in listed.pop("whole.jpg")  # it has no folder of its own
+    assert [name.removeprefix("Ann_Lee/")[0] for name in listed.index] == list("abcdefg")
     for told, reason in zip(listed, reasons, strict=True):
         assert reason in told
-    assert "Skipped 7 files" in capsys.readouterr().out
-    assert faces.table["identity"].isna().sum() == 1  # whole.jpg has no folder of its own
+    said = capsys.readouterr().out
+    assert "Skipped 8 files" in said and "not looked at: 1 .txt" in said
 
 
 @pytest.mark.parametrize(
@@ -262,13 +264,17 @@ def test_a_split_of_ones_own(source: Path) -> None:
 
 
 FAULTS = {
-    "angle": ("file,yaw\nAnn_Lee_0001.png,999\n", [], r"l\.csv, row 0: yaw is 999"),
+    "angle": ("file,yaw\nAnn_Lee_0001.png,999\n", [], r"l\.csv, line 2: yaw is 999"),
     "word": ("file,expression\nAnn_Lee_0001.png,angry\n", [], r"expression is angry, not one of neutral"),
     "no file": ("image,yaw\nAnn_Lee_0001.png,9\n", [], "no column file"),
     "no label": ("file,age\nAnn_Lee_0001.png,9\n", [], "none of the columns identity"),
-    "twice": ("file,yaw\nAnn_Lee_0001.png,9\nAnn_Lee_0001.png,8\n", [], "row 1: .* labelled before"),
+    "twice": (
+        "file,yaw\nAnn_Lee_0001.png,9\nAnn_Lee_0001.png,8\n",
+        [],
+        "line 3: .* labelled before, in line 2",
+    ),
     "elsewhere": ("file,yaw\nZoe.png,9\n", [], "no row names an image"),
-    "half a split": ("file,split\nAnn_Lee_0001.png,test\n", [], "split is nan"),
+    "half a split": ("file,split\nAnn_Lee_0001.png,test\n", [], "column split names no split for 17 images"),
     "reserved": ("file,yaw,row\nAnn_Lee_0001.png,1,1\n", [], "column row is a name"),
     "pseudo": ("file,yaw\nAnn_Lee_0001.png,9\n", ["--pseudo", "yaw,pitch"], "--pseudo names pitch"),
     "no split": ("file,yaw\nAnn_Lee_0001.png,9\n", ["--split", "labels"], "needs a column split"),

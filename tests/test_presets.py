@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import json
+import re
 
 import pytest
 
@@ -91,6 +92,61 @@ def test_a_whole_number_serves_as_float_and_a_list_as_tuple() -> None:
 def test_unknown_keys_and_other_types_are_refused_by_name(key: str, value: object, said: str) -> None:
     with pytest.raises(BadInput, match=said):
         presets.override(PRESETS["cpu"], {key: value})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("train.checkpoint_every", 0, "train.checkpoint_every is 0: it must be 1 or more"),
+        ("train.lr", -1, "train.lr is -1.0: it must be above 0"),
+        ("train.lr", float("nan"), "train.lr is nan: it must be above 0"),
+        ("train.lr", float("inf"), "train.lr is inf: it must be above 0"),
+        ("train.frames_per_identity", 0, "train.frames_per_identity is 0: it must be 1 or more"),
+        ("train.face_batch", 1, "train.face_batch is 1: it must be 2 or more"),
+        ("train.pose_negatives", 0, "train.pose_negatives is 0: it must be 1 or more"),
+        ("train.epochs", -1, "train.epochs is -1: it must be 0 or more"),
+        (
+            "train.precision",
+            "16-true",
+            "unknown train.precision '16-true': choose one of auto, 32-true, bf16-mixed",
+        ),
+        ("train.update", "both", "unknown train.update 'both': choose one of sequential, joint"),
+        ("loss.temperature", 0, "loss.temperature is 0.0: it must be above 0"),
+        ("loss.noise", -0.1, "loss.noise is -0.1: it must be 0 or more"),
+        ("loss.mixing", float("inf"), "loss.mixing is inf: it must be 0 or more"),
+        ("model.width", 0, "model.width is 0.0: it must be above 0, and 16 at most"),
+        ("model.image_size", 8, "model.image_size is 8: it must be 16 or more, and 1,024 at most"),
+        ("face_view.crop_scale", (0.0, 1.0), "view.crop_scale is 0.0: it must be above 0, and 1 at most"),
+        ("pose_view.jitter", 1.5, "view.jitter is 1.5: it must be 0 or more, and 1 at most"),
+        ("simclr_view.crop", "square", "unknown view.crop 'square': choose one of quadrant, resized, none"),
+        ("faces.identities", (3, 0, 1), "faces.identities is 0: it must be 1 or more"),
+        ("faces.size", 1024, "faces.size is 1024: it must be 16 or more, and 512 at most"),
+    ],
+)
+def test_values_out_of_range_are_refused_in_one_sentence(key: str, value: object, said: str) -> None:
+    with pytest.raises(BadInput, match=f"^{re.escape(said)}"):
+        presets.override(PRESETS["cpu"], {key: value})
+    section, name = key.split(".")
+    with pytest.raises(BadInput, match=re.escape(said.split(" is ")[0])):
+        dataclasses.replace(getattr(PRESETS["cpu"], section), **{name: value})
+
+
+def test_every_number_and_choice_has_a_range() -> None:
+    """Switches, and the backbone's name, which timm knows, are all that goes unchecked."""
+    free = {"dynamic", "even_odd", "backbone"}
+    kinds = {
+        type(value) for preset in PRESETS.values() for value in vars(preset).values() if value != preset.name
+    }
+    assert {kind.__name__ for kind in kinds} == presets.RANGES.keys()
+    for kind in kinds:
+        names = {field.name for field in dataclasses.fields(kind)}
+        assert presets.RANGES[kind.__name__].keys() == names - free
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 1.0, True, "0", None])
+def test_seeds_are_whole_numbers_that_every_library_takes(seed: object) -> None:
+    with pytest.raises(BadInput, match=r"a whole number from 0 to 2\*\*32 - 1 is needed"):
+        presets.check_seed(seed)
 
 
 def test_smaller_presets_have_smaller_batches_and_no_larger_network() -> None:

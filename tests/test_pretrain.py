@@ -7,7 +7,10 @@ import math
 import multiprocessing
 import os
 import signal
+import socket
+import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -402,6 +405,109 @@ def test_a_full_disk_ends_in_a_sentence_and_keeps_the_checkpoint(
     assert not list(tmp_path.rglob("*.tmp"))
 
 
+def test_a_really_full_disk_is_a_sentence_and_the_older_checkpoint_goes_on(
+    whole: pretrain.Trained, blobs: data.PreparedFaces, small_disk: Callable[[str], Path]
+) -> None:
+    """Two checkpoints do not fit, so that the second, which is written next to the first, fills the disk."""
+    size = sum(path.stat().st_size for path in whole.folder.rglob("*") if path.is_file()) * 3 // 2 // 1024
+    disk = small_disk(f"{size}k")
+    with pytest.raises(
+        BadInput, match=r"cannot write .*pcl\.(state|safetensors): the disk is full"
+    ) as caught:
+        fit(blobs, disk)
+    assert "\n" not in str(caught.value)
+    assert torch.load(disk / "checkpoints" / "pcl.state", weights_only=True)["epoch"] == 1
+    assert not list(disk.rglob("*.tmp")) and not list(disk.rglob(".*"))
+    subprocess.run(["mount", "-o", "remount,size=100M", str(disk)], check=True)  # space was freed
+    assert_equal_weights(fit(blobs, disk).model, whole.model)
+
+
+def test_a_second_training_of_a_method_in_a_folder_is_refused_by_name(
+    blobs: data.PreparedFaces, tmp_path: Path
+) -> None:
+    """Inside the callback the first training holds the folder; another method may be trained there."""
+    said: list[str] = []
+    settings = {
+        "preset": tiny(),
+        "faces": blobs,
+        "out": tmp_path,
+        "seed": 3,
+        "progress": False,
+    }
+
+    def second(*_: object) -> bool:
+        with pytest.raises(BadInput) as caught:
+            pretrain.fit("pcl", **settings)
+        said.append(str(caught.value))
+        assert len(pretrain.fit("simclr", **settings).history) == 4
+        return True  # stop
+
+    pretrain.fit("pcl", **settings, callback=second)
+    assert said == [
+        f"the training of pcl in {tmp_path} is in use by process {os.getpid()} on {socket.gethostname()}: "
+        "wait for it to end, or choose another folder"
+    ]
+    assert not list(tmp_path.rglob(".*"))
+
+
+def test_a_finished_training_is_read_where_nothing_can_be_written(
+    copied: Path, blobs: data.PreparedFaces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert len(fit(blobs, copied).history) == 4
+    with pytest.raises(BadInput, match="read-only"):
+        fit(blobs, copied, "simclr")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda state: state.pop("model"),
+        lambda state: state.pop("optimizer"),
+        lambda state: state.update(epoch="two"),
+        lambda state: state.update(epoch=9),
+        lambda state: state.update(history=[]),
+        lambda state: state.update(model=[1]),
+        lambda state: state["settings"].update(preset={1: 2, "a": torch.ones(2)}),
+        lambda state: state["model"].popitem(),
+        lambda state: state["optimizer"]["param_groups"].clear(),
+    ],
+)
+def test_a_state_that_lacks_something_is_refused(
+    copied: Path, blobs: data.PreparedFaces, change: Callable[[dict[str, Any]], object]
+) -> None:
+    path = copied / "checkpoints" / "pcl.state"
+    state = torch.load(path, weights_only=True)
+    change(state)
+    torch.save(state, path)
+    with pytest.raises(BadInput, match=r"pcl\.state is .*delete it"):
+        fit(blobs, copied)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_is_a_sentence_and_keeps_what_is_done(
+    whole: pretrain.Trained, blobs: data.PreparedFaces, tmp_path: Path, number: int
+) -> None:
+    """Ctrl-C, or a batch system's SIGTERM, once the first epoch is saved; then the same command again."""
+    line = [sys.executable, "-m", "pcl_lib.pretrain", *command(blobs, tmp_path)[1:]]
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while not (tmp_path / "checkpoints" / "pcl.state").exists() and process.poll() is None:
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert "Traceback" not in said
+    if process.returncode:  # else it was done before the signal came
+        assert process.returncode == 130 and said.endswith(
+            "interrupted: the same command goes on from what is finished\n"
+        )
+    assert_equal_weights(fit(blobs, tmp_path).model, whole.model)
+
+
 def test_command_line_refuses_in_one_sentence(
     blobs: data.PreparedFaces,
     tmp_path: Path,
@@ -415,6 +521,11 @@ def test_command_line_refuses_in_one_sentence(
         (["--preset", "smoke", "--set", "train.speed=3", *place], "unknown key 'train.speed'"),
         (["--preset", "smoke", "--set", "train.lr", *place], "KEY=VALUE is needed"),
         (["--preset", "smoke", "--set", "train.epochs=many", *place], "'train.epochs' holds 'many'"),
+        (["--preset", "smoke", "--set", "train.checkpoint_every=0", *place], "train.checkpoint_every is 0"),
+        (["--preset", "smoke", "--set", "train.precision=16-true", *place], "unknown train.precision"),
+        (["--preset", "smoke", "--seed", "-1", *place], "seed -1: a whole number"),
+        (["--preset", "smoke", "--devices", "0", *place], "--devices is 0: it must be from 1 to 4"),
+        (["--preset", "smoke", "--devices", "9", *place], "--devices is 9: it must be from 1 to 4"),
         (["--preset", "smoke", "--data", str(tmp_path / "none")], "there is no folder"),
         (["--preset", "smoke", "--data", str(tmp_path)], "is empty"),
     ):
@@ -461,7 +572,7 @@ def test_a_joint_update_is_one_adam_step_along_the_sum_of_the_gradients(
 
 
 def test_an_unknown_update_is_refused(blobs: data.PreparedFaces, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match=r"unknown train.update 'both': choose sequential or joint"):
+    with pytest.raises(BadInput, match=r"unknown train.update 'both': choose one of sequential, joint"):
         fit(blobs, tmp_path, train__update="both")
 
 

@@ -284,10 +284,9 @@ def test_softmax_path_is_logistic_regression():
     y = (x[:, :3] + g.normal(size=(400, 3))).argmax(1)
     axes = linear.whitening(x32)
     z = axes.coordinates(x32)
-    target = torch.tensor(y)
-    path = linear.descent_path(
-        z, lambda out: nn.functional.cross_entropy(out, target), axes.values, linear.zeros(z, 3), (0.1, 0.001)
-    )
+    loss, start = linear.softmax_loss(torch.tensor(y)), linear.zeros(z, 3)
+    path = linear.descent_path(z, loss, axes.values, start, (0.1, 0.001), jointly=True)
+    assert [float(w.penalty[0]) for w in path] == pytest.approx([0.1, 0.001])
     for w in path:
         skl = LogisticRegression(C=1 / (400 * float(w.penalty[0])), tol=1e-8, max_iter=5000)
         want = skl.fit(standardised(x), y).predict_proba(standardised(x))
@@ -400,3 +399,62 @@ def test_intervals_resample_identities_not_images():
     right = identity % 2 == 0
     spread = linear.weighted_mean(right, rows.weights(np.arange(1000)))[1:].std()
     assert spread == pytest.approx(np.sqrt(0.25 / 50), rel=0.15)
+
+
+def problems(n: int = 200, k: int = 6) -> tuple[torch.Tensor, torch.Tensor, np.random.Generator]:
+    """Coordinates with variances of 1 to 1e-4, float64, and these."""
+    g = np.random.default_rng(3)
+    values = np.logspace(0, -4, k)
+    z = np.linalg.qr(g.normal(size=(n, k)))[0] * np.sqrt(n * values)
+    return torch.tensor(z), torch.tensor(values), g
+
+
+@pytest.mark.parametrize("kind", ["softmax", "logistic", "soft_absolute"])
+def test_losses_and_their_slopes_are_those_of_pytorch(kind: str) -> None:
+    g = torch.Generator().manual_seed(0)
+    out = (3 * torch.randn(4, 3 if kind == "softmax" else 1, 50, generator=g)).double().requires_grad_()
+    classes, y = torch.randint(3, (50,), generator=g), torch.randn(50, 2, generator=g).double()
+    number = torch.tensor([3, 0, 1, 2])
+    column = y.T[number % 2]
+    if kind == "softmax":
+        loss = linear.softmax_loss(classes)
+        want = nn.functional.cross_entropy(out, classes.expand(4, -1), reduction="none").mean(1)
+    elif kind == "logistic":
+        loss = linear.logistic_loss((y > 0).double())
+        want = nn.functional.binary_cross_entropy_with_logits(
+            out[:, 0], (column > 0).double(), reduction="none"
+        )
+        want = want.mean(1)
+    else:
+        loss = linear.soft_absolute_loss(y)
+        want = nn.functional.huber_loss(out[:, 0], column, reduction="none", delta=linear.SOFT).mean(1)
+        want = want / linear.SOFT
+    want.sum().backward()
+    value, slope = loss(out.detach().clone(), number)
+    torch.testing.assert_close(value, want.detach())
+    torch.testing.assert_close(slope, out.grad)
+
+
+def test_many_problems_at_once_are_each_at_their_own_minimum() -> None:
+    """SciPy's BFGS on each problem alone finds the same, whatever the penalty and the start."""
+    z, values, g = problems()
+    y = torch.tensor((g.random((200, 3)) < [0.5, 0.1, 0.02]).astype(float))
+    penalties = (1.0, 0.01, 1e-4)
+    start = linear.Weights(
+        torch.tensor(g.normal(size=(6, 3))), torch.tensor(g.normal(size=3)), torch.zeros(3)
+    )
+    path = linear.descent_path(z, linear.logistic_loss(y), values, start, penalties)
+    for w, penalty in zip(path, penalties, strict=True):
+        for i in range(3):
+
+            def objective(x: np.ndarray, i: int = i, penalty: float = penalty) -> float:
+                out = z.numpy() @ x[:-1] + x[-1]
+                loss = np.logaddexp(0, out) - y[:, i].numpy() * out
+                return loss.mean() + penalty / 2 * (x[:-1] ** 2).sum()
+
+            best = minimize(objective, np.zeros(7), method="BFGS", options={"gtol": 1e-8})
+            mine = np.r_[w.weight[:, i].numpy(), w.bias[i].item()]
+            assert objective(mine) <= best.fun + 1e-7
+            np.testing.assert_allclose(
+                z.numpy() @ mine[:-1] + mine[-1], z.numpy() @ best.x[:-1] + best.x[-1], atol=5e-3
+            )

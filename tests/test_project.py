@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,6 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from data_scripts import catalogue
 from pcl_lib.models.shipped import LIMIT
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,8 +58,10 @@ def test_conda_environment_asks_for_what_pyproject_asks_for() -> None:
 
 
 def test_every_pin_of_the_lock_lies_in_its_range() -> None:
-    text = (ROOT / "requirements.lock").read_text()
-    pins = [Requirement(line) for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    text = (ROOT / "requirements.lock").read_text().replace("\\\n", "")  # a pin and its hashes on one line
+    lines = [line for line in text.splitlines() if line and not line.startswith((" ", "#"))]
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", line) for line in lines)
+    pins = [Requirement(line.split(" --hash")[0].strip()) for line in lines]
     for name, allowed in REQUIREMENTS.items():
         versions = [next(iter(pin.specifier)).version for pin in pins if pin.name == name]
         assert versions, f"{name} is not pinned: make lock"
@@ -75,16 +77,22 @@ def planned(*settings: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
 
 
-def test_another_build_of_torch_comes_without_the_pins_of_cuda() -> None:
-    assert "cat requirements.lock |" in planned() and "torch-backend" not in planned()
+def pinned(lines: list[str]) -> set[str]:
+    return {re.split("[=; ]", line)[0] for line in lines if re.match("[a-z]", line)}
+
+
+def test_another_build_of_torch_comes_without_cuda_and_hashes() -> None:
+    said = planned()
+    assert "cat requirements.lock |" in said and "--require-hashes" in said and "torch-backend" not in said
     said = planned("TORCH=cpu")
-    assert "--torch-backend cpu -r -" in said
-    pattern = re.compile(said.split("grep -vE '")[1].split("'")[0])
-    lines = [line for line in (ROOT / "requirements.lock").read_text().splitlines() if re.match(r"\w", line)]
-    left_out = {re.split("[=;]", line)[0] for line in lines if pattern.search(line)}
-    kept = {re.split("[=;]", line)[0] for line in lines if not pattern.search(line)}
+    assert "--torch-backend cpu -r -" in said and "--require-hashes" not in said
+    program = said.split("sed -nE '")[1].split("'")[0]
+    lock = ROOT / "requirements.lock"
+    kept = subprocess.run(["sed", "-nE", program, lock], capture_output=True, text=True, check=True).stdout
+    assert "--hash" not in kept and "\\" not in kept
+    left_out = pinned(lock.read_text().splitlines()) - pinned(kept.splitlines())
     assert len(left_out) > 10 and all(name.startswith(("cuda-", "nvidia-", "triton")) for name in left_out)
-    assert {"torch", "torchvision", "numpy", "jupyterlab"} <= kept
+    assert {str(Requirement(line)) for line in kept.splitlines()} >= {"tqdm==" + metadata.version("tqdm")}
 
 
 def test_citation_names_the_paper_and_the_kit() -> None:
@@ -150,13 +158,15 @@ def prose(text: str) -> str:
 
 
 def anchors(text: str) -> set[str]:
-    """The anchors of a page's headings, as GitHub names them."""
+    """The anchors of a page: those of its headings, as GitHub names them, and those it sets itself."""
     heads = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
+    own = set(re.findall(r'<a id="([^"]+)"></a>', text))
+    return own | {re.sub(r"[^\w\- ]", "", head.lower()).strip().replace(" ", "-") for head in heads}
 
 
 def test_anchors_are_made_as_github_makes_them() -> None:
     assert anchors("# A `b`: c, d\ntext\n## 7 On *x*\n") == {"a-b-c-d", "7-on-x"}
+    assert anchors('<a id="auc"></a>\n**AUC.** An area.') == {"auc"}
 
 
 def test_links_of_the_pages_lead_somewhere() -> None:
@@ -196,12 +206,6 @@ def test_results_show_the_committed_tables(name: str) -> None:
     lines = table_lines((ROOT / "figures" / "tables" / f"{name}.md").read_text(encoding="utf-8"))
     assert len(lines) > 3
     assert "\n".join(lines) in "\n".join(shown)
-
-
-def test_the_page_of_the_data_sets_lists_those_of_the_catalogue() -> None:
-    text = (ROOT / "data_scripts" / "README.md").read_text(encoding="utf-8")
-    between = text.split("<!-- data sets -->")[1].split("<!-- /data sets -->")[0]
-    assert between.strip() == catalogue.as_markdown().strip()
 
 
 def test_the_colab_cell_works_on_a_clone(tmp_path: Path) -> None:

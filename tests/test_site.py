@@ -20,6 +20,7 @@ from PIL import Image
 
 from pcl_lib.faces import AUS, render, sample_factors
 from pcl_lib.models.shipped import shipped
+from pcl_lib.reproduce import readme
 from pcl_lib.reproduce.notebooks import STAMP
 from pcl_lib.site import pages, strips
 from pcl_lib.utils import BadInput
@@ -67,10 +68,10 @@ def make_run(folder: Path, more: str = "") -> Path:
     (out / "notebooks").mkdir(parents=True)
     (given / "solutions").mkdir(parents=True)
     for name, other in zip(NAMES, reversed(NAMES), strict=True):
-        links = f"[on]({other}.ipynb#{other}) [results](../figures/RESULTS.md)"
+        links = f"[on]({other}.ipynb#{other}) [results](../figures/RESULTS.md) [word](glossary.md#auc)"
         links += " [solved](solutions/00_start.ipynb)" if name == NAMES[0] else more
-        text = f"# {name}\n\n**Question.** What is $x^2$?\n\n**Paper:** section 1.\n\n{links}"
-        made = notebook(text)
+        made = notebook(f"# {name}\n\nWhat is $x^2$?\n\n{links}")
+        made.metadata[readme.COURSE] = {"question": "What is $x^2$?", "section": "1"}
         for parameter, tag in (("of_the_notebook", "parameters"), ("of_the_run", "injected-parameters")):
             made.cells.append(nbformat.v4.new_code_cell(f"{parameter} = 1", metadata={"tags": [tag]}))
         made.metadata[STAMP] = {"seconds": 1.0}
@@ -81,6 +82,9 @@ def make_run(folder: Path, more: str = "") -> Path:
     nbformat.write(solution, given / "solutions" / "00_start.ipynb")
     (given / "method.md").write_text(
         "# The method\n\n## 1 Encoder\n\n$$L = \\sum_i x_i$$\n\n[here](#1-encoder)\n"
+    )
+    (given / "glossary.md").write_text(
+        '# Glossary\n\n<a id="auc"></a>\n**AUC.** An area.\n\n<a id="roc"></a>\n**ROC.** Its [curve](#auc).\n'
     )
     summary = {"preset": "smoke", "seed": 0, "device": "cpu", "commit": "abc", "versions": "x 1"}
     seconds = {
@@ -109,6 +113,8 @@ def test_pages_lead_to_each_other(site: Path) -> None:
     )
     assert 'href="solutions/00_start.html"' in text("00_start.html")
     assert 'href="../00_start.html"' in text("solutions/00_start.html")
+    assert 'href="glossary.html#glossary-auc"' in text("00_start.html")
+    assert 'id="glossary-auc"' in text("glossary.html") and 'href="#glossary-auc"' in text("glossary.html")
     assert "RESULTS.md" not in text("00_start.html") and "results" in text("00_start.html")
 
 

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,7 +79,9 @@ def test_a_rename_that_fails_is_a_sentence_too(tmp_path: Path, monkeypatch: pyte
         (errno.ENOSPC, "the disk is full"),
         (errno.EACCES, "no permission"),
         (errno.EPERM, "no permission"),
-        (errno.EIO, os.strerror(errno.EIO)),
+        (errno.EIO, "the disk reports an input/output error"),
+        (errno.EDQUOT, "your quota of this disk is used up"),
+        (errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)),
     ],
 )
 def test_reasons_are_named(code: int, said: str) -> None:
@@ -130,6 +136,118 @@ def test_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:
     assert done.returncode == -9 and path.read_text() == "old"
 
 
+def test_a_handle_that_is_flushed_is_open_for_writing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Windows refuses to flush a handle opened for reading (EBADF), as this fsync does."""
+    fcntl = pytest.importorskip("fcntl")
+
+    def flush(handle: int) -> None:
+        if fcntl.fcntl(handle, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    monkeypatch.setattr(os, "fsync", flush)
+    with replace_atomically(tmp_path / "a") as temporary:
+        temporary.write_text("new")
+    assert (tmp_path / "a").read_text() == "new"
+
+
+def test_whole_files_may_be_read_by_whom_the_umask_lets(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        utils.write_whole(tmp_path / "weights", b"1")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "weights").stat().st_mode & 0o777 == 0o644
+
+
+def test_a_full_disk_keeps_the_old_file(small_disk: Callable[[str], Path]) -> None:
+    disk = small_disk("200k")
+    utils.write_whole(disk / "state", b"old")
+    with pytest.raises(BadInput, match="state: the disk is full: free some space"):
+        utils.write_whole(disk / "state", bytes(400_000))
+    assert listing(disk) == ["state"] and (disk / "state").read_bytes() == b"old"
+
+
+WAIT = (
+    "import sys, time; from pathlib import Path; from pcl_lib.utils import exit_cleanly, only_one\n"
+    "def main():\n"
+    "    with only_one(Path(sys.argv[1]), 'the folder'):\n"
+    "        print('held', flush=True); time.sleep(60)\n"
+    "exit_cleanly(main)"
+)
+
+
+def hold(path: Path) -> subprocess.Popen[str]:
+    """A process that holds the lock."""
+    command = [sys.executable, "-c", WAIT, str(path)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "held\n"
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_process_is_refused_by_name_and_an_interrupt_gives_the_lock_back(
+    tmp_path: Path, number: int
+) -> None:
+    path = tmp_path / ".lock"
+    first = hold(path)
+    with pytest.raises(BadInput, match=rf"the folder is in use by process {first.pid} on .*: wait"):  # noqa: SIM117
+        with utils.only_one(path, "the folder"):
+            pytest.fail("two at a time")
+    first.send_signal(number)
+    said = first.communicate(timeout=30)[1]
+    assert first.returncode == 130 and "Traceback" not in said
+    assert said == "\ninterrupted: the same command goes on from what is finished\n"
+    assert not path.exists()
+
+
+def test_the_lock_of_a_killed_process_is_taken_over(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    first = hold(path)
+    first.kill()
+    first.communicate()
+    assert path.exists()
+    with utils.only_one(path, "the folder"):
+        assert f"process {os.getpid()} on" in path.read_text()
+        with pytest.raises(BadInput, match="in use"), utils.only_one(path, "the folder"):
+            pytest.fail("two at a time")
+    assert not path.exists()
+
+
+@pytest.mark.parametrize("missing", ["flock", "fcntl"])
+def test_without_locks_work_goes_on_with_a_warning(
+    missing: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lose_locks(missing, monkeypatch)
+    warned = pytest.warns(
+        UserWarning, match=r"the folder cannot be locked here \(Function not implemented\): see to"
+    )
+    with warned, utils.only_one(tmp_path / ".lock", "the folder"):
+        assert (tmp_path / ".lock").exists()
+
+
+def lose_locks(what: str, patch: pytest.MonkeyPatch) -> None:
+    """No fcntl, as on Windows; or a file system without flock, as some of Lustre, NFS and FUSE."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    if what == "fcntl":
+        patch.setattr(utils, "fcntl", None)
+    else:
+        patch.setattr(utils.fcntl, "flock", refuse)
+
+
+def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
+    for name in (".pcl.state.12.tmp", ".pcl.safetensors.7.tmp", ".moco.state.12.tmp", "pcl.state", ".hidden"):
+        (tmp_path / name).write_text("")
+    utils.remove_leftovers(tmp_path, "pcl.*")
+    assert listing(tmp_path) == [".hidden", ".moco.state.12.tmp", "pcl.state"]
+    utils.remove_leftovers(tmp_path)
+    assert listing(tmp_path) == [".hidden", "pcl.state"]
+
+
 def test_versions_and_commit_say_what_ran() -> None:
     assert "torch 2" in utils.versions()
     head = subprocess.run(
@@ -137,3 +255,36 @@ def test_versions_and_commit_say_what_ran() -> None:
     )
     if head.returncode == 0:
         assert head.stdout.startswith(utils.commit().removesuffix("-dirty"))
+
+
+def test_seconds_count_once_and_for_the_innermost_kind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 10.0, 13.0, 20.0, 100.0, 101.0])
+    monkeypatch.setattr(utils.time, "perf_counter", lambda: next(now))
+    monkeypatch.setattr(utils, "_spent", {})
+    monkeypatch.setenv(utils.TIMES, str(tmp_path / "times.json"))
+
+    @utils.spent("encode")
+    def encode() -> int:
+        return 7
+
+    with utils.spent("probe"):  # 0 to 20
+        assert encode() == 7  # 10 to 13
+    with pytest.raises(KeyError), utils.spent("encode"):  # 100 to 101
+        raise KeyError
+    assert utils.seconds_spent() == {"probe": 17.0, "encode": 4.0}
+    assert json.loads((tmp_path / "times.json").read_text()) == {"probe": 17.0, "encode": 4.0}
+
+
+def test_work_in_other_threads_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(utils, "_spent", {})
+
+    def work() -> None:
+        with utils.spent("train"):
+            pass
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert utils.seconds_spent() == {}

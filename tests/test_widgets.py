@@ -191,7 +191,8 @@ def test_without_a_reader_or_weights_the_figure_stands_in(
 def test_monitor_stops_with_a_checkpoint_that_goes_on(blobs: PreparedFaces, tmp_path: Path) -> None:
     changes = {"model.image_size": 16, "train.pdd_batch": 4, "train.face_batch": 4, "train.pose_batch": 2}
     preset = presets.override(
-        presets.get("smoke"), changes | {"train.epochs": 2, "train.checkpoint_every": 2}
+        presets.get("smoke"),
+        changes | {"train.epochs": 2, "train.checkpoint_every": 2, "train.probe_every": 1},
     )
     monitor = widgets.TrainingMonitor("pcl", preset=preset, faces=blobs, out=tmp_path / "stopped")
     assert monitor.curves.box.layout.display == "none" and not reads_as(monitor)
@@ -200,6 +201,7 @@ def test_monitor_stops_with_a_checkpoint_that_goes_on(blobs: PreparedFaces, tmp_
     assert "Stopped after 1 of 2 epochs" in reads_as(monitor) and not monitor.start.disabled
     assert len(pd.read_csv(tmp_path / "stopped" / "logs" / "pcl.csv")) == 1
     assert all(bytes(tile.image.value[:4]) == b"\x89PNG" for tile in (monitor.curves, monitor.swaps))
+    assert "knn identity" in [axes.get_title() for axes in monitor.figure().axes]
     monitor = widgets.TrainingMonitor("pcl", preset=preset, faces=blobs, out=tmp_path / "stopped")
     assert "1 of 2 epochs were trained before" in reads_as(monitor) and monitor.progress.value == 1
     assert monitor.curves.image.value[:4] == b"\x89PNG"

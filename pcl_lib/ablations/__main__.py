@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import torch
 from pcl_lib import presets, reproduce
 from pcl_lib.ablations.cells import WORKERS, report, run_cells
 from pcl_lib.ablations.variants import GROUPS, SEARCH, VARIANTS
-from pcl_lib.utils import BadInput, exit_cleanly
+from pcl_lib.utils import BadInput, exit_cleanly, only_one, remove_leftovers
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -46,11 +45,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     workers = given.workers or (1 if torch.cuda.is_available() else min(WORKERS, os.cpu_count() or 1))
     out = given.out or Path("runs") / f"{given.preset}-ablations"
     run = reproduce.open_run(given.preset, given.data, out.resolve(), 0)
-    try:
+    with only_one(run.out / ".ablations.lock", f"the ablations in {run.out}"):
+        remove_leftovers(run.out / "tables")
         failed = run_cells(run, variants, range(given.seeds), workers)
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
     report(run.out, run.preset, variants, range(given.seeds))
     if failed:
         raise BadInput(

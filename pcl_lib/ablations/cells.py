@@ -59,7 +59,7 @@ class Cell(NamedTuple):
 def run_cell(cell: Cell, preset: Preset, faces: PreparedFaces, folder: Path) -> dict[str, pd.DataFrame]:
     """Train and probe one cell; returns its rows by `KINDS`, and the bootstrap of its probes under "bootstrap".
 
-    folder: for its checkpoint, which is deleted once the probes are read. Raises as `pretrain.fit` and
+    folder: for its checkpoint, from which a cell that was stopped goes on. Raises as `pretrain.fit` and
     `probes.evaluate`; a set without factors to read gives no rows of leakage.
     """
     variant = VARIANTS[cell.variant]
@@ -88,7 +88,6 @@ def run_cell(cell: Cell, preset: Preset, faces: PreparedFaces, folder: Path) -> 
     rows = {"cells": pd.DataFrame([cost]).assign(protocol="validation", **context)}
     rows |= {kind: part.assign(**context) for kind, part in parts.items()}
     rows |= {kind: rows[kind].assign(protocol="validation") for kind in ("leakage", "swaps")}
-    shutil.rmtree(folder)
     return rows | {"bootstrap": bootstrap.assign(method=cell.variant, seed=cell.seed)}
 
 
@@ -120,8 +119,21 @@ def read(out: Path, kind: str) -> pd.DataFrame:
     """The rows of a kind that cells left in a run folder; an empty table where there are none."""
     for name in (kind, *OLDER_NAMES.get(kind, ())):
         if (path := out / "tables" / f"ablation_{name}.csv").is_file():
-            return pd.read_csv(path)
+            return _read_rows(path)
     return pd.DataFrame()
+
+
+def _read_rows(path: Path) -> pd.DataFrame:
+    """Raises BadInput where the file is not one that `keep` wrote."""
+    try:
+        rows = pd.read_csv(path)
+    except (OSError, ValueError) as error:  # pandas' errors are ValueErrors
+        raise BadInput(
+            f"{path} cannot be read ({error}): restore or delete it; its cells run again then"
+        ) from error
+    if missing := {"method", "seed", "settings"} - set(rows):
+        raise BadInput(f"{path} has no column {min(missing)}: restore or delete it; its cells run again then")
+    return rows
 
 
 def read_bootstrap(out: Path) -> pd.DataFrame:
@@ -135,7 +147,8 @@ def read_bootstrap(out: Path) -> pd.DataFrame:
 def keep(out: Path, cell: Cell, rows: Mapping[str, pd.DataFrame]) -> None:
     """Add the rows of a finished cell to those in a run folder, in place of older ones of the same cell.
 
-    Each file is replaced atomically, that of `cells` last: a cell counts as done once it stands there.
+    Each file is replaced atomically, that of `cells` last: a cell counts as done once it stands there. Only then is
+    its checkpoint deleted, so that a kill in between costs nothing.
     """
     with replace_atomically(out / "tables" / "ablation_bootstrap" / f"{cell.stem}.parquet") as path:
         rows["bootstrap"].to_parquet(path)
@@ -145,6 +158,7 @@ def keep(out: Path, cell: Cell, rows: Mapping[str, pd.DataFrame]) -> None:
             before = before[(before["method"] != cell.variant) | (before["seed"] != cell.seed)]
         with replace_atomically(out / "tables" / f"ablation_{kind}.csv") as path:
             pd.concat([before, rows[kind]], ignore_index=True).to_csv(path, index=False)
+    shutil.rmtree(out / "cells" / cell.stem, ignore_errors=True)
 
 
 def left(out: Path, preset: Preset, variants: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
@@ -182,6 +196,8 @@ def run_cells(run: Run, variants: Sequence[str], seeds: Sequence[int], workers: 
             ) from None
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
+            for worker in multiprocessing.active_children():  # SIGTERM reaches this process alone
+                worker.kill()
             raise
     return failed
 

@@ -26,22 +26,16 @@ from pcl_lib.tables import (
 )
 
 NOT_RUN = "n/a: not run"
-
-
 TIME, BOUNDS = (
     "other methods in PCL's time",
     "upper bounds: trained on the labels of one task, four times as long",
 )
-
-
 UNRANKED = (TIME, BOUNDS)  # headings whose rows had more images, or labels: never the best of a column
 COSTS = {"images": ("images", 0), "training_seconds": ("training (s)", 0), "training_GFLOP": ("GFLOP", 0)}
 LEAKS = {  # a column of the ablation table: feature and factor of `disentangle.leakage`
     "yaw R2 from pose": ("pose", "yaw"),
     "yaw R2 from face": ("face", "yaw"),
 }
-
-
 # What the paper's ablation claims, and what it leaves open: each a difference of two variants.
 QUESTIONS = (
     Question("does PCL score better than SimCLR?", "pcl", "simclr"),
@@ -82,8 +76,6 @@ QUESTIONS = (
     Question("than PCL?", "pcl_plus, components", "pcl, components"),
     Question("than its own two branches?", "pcl_plus, components", "pcl_plus, branches"),
 )
-
-
 ASKED = {
     name: MAIN_COLUMNS[name]
     for name in ("expression accuracy", "verification accuracy", "AU mean F1", "yaw MAE")

@@ -45,16 +45,12 @@ class Variant:
 
 
 SLOWER = 2.2  # times as long as SimCLR's: an iteration of PCL at the cpu preset
-
-
 # Trained no longer than the others, expression is still at chance: no bound for anything.
 BOUND = {"train.epochs": 4.0, "train.lr": 2.0}
 OTHERS = "other methods"
 BACKBONES = "backbones of PCL"
 TRIES = "tries for a better pcl_plus (make search)"
 PARTS, LOSSES, POSE, SIZES = "parts of PCL", "losses of PCL", "pose change of PCL", "settings of PCL"
-
-
 VARIANTS: Mapping[str, Variant] = MappingProxyType(
     {
         "pcl": Variant(PARTS),
@@ -112,22 +108,16 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "plus, pose feature of 16": Variant(TRIES, "pcl_plus", {"model.pose_dim": 16}),
     }
 )
-
-
 GROUPS = {name: variant.group for name, variant in VARIANTS.items() if variant.group != TRIES}
 METHOD_ROWS = {  # the rows of a table of methods
     name: group
     for name, group in GROUPS.items()
     if group in (OTHERS, TIME, BOUNDS) or name in ("pcl", "pcl_plus")
 }
-
-
 SEARCH = (  # the tries, and what they are measured by
     "pcl_plus", "pcl", "simclr", "simclr_noflip", "simclr, equal time", "simclr_noflip, equal time",
     *(name for name in VARIANTS if name not in GROUPS),
 )  # fmt: skip
-
-
 # Series of the sensitivity figure: what changes, and the variant at each value of it.
 SERIES: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {

@@ -2,7 +2,8 @@
 
 timing       a call by the clock, and the most memory it takes
 plain        the straightforward forms that the kit is measured against
-parts        rendering, views, losses, steps, probes; the list of all parts
+parts        rendering, views, losses, steps; the list of all parts
+probing      the encoder once, and probes by the kit and by scikit-learn
 training     iterations, SimCLR by lightly, feeding, operators, sizes
 scaling      one and two processes that train as one
 preparation  preparing data on the disk, and drawing an epoch from it

@@ -1,4 +1,4 @@
-"""The parts of the benchmark about rendering, views, losses, training steps and probes, and the list of all parts."""
+"""The parts of the benchmark about rendering, views, losses and training steps, and the list of all parts."""
 
 from __future__ import annotations
 
@@ -6,19 +6,17 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-import torch.nn.functional as F
 import torchvision.transforms.functional as TF  # type: ignore[import-untyped]
 from torch import Tensor
 
 from pcl_lib import augment, losses, methods, presets
-from pcl_lib.bench import preparation, scaling
+from pcl_lib.bench import preparation, probing, scaling
 from pcl_lib.bench import training as bench_training
 from pcl_lib.bench import widgets as bench_widgets
 from pcl_lib.bench.plain import pil_view, tensor_face_logits
 from pcl_lib.bench.timing import Bench, threads
 from pcl_lib.bench.training import stepper
 from pcl_lib.faces import render, sample_factors
-from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float
 from pcl_lib.presets import PRESETS, ViewPreset
 from pcl_lib.utils import has_fast_bf16
@@ -105,45 +103,12 @@ def bench_step(bench: Bench) -> None:
                 bench.time(where, form, step, count=task.batch, repeats=repeats)
 
 
-def bench_probes(bench: Bench) -> None:
-    """A linear probe of 300 epochs (method.md, section 7) on 1,024 images: the encoder in every epoch, or once."""
-    preset, count, epochs = PRESETS["cpu"], 1024, 300
-    model = PCL(preset.model).to(bench.device).eval()
-    generator = torch.Generator(bench.device).manual_seed(0)
-    shape = (count, 3, preset.model.image_size, preset.model.image_size)
-    images = torch.randint(256, shape, dtype=torch.uint8, device=bench.device, generator=generator)
-    labels = torch.randint(7, (count,), device=bench.device, generator=generator)
-
-    def encode(part: Tensor) -> Tensor:
-        with torch.inference_mode():
-            return model.general_feature(images[part])
-
-    def train(features: Callable[[Tensor], Tensor], epochs: int) -> None:
-        layer = torch.nn.Linear(model.general_feature(images[:1]).shape[1], 7, device=bench.device)
-        optimizer = torch.optim.Adam(layer.parameters(), lr=1e-2)
-        for _ in range(epochs):
-            for part in torch.randperm(count, device=bench.device, generator=generator).split(256):
-                optimizer.zero_grad(set_to_none=True)
-                F.cross_entropy(layer(features(part).clone()), labels[part]).backward()
-                optimizer.step()
-
-    def features_once() -> None:
-        cached = torch.cat([encode(part) for part in torch.arange(count, device=bench.device).split(256)])
-        train(cached.__getitem__, epochs)
-
-    measured = 2
-    note = f"from {measured} measured epochs, times {epochs // measured}"
-    time_probe = partial(bench.time, "300 epochs", count=count * epochs, unit="samples", repeats=3)
-    time_probe("encoder in every epoch", partial(train, encode, measured), calls=epochs / measured, note=note)
-    time_probe("features once", features_once, note="all epochs measured")
-
-
 PARTS: dict[str, Callable[[Bench], None]] = {
     "faces": bench_faces,
     "augment": bench_augment,
     "losses": bench_losses,
     "step": bench_step,
-    "probes": bench_probes,
+    "probes": probing.bench_probes,
     "iteration": bench_training.bench_iteration,
     "simclr": bench_training.bench_simclr,
     "data": bench_training.bench_data,

@@ -43,12 +43,8 @@ class Target:
 CONVOLUTION = (
     "what is left is convolution (see operators), and its bfloat16 is two to three times float32 here"
 )
-
-
 PIL = "the chain of one PIL image after the other makes some 1,000 views/s at 64 px in these versions, not 200 to 300"
 BESIDE = "the loss is the same product of two matrices in both"
-
-
 TARGETS = (
     Target("mixed negatives, forward and backward, B = 256", "losses", "B = 256", "Gram", 100),
     Target("face views against PIL", "augment", "face", "batched", 5, PIL),

@@ -40,8 +40,6 @@ SMALL = {
     "train.face_batch": 16,
     "train.pose_batch": 1,
 }  # of the paper's 256, 256 and 10
-
-
 FEED_STEPS = 12
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -91,11 +92,15 @@ class PreparedFaces:
             raise BadInput(f"{path} cannot be read ({error}); prepare the set again") from error
 
     def _read_table(self) -> pd.DataFrame:
-        table, path = self._read_parquet(TABLE), self.folder / TABLE
+        table, path = self._read_parquet(TABLE).reset_index(drop=True), self.folder / TABLE
         if missing := {"shard", "row"} - set(table.columns):
             raise BadInput(f"{path} has no column {min(missing)}; prepare the set again")
         if len(table) != self.info["counts"]["images"] or not len(table):
             raise BadInput(f"{path} has {len(table)} rows, dataset.json says {self.info['counts']['images']}")
+        if other := [
+            name for name in ("shard", "row") if not pd.api.types.is_integer_dtype(table[name].dtype)
+        ]:
+            raise BadInput(f"{path}, column {other[0]}, does not hold whole numbers; prepare the set again")
         lengths = np.array([len(shard) for shard in self._shards])
         shard, row = table["shard"].to_numpy(), table["row"].to_numpy()
         known = (shard >= 0) & (shard < len(lengths))
@@ -191,7 +196,7 @@ def _read_info(folder: Path) -> dict[str, Any]:
         raise BadInput(f"{folder} {state}; make one from images with data_scripts/prepare_folder.py")
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path} cannot be read ({error}); prepare the set again") from error
     if not isinstance(info, dict) or info.get("format") != FORMAT:
         raise BadInput(
@@ -203,4 +208,27 @@ def _read_info(folder: Path) -> dict[str, Any]:
         )
     if missing := {"name", "image_size", "counts", "shards", "sha256", "content_hash"} - info.keys():
         raise BadInput(f"{path} has no entry {min(missing)}; prepare the set again")
+    for what, good in (
+        ("name", isinstance(info["name"], str)),
+        ("image_size", _is_count(info["image_size"]) and info["image_size"] > 0),
+        ("counts", isinstance(info["counts"], dict) and _is_count(info["counts"].get("images"))),
+        ("shards", isinstance(info["shards"], list) and all(map(_is_shard, info["shards"]))),
+        ("sha256", isinstance(info["sha256"], dict) and all(map(_is_name, info["sha256"]))),
+        ("content_hash", isinstance(info["content_hash"], str)),
+    ):
+        if not good:
+            raise BadInput(f"{path}, entry {what}, is not as this kit writes it; prepare the set again")
     return info
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 2**40
+
+
+def _is_name(value: Any) -> bool:
+    """Whether this is the name of a file of the folder itself."""
+    return isinstance(value, str) and bool(re.fullmatch(r"[\w-]+\.\w+", value))
+
+
+def _is_shard(entry: Any) -> bool:
+    return isinstance(entry, dict) and _is_name(entry.get("file")) and _is_count(entry.get("rows"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,6 +19,7 @@ ATTRIBUTE = "attr_"  # begins the name of a yes/no label, such as CelebA's attr_
 NUMBER_RANGES = {name: (0.0, 5.0) for name in AU_NAMES} | {name: (-180.0, 180.0) for name in ANGLE_NAMES}
 NUMBER_RANGES["fold"] = (0.0, 9.0)  # of a cross-validation that keeps people apart, such as DISFA's
 WORDS = {"expression": EXPRESSION_NAMES, "split": SPLITS}
+LOST = 2.0**53  # from here on a float is no longer every whole number: two people could become one
 KNOWN_LABELS = ("identity", *WORDS, *NUMBER_RANGES, "video")
 
 
@@ -28,13 +29,20 @@ def number_ranges(columns: Iterable[str]) -> dict[str, tuple[float, float]]:
     return {name: NUMBER_RANGES[name] for name in columns if name in NUMBER_RANGES} | attributes
 
 
-def check_labels(table: pd.DataFrame, where: str) -> None:
+def check_labels(table: pd.DataFrame, where: str, lines: Sequence[int] | np.ndarray | None = None) -> None:
     """Hold the known label columns of `table` to their ranges; other columns pass, NaN means "not given".
 
     Angles: degrees within +-180. Action units: 0 to 5. fold: 0 to 9. attr_*: 0 to 1. expression and split: the
-    names in `WORDS`; every row needs a split where there is such a column.
-    Raises BadInput that names `where` (a file), the row, the column and the value.
+    names in `WORDS`; every row needs a split where there is such a column. identity: no numbers that lost digits.
+    lines: of the file `where`, one a row, to be named instead of rows.
+    Raises BadInput that names `where` (a file), the row or line, the column and the value.
     """
+    floats = "identity" in table and pd.api.types.is_float_dtype(table["identity"])
+    if floats and (table["identity"].abs() >= LOST).any():
+        raise BadInput(
+            f"{where}: column identity holds numbers of 16 digits or more as fractions, which can no longer be"
+            " told apart; read it as text"
+        )
     for name, (low, high) in number_ranges(table.columns).items():
         if not pd.api.types.is_numeric_dtype(table[name]):
             raise BadInput(f"{where}: column {name} holds text; give numbers from {low:g} to {high:g}")
@@ -44,19 +52,27 @@ def check_labels(table: pd.DataFrame, where: str) -> None:
             table[name],
             ~np.isnan(values) & ~((values >= low) & (values <= high)),
             f"{low:g}..{high:g}",
+            lines,
         )
     for name in table.columns.intersection(list(WORDS)):
         wrong = ~table[name].isin(WORDS[name])
         if name != "split":
             wrong &= table[name].notna()
-        _refuse(where, table[name], wrong.to_numpy(), "one of " + ", ".join(WORDS[name]))
+        _refuse(where, table[name], wrong.to_numpy(), "one of " + ", ".join(WORDS[name]), lines)
 
 
-def _refuse(where: str, column: pd.Series, wrong: np.ndarray, wanted: str) -> None:
+def _refuse(
+    where: str,
+    column: pd.Series,
+    wrong: np.ndarray,
+    wanted: str,
+    lines: Sequence[int] | np.ndarray | None,
+) -> None:
     if wrong.any():
         row = int(np.flatnonzero(wrong)[0])
+        place = f"row {row}" if lines is None else f"line {lines[row]}"
         raise BadInput(
-            f"{where}, row {row}: {column.name} is {column.iloc[row]}, not {wanted}"
+            f"{where}, {place}: {column.name} is {column.iloc[row]}, not {wanted}"
             f" ({int(wrong.sum())} such rows); correct the labels"
         )
 

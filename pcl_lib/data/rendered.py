@@ -20,7 +20,7 @@ from pcl_lib.data.labels import SPLITS
 from pcl_lib.data.pairs import make_pairs
 from pcl_lib.data.writer import INFO, FolderWriter
 from pcl_lib.presets import Preset
-from pcl_lib.utils import HEADLESS, BadInput
+from pcl_lib.utils import HEADLESS, BadInput, spent
 
 RENDER_ROWS = 1024  # images in a shard of rendered faces: what an interruption can cost at most
 RENDER_BATCH = 128
@@ -76,6 +76,7 @@ def prepare_rendered(
     return PreparedFaces(folder)
 
 
+@spent("render")
 def _render_into(folder: Path, settings: dict[str, Any], progress: bool) -> None:
     from pcl_lib.faces import render, sample_factors  # compiles code: only where it is needed
 
@@ -128,6 +129,7 @@ class Gallery:
     info: Mapping[str, Any] = MappingProxyType({})
     pairs = None
 
+    @spent("render")
     def __init__(self, size: int, people: int = 100, images_per_person: int = 10) -> None:
         """people: three in five to fit linear probes on, one in five to choose them by, one in five to look at."""
         from pcl_lib.faces import render, sample_factors

@@ -19,13 +19,7 @@ import torch
 
 from pcl_lib.data.labels import SPLITS, check_labels, identity_codes
 from pcl_lib.data.pairs import check_pairs
-from pcl_lib.utils import BadInput, make_folder, readable_errors, replace_atomically
-
-try:
-    import fcntl
-except ImportError:  # Windows: two writers of one folder are not told apart there
-    fcntl = None  # type: ignore[assignment]
-
+from pcl_lib.utils import BadInput, lock_file, make_folder, readable_errors, replace_atomically
 
 FORMAT = "pcl-prepared-faces"
 VERSION = 1
@@ -97,10 +91,30 @@ def write_part(folder: Path, number: int, images: np.ndarray, note: dict[str, An
 
 
 def read_parts(folder: Path) -> list[Part]:
-    """The parts that earlier runs finished, by number."""
-    parts = [Part(**json.loads(path.read_text(encoding="utf-8"))) for path in folder.glob("part-*.json")]
-    whole = [part for part in parts if not part.rows or (folder / shard_name(part.number)).exists()]
-    return sorted(whole, key=lambda part: part.number)
+    """The parts that earlier runs finished, by number; those that are damaged are passed over, and made again."""
+    parts = [part for path in sorted(folder.glob("part-*.json")) if (part := _read_part(path)) is not None]
+    return sorted(parts, key=lambda part: part.number)
+
+
+def _read_part(path: Path) -> Part | None:
+    try:
+        part = Part(**json.loads(path.read_text(encoding="utf-8")))
+        named = path.name == f"part-{part.number:05d}.json"
+        counts = [type(number) is int and number >= 0 for number in (part.number, part.rows, part.size)]
+    except (ValueError, TypeError, RecursionError):
+        return None
+    known = named and all(counts) and isinstance(part.note, dict) and isinstance(part.sha256, str)
+    shape = (part.rows, 3, part.size, part.size)
+    whole = known and (not part.rows or shard_shape(path.parent / shard_name(part.number)) == shape)
+    return part if whole else None
+
+
+def shard_shape(path: Path) -> tuple[int, ...]:
+    """The shape of a whole shard of uint8, by its header and the file's size; () where it is none."""
+    try:
+        return np.load(path, mmap_mode="r").shape if path.stat().st_size else ()
+    except (OSError, ValueError, EOFError, SyntaxError):
+        return ()
 
 
 class FolderWriter:
@@ -135,15 +149,10 @@ class FolderWriter:
             self._lock = self._open_marker(settings)
 
     def _open_marker(self, settings: Mapping[str, Any] | None) -> IO[str]:
-        marker = open(self.folder / UNFINISHED, "a+")  # noqa: SIM115 - held open, and locked, until close()
-        try:
-            if fcntl is not None:
-                fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        marker = open(self.folder / UNFINISHED, "a+", encoding="utf-8", errors="replace")  # noqa: SIM115 - until close()
+        if not lock_file(marker, str(self.folder)):
             marker.close()
-            raise BadInput(
-                f"another process is writing {self.folder}; wait for it, then run this again"
-            ) from None
+            raise BadInput(f"another process is writing {self.folder}; wait for it, then run this again")
         wanted = json.dumps(settings, sort_keys=True)
         marker.seek(0)
         for path in self.folder.glob(".*.tmp"):  # what a killed writer was about to write
@@ -161,9 +170,8 @@ class FolderWriter:
         return marker
 
     def _find_finished(self) -> None:
-        while (path := self.folder / shard_name(self.shards_done)).exists():
-            shard = np.load(path, mmap_mode="r")
-            self._record(path.name, len(shard), shard.shape[2], file_hash(path))
+        while len(shape := shard_shape(path := self.folder / shard_name(self.shards_done))) == 4:
+            self._record(path.name, shape[0], shape[2], file_hash(path))
 
     def _record(self, name: str, rows: int, size: int, digest: str) -> None:
         if self.size not in (0, size):

@@ -18,8 +18,6 @@ from pcl_lib.utils import BadInput
 Floats = NDArray[np.float64]
 EXPRESSIONS = ("neutral", "happy", "sad", "surprise", "fear", "disgust", "anger")
 AUS = ("au01", "au02", "au04", "au06", "au09", "au12", "au15", "au20", "au25", "au26")
-
-
 # EMFACS combinations, restricted to the AUs the head has: typical intensity of each AU in a full expression.
 # Published prototypes: happy 6+12, sad 1+4+15, surprise 1+2+26, fear 1+2+4+20+25/26, disgust 9+15, anger 4 (+ open
 # mouth); AU5, 7 and 23 are not in the list of ten, so brow raising also lifts the lids and AU4 also narrows them.
@@ -32,8 +30,6 @@ PROTOTYPES: dict[str, dict[str, float]] = {
     "disgust": {"au09": 4.5, "au04": 1.5, "au15": 2.0, "au25": 1.5},
     "anger": {"au04": 4.8, "au06": 0.8, "au09": 1.0, "au20": 0.8, "au25": 1.2},
 }
-
-
 # Shape of the head, in standard deviations (clipped to +-2.5); geometry.py says what each one moves.
 SHAPE = (
     "face_width", "face_length", "head_depth", "forehead_height", "jaw_width", "chin_length", "chin_forward",
@@ -41,34 +37,22 @@ SHAPE = (
     "eye_tilt", "eye_depth", "nose_length", "nose_width", "nose_bridge", "nose_tip", "nose_size", "mouth_width",
     "mouth_height", "lip_fullness", "ear_size", "ear_flare", "neck_width",
 )  # fmt: skip
-
-
 HAIR_STYLES = ("bald", "buzz", "short", "quiff", "bob", "long", "tied", "curly")
 BEARDS = ("none", "stubble", "moustache", "goatee", "full")
-
-
 LOOKS = (
     "skin_tone", "skin_warmth", "freckles", "age", "lip_redness", "eye_colour", "brow_thickness", "hair_style",
     "hair_tone", "hair_grey", "hair_volume", "hairline", "hair_part", "fringe", "beard", "beard_density",
     "glasses", "glasses_tone",
 )  # fmt: skip
-
-
 POSE = ("yaw", "pitch", "roll")
 POSE_SPREAD = {"yaw": (30.0, 75.0), "pitch": (11.0, 30.0), "roll": (8.0, 20.0)}  # standard deviation, bound
-
-
 SCENE = (
     "gaze_x", "gaze_y", "shift_x", "shift_y", "zoom", "light_azimuth", "light_elevation", "light_warmth",
     "light_strength", "ambient", "background_r", "background_g", "background_b", "background_gradient",
     "background_contrast", "background_detail", "background_seed", "occluder", "occluder_x", "occluder_y",
     "occluder_size", "occluder_angle", "occluder_tone", "noise", "noise_seed", "blur", "mirrored",
 )  # fmt: skip
-
-
 NUMERIC = (*SHAPE, *LOOKS, *AUS, *POSE, *SCENE)  # all that the renderer reads
-
-
 MIRRORED_SIGN = (
     "yaw",
     "roll",

@@ -13,30 +13,18 @@ from pcl_lib.faces.factors import HAIR_STYLES
 from pcl_lib.faces.mesh import Head, curve, grid_faces, section, smooth
 
 Floats = NDArray[np.float64]
-
-
 CROWN = np.array(
     [13.0, 12.7, 12.1, 11.3, 10.5, 9.7, 9.0, 8.4, 7.8, 7.2, 6.6, 6.0, 5.4, 4.8, 4.1, 3.4, 2.7, 2.0, 1.3, 0.6]
 )
-
-
 HANG = 10  # rows of the hanging part
 AZIMUTH = np.radians(np.r_[np.arange(0, 100, 6), np.arange(106, 181, 12.3)])
-
-
 # style: thickness above, at the sides and behind, lowest y of the curtain, hairline height by azimuth in degrees
 SHORT_LINE = ((0.0, 6.5), (22.0, 6.6), (40.0, 6.0), (54.0, 3.6), (66.0, 0.6), (76.0, -0.8), (84.0, 1.6), (100.0, 2.0),
               (118.0, -2.0), (140.0, -6.0), (180.0, -7.0))  # fmt: skip
-
-
 OPEN_LINE = ((0.0, 6.9), (18.0, 6.5), (34.0, 5.0), (46.0, 1.5), (55.0, -3.5), (63.0, -12.0), (72.0, -30.0),
              (180.0, -30.0))  # fmt: skip
-
-
 FRINGED = ("bob", "long")
 FRINGE = 3.4  # cm that a full fringe hangs below the hairline
-
-
 STYLES: dict[str, tuple[float, float, float, float, tuple[tuple[float, float], ...]]] = {
     "bald": (0.0, 0.0, 0.0, -1.0, ((0.0, 40.0), (180.0, 40.0))),
     "buzz": (0.12, 0.1, 0.12, -1.0, ((0.0, 40.0), (180.0, 40.0))),

@@ -11,8 +11,6 @@ from scipy.interpolate import PchipInterpolator
 Floats = NDArray[np.float64]
 SKIN, EYE, MOUTH, EAR, HAIR, FRAME, LENS = range(7)  # materials of triangles
 EYE_X, EYE_Z, EYE_RADIUS = 3.15, 6.35, 1.3
-
-
 LANDMARKS = (
     "right_eye",
     "left_eye",
@@ -23,11 +21,7 @@ LANDMARKS = (
     "right_ear",
     "left_ear",
 )
-
-
 LANDMARKS_MIRRORED = (1, 0, 2, 4, 3, 5, 7, 6)
-
-
 # y, depth in front, half width, depth behind, exponent of the horizontal section, from crown to neck
 PROFILE = np.array([
     (13.0, 0.2, 0.2, 0.2, 2.0), (12.6, 3.6, 3.2, 4.2, 2.0), (11.6, 5.6, 4.9, 6.4, 2.0), (10.0, 7.2, 6.2, 8.0, 2.1),
@@ -37,20 +31,12 @@ PROFILE = np.array([
     (-10.0, 8.35, 5.55, 5.5, 1.8), (-11.0, 8.15, 5.35, 5.3, 1.8), (-11.5, 7.8, 5.15, 5.3, 1.85),
     (-12.0, 6.4, 4.5, 5.2, 1.9), (-12.6, 4.7, 4.1, 5.2, 2.0), (-14.0, 3.7, 4.0, 5.3, 2.0), (-18.0, 4.2, 4.9, 6.0, 2.0),
 ])  # fmt: skip
-
-
 ABOVE = (13.0, 12.8, 12.3, 11.5, 10.4, 9.2, 8.0, 7.0, 6.2, 5.4, 4.7, 4.1, 3.6, 3.15, 2.75, 2.4, 2.05, 1.7, 1.35,
          1.0, 0.7, 0.45, 0.2)  # fmt: skip
-
-
 BETWEEN = (-0.2, -0.45, -0.8, -1.2, -1.7, -2.2, -2.7, -3.1, -3.45, -3.75, -4.0, -4.25, -4.5, -4.7, -4.9, -5.2, -5.6,
            -6.0, -6.3, -6.55, -6.8)  # fmt: skip
-
-
 BELOW = (-7.4, -7.7, -8.0, -8.35, -8.8, -9.3, -9.9, -10.4, -10.9, -11.3, -11.6, -11.9, -12.2, -12.5, -13.0, -14.0,
          -15.5, -17.5)  # fmt: skip
-
-
 MOUTH_Y, STRIP = -7.1, 5
 EYE_ROW = len(ABOVE)  # first row (upper lid) of the eye strip
 MOUTH_ROW = EYE_ROW + STRIP + len(BETWEEN)

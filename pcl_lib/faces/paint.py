@@ -19,23 +19,17 @@ from pcl_lib.faces.hair import SHORT_LINE
 from pcl_lib.faces.mesh import BETWEEN, EYE_ROW, EYE_X, ROWS, SKIN_V, STRIP, Head, bump_at, curve, smooth
 
 Floats = NDArray[np.float64]
-
-
 # Ordered so that each half of the face looks up a contiguous run: below the nose only, everywhere, above only.
 LAYERS = (
     "lips", "lip_line", "moustache", "goatee", "nasolabial", "nostril", "occlusion", "blush", "freckles", "beard",
     "scalp", "mottle", "orbit", "brow", "furrow", "forehead", "crow", "nose_lines", "lash",
 )  # fmt: skip
-
-
 BELOW_ONLY, ABOVE_ONLY = LAYERS.index("occlusion"), LAYERS.index("orbit")
 SPLIT_V = (EYE_ROW + STRIP + BETWEEN.index(-2.7)) / (ROWS - 1) * SKIN_V  # texture height of the divide
 CHANNELS = 20  # the layers, the hair's strands, and one to fill up
 STRANDS = len(LAYERS)
 WIDTH, HEIGHT = 128, 256  # of the atlas; its u is 0 at the midline, both halves of the face share it
 TINTS = ("skin", "hair", "iris", "frame", "background", "occluder", "key", "sky")
-
-
 NUMBERS = (
     "yaw", "pitch", "roll", "shift_x", "shift_y", "zoom", "gaze_x", "gaze_y", "light_x", "light_y", "light_z",
     "halfway",
@@ -43,12 +37,8 @@ NUMBERS = (
     "occluder_size", "occluder_angle", "noise", "noise_seed", "blur", "mirrored", "hairline", "part", "fringe",
     "volume", "style", "glasses",
 )  # fmt: skip
-
-
 SKIN_TONES = ((250, 222, 204), (240, 200, 172), (222, 174, 138), (194, 142, 106), (152, 104, 74), (112, 75, 54),
               (76, 51, 40))  # fmt: skip
-
-
 HAIR_TONES = ((18, 14, 13), (42, 27, 20), (78, 50, 32), (118, 68, 38), (150, 104, 58), (204, 166, 104))
 IRIS_TONES = ((44, 26, 16), (84, 52, 26), (100, 84, 46), (84, 110, 92), (92, 132, 168))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,10 +200,17 @@ def _fingerprint() -> int:
     return int(hashlib.sha256(b"".join(p.read_bytes() for p in sources)).hexdigest()[:12], 16)
 
 
-def _kernels(fingerprint: int) -> tuple[Callable[..., None], Callable[..., None]]:
+Kernel = Callable[..., None]
+UNCACHED = (
+    "the compiled renderer cannot be kept ({}), so every start compiles it again, half a minute or so: "
+    "set NUMBA_CACHE_DIR to a folder that can be written"
+)
+
+
+def _kernels(fingerprint: int, cache: bool) -> tuple[Kernel, Kernel]:
     """Compile `draw` and `depths`, or load them: numba keys its cache by this file and by what they close over."""
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=cache)
     def draw(
         v: F32,
         mask: F32,
@@ -250,7 +258,7 @@ def _kernels(fingerprint: int) -> tuple[Callable[..., None], Callable[..., None]
             _compose(kind, normal, albedo, p, colours[i], waves[i], image)
             _develop(image, p, spare, out[i])
 
-    @njit(nogil=True, cache=True)
+    @njit(nogil=True, cache=cache)
     def depths(
         v: F32,
         mask: F32,
@@ -278,4 +286,26 @@ def _kernels(fingerprint: int) -> tuple[Callable[..., None], Callable[..., None]
     return draw, depths
 
 
-draw, depths = _kernels(_fingerprint())
+def _kept_if_possible() -> tuple[Kernel, Kernel]:
+    """The kernels, cached on the disk where some folder for that can be written; else a warning."""
+    try:
+        return tuple(map(_forgiving, _kernels(_fingerprint(), cache=True)))  # type: ignore[return-value]
+    except RuntimeError as error:  # numba finds no folder that it may write
+        warnings.warn(UNCACHED.format(error), stacklevel=2)
+        return _kernels(_fingerprint(), cache=False)
+
+
+def _forgiving(kernel: Kernel) -> Kernel:
+    """The kernel, for which a cache that cannot be written in the end (a full disk) is no error but a warning."""
+
+    def call(*arguments: Any) -> None:
+        try:
+            kernel(*arguments)
+        except OSError as error:  # from saving, before anything is drawn; what was compiled stays in memory
+            warnings.warn(UNCACHED.format(error.strerror), stacklevel=2)
+            kernel(*arguments)
+
+    return call
+
+
+draw, depths = _kept_if_possible()

@@ -13,7 +13,7 @@ from pcl_lib.faces import raster
 from pcl_lib.faces.factors import check_factors
 from pcl_lib.faces.paint import pack
 from pcl_lib.faces.scene import prepare, scene
-from pcl_lib.utils import BadInput
+from pcl_lib.utils import BadInput, spent
 
 TORCH_SAMPLES = 32 * 64**2  # pixels that the torch renderer draws at a time
 CHUNK = 16  # images a thread draws at a time: bounds memory, and the unit of work
@@ -27,6 +27,7 @@ def _draw_chunk(f: pd.DataFrame, out: NDArray[np.uint8]) -> None:
     )  # fmt: skip
 
 
+@spent("render")
 def render(
     f: pd.DataFrame, size: int = 64, device: str | torch.device = "cpu", backend: str | None = None
 ) -> torch.Tensor:

@@ -5,14 +5,16 @@ pcl          PCL and pcl_plus
 simclr       SimCLR, with and without flips
 siamese      MoCo, BYOL, SimSiam
 flow         warping one frame into another
-frame_pairs  FAb-Net, TCAE, FaceCycle: what moves between frames of a person
+frame_pairs  FAb-Net and TCAE: what moves between frames of a person
+facecycle    FaceCycle: a mean face, an identity and a motion
 supervised   upper bounds, trained on the labels of one task
 """
 
 from __future__ import annotations
 
 from pcl_lib.methods.base import Method, Task, TaskLoss
-from pcl_lib.methods.frame_pairs import TCAE, FAbNet, FaceCycle
+from pcl_lib.methods.facecycle import FaceCycle
+from pcl_lib.methods.frame_pairs import TCAE, FAbNet
 from pcl_lib.methods.pcl import PCLMethod, PCLPlus
 from pcl_lib.methods.siamese import BYOL, MoCo, SimSiam
 from pcl_lib.methods.simclr import SimCLR, SimCLRNoFlip
@@ -36,7 +38,6 @@ __all__ = [
     "TaskLoss",
     "build",
 ]
-
 METHODS: dict[str, type[Method]] = {
     "pcl": PCLMethod,
     "pcl_plus": PCLPlus,

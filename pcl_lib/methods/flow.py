@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pcl_lib.models.encoder import convolution, map_size, scaled
 from pcl_lib.presets import ModelPreset
 
-REACH = 0.25  # a warp looks at most so far along an axis, in sides of the image
+REACH = 0.5  # a warp looks at most so far along an axis, in sides of the image: tanh, as in the authors' code
 STAGES = (128, 64, 32, 32)  # channels of a field decoder at width 1
 STILL = 0.01  # standard deviation of a flow decoder's last weights at the start
 
@@ -72,3 +72,22 @@ class FlowDecoder(FieldDecoder):
     def forward(self, feature: Tensor) -> Tensor:
         flow: Tensor = REACH * torch.tanh(super().forward(feature).float())
         return flow.unflatten(1, (-1, 2))
+
+
+class BlendedFlowDecoder(FieldDecoder):
+    """Features [N, inputs] -> a flow as of `FlowDecoder`, [N, 2, S, S], and a mask in -1..1, [N, 1, S, S]."""
+
+    def __init__(self, config: ModelPreset, inputs: int) -> None:
+        super().__init__(config, inputs, 3)
+        nn.init.normal_(self.last.weight, std=STILL)
+        nn.init.zeros_(self.last.bias)  # type: ignore[arg-type]
+
+    def forward(self, feature: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        x = torch.tanh(super().forward(feature).float())
+        return REACH * x[:, :2], x[:, 2:]
+
+
+def blended(flows: list[Tensor], masks: list[Tensor]) -> Tensor:
+    """Mean of flows [N, 2, S, S], weighted at each pixel by the softmax of their masks [N, 1, S, S]."""
+    weights = torch.stack(masks).softmax(0)
+    return (weights * torch.stack(flows)).sum(0)

@@ -20,7 +20,6 @@ from pcl_lib.models.encoder import as_float
 from pcl_lib.presets import Preset
 from pcl_lib.utils import BadInput
 
-POSE_CHANGES = ("flip", "rotate", "flip_rotate", "turn")
 TURNS = (20.0, 60.0)  # degrees, either way, of a rotation in the plane
 
 
@@ -48,10 +47,6 @@ class PCLMethod(Method):
 
     @staticmethod
     def _check(change: str, negatives: str) -> None:
-        if change not in POSE_CHANGES:
-            raise BadInput(f"unknown loss.pose_change '{change}': choose {', '.join(POSE_CHANGES)}")
-        if negatives not in ("own_flip", "released_code", "batch"):
-            raise BadInput(f"unknown loss.negatives '{negatives}': choose own_flip, released_code or batch")
         if negatives == "batch" and change != "flip":
             raise BadInput(
                 f"loss.negatives 'batch' knows flips alone: set loss.pose_change to flip, not {change}"

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 
 from pcl_lib.presets import ModelPreset
-from pcl_lib.utils import BadInput
 
 SLOPE = 0.1
 STRIDE = 16  # of the general feature, in pixels
@@ -28,9 +27,7 @@ def convolution(inputs: int, outputs: int, norm: str, stride: int = 1, kernel: i
         return nn.Sequential(layer, nn.LeakyReLU(SLOPE))
     if norm == "group":
         return nn.Sequential(layer, nn.GroupNorm(outputs // 8, outputs), nn.LeakyReLU(SLOPE))
-    if norm == "batch":
-        return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.LeakyReLU(SLOPE))
-    raise BadInput(f"unknown model.norm '{norm}': choose none, group or batch")
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.LeakyReLU(SLOPE))
 
 
 class ChannelAttention(nn.Module):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from pcl_lib.models.pcl import PCL
 from pcl_lib.presets import ModelPreset
-from pcl_lib.utils import BadInput, replace_atomically
+from pcl_lib.utils import BadInput, write_whole
 
 PREFIX = "module."  # the released code trains under DataParallel
 NOISE = 0.4  # what the released code trains its decoder with (notebooks/method.md, section 3)
@@ -28,8 +29,6 @@ ENCODER = {  # released name -> ours, both below "encoder."
     **{f"layer3_2_exp.{place}": f"face_branch.{place // 2}.0" for place in (0, 2)},
     **{f"layer3_2_pose.{place}": f"pose_branch.{place // 2}.0" for place in (0, 2)},
 }  # fmt: skip
-
-
 PROJECTORS = {"exp_fc": "face_projector", "pose_fc": "pose_projector"}
 TRAINED = ("weight", "bias")
 NORM = (*TRAINED, "running_mean", "running_var", "num_batches_tracked")
@@ -90,8 +89,9 @@ def save_released(model: PCL, path: Path | str, epoch: int = 0) -> None:
         )
     weights = model.state_dict()
     state = {key: weights[ours].detach().cpu().contiguous() for key, ours in _names()}
-    with replace_atomically(Path(path)) as temporary:
-        torch.save({"epoch": epoch, "state_dict": state}, temporary)
+    content = io.BytesIO()
+    torch.save({"epoch": epoch, "state_dict": state}, content)
+    write_whole(Path(path), content.getbuffer())
 
 
 def _names() -> Iterator[tuple[str, str]]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pcl_lib.data import FaceSet
 from pcl_lib.probes import linear
 from pcl_lib.probes.features import FeatureModel, extract
-from pcl_lib.utils import BadInput
+from pcl_lib.utils import BadInput, spent
 
 BRANCHES = ("face", "pose")
 IMAGES = (800, 200)  # training and validation images to fit on, at most
@@ -86,6 +86,7 @@ def fit_probe(
     )
 
 
+@spent("probe")
 def fit_probes(model: FeatureModel, faces: FaceSet, names: Sequence[str]) -> dict[str, DirectionProbe]:
     """A `DirectionProbe` of the face-aware and one of the pose-related feature, by branch; empty without labels.
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcl_lib.data import FaceSet
-from pcl_lib.utils import BadInput
+from pcl_lib.utils import BadInput, spent
 
 # Of an encoder: its own, those of the two branches, and the even and odd components of its own under a flip.
 FEATURES = ("general", "face", "pose", "even", "odd")
@@ -87,6 +87,7 @@ class RawPixels:
         return FrozenFeatures(centred / centred.std(1, keepdim=True).clamp_min(1e-6))
 
 
+@spent("encode")
 def extract(model: FeatureModel, faces: FaceSet, rows: np.ndarray | None = None) -> FrozenFeatures:
     """Run the encoder once over images of a set.
 
@@ -98,8 +99,7 @@ def extract(model: FeatureModel, faces: FaceSet, rows: np.ndarray | None = None)
     rows = np.arange(len(faces)) if rows is None else np.asarray(rows, dtype=np.int64)
     if len(rows) == 0:
         raise BadInput("no images to extract features from; give at least one row")
-    where = _device_of(model)
-    keep_on = torch.device("cpu") if where.type == "mps" else where
+    where, keep_on = _device_of(model), feature_device(model)
     parts: dict[str, Tensor] = {}
     with evaluating(model):
         for start in range(0, len(rows), BATCH):
@@ -131,9 +131,15 @@ def check_finite(features: FrozenFeatures, rows: np.ndarray) -> None:
             )
 
 
-def _device_of(model: FeatureModel) -> torch.device:
+def _device_of(model: object) -> torch.device:
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return torch.device("cpu") if parameter is None else parameter.device
+
+
+def feature_device(model: object) -> torch.device:
+    """Where `extract` puts the features of a model: on its device, or on the CPU for Apple's mps."""
+    where = _device_of(model)
+    return torch.device("cpu") if where.type == "mps" else where
 
 
 @contextmanager

@@ -8,21 +8,16 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from skimage.feature import hog, local_binary_pattern
 from torch import Tensor
 
 from pcl_lib.probes.features import FrozenFeatures
 from pcl_lib.utils import BadInput
 
 GREY = (0.299, 0.587, 0.114)  # ITU-R BT.601
-
-
 NEIGHBOURS, RADIUS = (
     8,
     1.0,
 )  # of the binary patterns: 58 uniform ones and one for all others (Ojala et al. 2002)
-
-
 PATTERNS = NEIGHBOURS * (NEIGHBOURS - 1) + 3
 
 
@@ -52,6 +47,8 @@ class HoG:
 
     def features(self, x: Tensor) -> FrozenFeatures:
         """x: uint8 or float in [0, 1], [N, 3, H, W] -> general [N, D] on the device of x."""
+        from skimage.feature import hog  # a second to import
+
         rows = [
             hog(image, orientations=9, pixels_per_cell=(self.cell, self.cell), cells_per_block=(2, 2))
             for image in grey(x, self.size)
@@ -76,6 +73,8 @@ class LBP:
         return FrozenFeatures(torch.from_numpy(np.stack(rows)).to(x.device))
 
     def _histograms(self, image: np.ndarray) -> np.ndarray:
+        from skimage.feature import local_binary_pattern  # a second to import
+
         codes = local_binary_pattern(image, NEIGHBOURS, RADIUS, "nri_uniform").astype(np.int64)
         at = np.arange(self.size) * self.grid // self.size
         cell = at[:, None] * self.grid + at

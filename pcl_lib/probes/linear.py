@@ -2,12 +2,12 @@
 
 Every fit minimises mean loss(z W + b, y) + penalty/2 |W|^2 (b is free) over standardised features, for a grid
 of penalties. z are the features in the eigenbasis of their own covariance: a rotation, so nothing is lost,
-and there ridge is a division and L-BFGS needs some ten steps instead of hundreds.
+and there ridge is a division and L-BFGS needs some ten steps instead of hundreds (`probes.solver`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcl_lib.probes.solver import Loss, minimise
 from pcl_lib.probes.tasks import Split
 
 PENALTIES = (10.0, 3.0, 1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001, 0.0001)
@@ -43,7 +44,7 @@ def whitening(x: Tensor) -> Whitening:
     K = min(n, D) less the directions without variance (below 1e-7 of the largest), in which penalised weights
     are zero anyway. Constant features get scale 1.
     """
-    mean, scale = x.double().mean(0), x.double().std(0, correction=0)
+    scale, mean = torch.std_mean(x.double(), 0, correction=0)
     scale = torch.where(scale > 1e-6 * mean.abs().clamp_min(1e-6), scale, torch.ones_like(scale))
     standard = (x - mean.float()) / scale.float()
     n, d = standard.shape
@@ -84,43 +85,73 @@ def ridge_path(
 
 def descent_path(
     z: Tensor,
-    loss: Callable[[Tensor], Tensor],
+    loss: Loss,
     values: Tensor,
     start: Weights,
-    penalties: Iterable[float] = PENALTIES,
+    penalties: Sequence[float] = PENALTIES,
     curvature: float = 0.25,
-) -> Iterator[Weights]:
-    """Minima of loss(z W + b) + penalty/2 |W|^2 by full-batch L-BFGS, each warm-started from the one before.
+    *,
+    jointly: bool = False,
+) -> list[Weights]:
+    """Minima of loss(z W + b) + penalty/2 |W|^2 for all penalties at once, by `solver.minimise`.
 
-    z: [n, K]; loss: outputs [n, C] -> scalar, convex, a mean over rows; values: [K] variances of z; start:
-    where to begin. curvature bounds the loss's second derivative (1/4 for logistic): it only sets the metric of the
-    steps, sqrt(curvature * values + penalty) per coordinate, in which the problem is nearly round.
+    z: [n, K]; loss: convex, such as `softmax_loss`; values: [K] variances of z; start: where to begin, [K, C].
+    curvature: see `minimise`. jointly: whether the loss ties the C outputs together; else each is a problem of its
+    own, whose number is penalty's * C + output's. Returns one `Weights` per penalty, in order.
     """
-    weight, bias = start.weight, start.bias
-    for penalty in penalties:
-        stretch = (curvature * values.to(z) + penalty).sqrt()[:, None]
-        weight, bias = _descend(z, loss, weight * stretch, bias, stretch, penalty)
-        yield Weights(weight, bias, torch.full_like(bias, penalty))
+    outputs, count = len(start.bias), len(penalties)
+    groups = outputs if jointly else 1
+    weight = start.weight.T.repeat(count, 1).unflatten(0, (-1, groups))  # [problems, G, K]
+    bias = start.bias.repeat(count).unflatten(0, (-1, groups))
+    strengths = torch.tensor(penalties, dtype=z.dtype, device=z.device).repeat_interleave(outputs // groups)
+    weight, bias = minimise(z, loss, values, weight, bias, strengths, curvature)
+    return [
+        Weights(w.T, b, torch.full_like(b, penalty))
+        for w, b, penalty in zip(
+            weight.reshape(count, outputs, -1), bias.reshape(count, outputs), penalties, strict=True
+        )
+    ]
 
 
-def _descend(
-    z: Tensor, loss: Callable[[Tensor], Tensor], v: Tensor, b: Tensor, stretch: Tensor, penalty: float
-) -> tuple[Tensor, Tensor]:
-    """One L-BFGS solve over v = stretch * weight and b; returns weight and bias."""
-    v, b = v.clone().requires_grad_(), b.clone().requires_grad_()
-    solver = torch.optim.LBFGS(
-        [v, b], max_iter=100, tolerance_grad=1e-4, tolerance_change=1e-7, line_search_fn="strong_wolfe"
-    )
+def softmax_loss(target: Tensor) -> Loss:
+    """Cross-entropy of C outputs and classes target int64 [n]; the C are one problem."""
+    rows = torch.arange(len(target), device=target.device)
 
-    def closure() -> float:
-        solver.zero_grad()
-        w = v / stretch
-        value = loss(z @ w + b) + penalty / 2 * w.square().sum()
-        value.backward()
-        return float(value.detach())
+    def loss(out: Tensor, _: Tensor) -> tuple[Tensor, Tensor]:
+        top = out.amax(1, keepdim=True)
+        slope = (out - top).exp_()
+        total = slope.sum(1, keepdim=True)
+        value = (total.log() + top)[:, 0] - out[:, target, rows]
+        slope /= total
+        slope[:, target, rows] -= 1
+        return value.mean(1, dtype=torch.float64), slope.div_(len(target))
 
-    solver.step(closure)
-    return (v / stretch).detach(), b.detach()
+    return loss
+
+
+def logistic_loss(target: Tensor) -> Loss:
+    """Binary cross-entropy of single outputs; target: [n, C] of 0 and 1, a problem a column."""
+    columns = target.T.contiguous()
+
+    def loss(out: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+        y = columns[number % len(columns)][:, None]
+        value = F.softplus(out).addcmul_(y, out, value=-1)
+        return value.mean((1, 2), dtype=torch.float64), out.sigmoid().sub_(y).div_(len(target))
+
+    return loss
+
+
+def soft_absolute_loss(target: Tensor) -> Loss:
+    """Absolute error of single outputs, rounded within `SOFT` of zero (Huber's loss over `SOFT`); target: [n, C]."""
+    columns = target.T.contiguous()
+
+    def loss(out: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
+        error = out - columns[number % len(columns)][:, None]
+        slope = (error / SOFT).clamp_(-1, 1)
+        value = (error - SOFT / 2 * slope).mul_(slope)
+        return value.mean((1, 2), dtype=torch.float64), slope.div_(len(target))
+
+    return loss
 
 
 def zeros(z: Tensor, outputs: int) -> Weights:
@@ -186,10 +217,9 @@ def weighted_mean(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def weighted_f1(predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """F1. predicted, positive: [n] bool; weights: [R, n] -> [R], 0 where nothing is positive."""
-    hit = weights @ (predicted & positive).astype(float)
-    both = weights @ predicted.astype(float) + weights @ positive.astype(float)
-    return np.divide(2 * hit, both, out=np.zeros(len(weights)), where=both > 0)
+    """F1. predicted, positive: [n] or [n, C] bool; weights: [R, n] -> [R] or [R, C], 0 where nothing is positive."""
+    hit, both = (weights @ x for x in ((predicted & positive) * 2.0, predicted * 1.0 + positive))
+    return np.divide(hit, both, out=np.zeros_like(hit), where=both > 0)
 
 
 def weighted_auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -252,7 +282,7 @@ def predict_classes(cached: CachedFeatures, split: Split, y: np.ndarray) -> tupl
     train, validation, test, values = cached.whitened(split)
     target, truth = (torch.from_numpy(y[rows].astype(np.int64)).to(train.device) for rows in split[:2])
     start = zeros(train, int(max(y[rows].max() for rows in split)) + 1)
-    path = descent_path(train, lambda out: F.cross_entropy(out, target), values, start)
+    path = descent_path(train, softmax_loss(target), values, start, jointly=True)
     best = select_penalty(path, lambda w: float(F.cross_entropy(w(validation), truth)))
     return best(test).argmax(1).cpu().numpy(), float(best.penalty[0])
 
@@ -268,7 +298,7 @@ def predict_presence(
     target, truth = (torch.from_numpy(y[rows]).to(train) for rows in split[:2])
     bce = F.binary_cross_entropy_with_logits
     start = zeros(train, y.shape[1])
-    path = descent_path(train, lambda out: bce(out, target) * out.shape[1], values, start)
+    path = descent_path(train, logistic_loss(target), values, start)
     best = select_penalty(path, lambda w: bce(w(validation), truth, reduction="none").mean(0).cpu().numpy())
     return best(validation).cpu().numpy(), best(test).cpu().numpy(), best.penalty.tolist()
 
@@ -291,11 +321,6 @@ def predict_values(
 
     best = select_penalty(ridge_path(train, target, values), loss)
     if robust:
-        path = descent_path(train, lambda out: _soft_l1(out - target), values, best, curvature=1.0)
+        path = descent_path(train, soft_absolute_loss(target), values, best, curvature=1.0)
         best = select_penalty(path, loss)
     return best(test).cpu().numpy() * spread, best.penalty.tolist()
-
-
-def _soft_l1(error: Tensor) -> Tensor:
-    """Absolute error, rounded within `SOFT` of zero; summed over outputs, mean over rows."""
-    return F.huber_loss(error, torch.zeros_like(error), delta=SOFT) / SOFT * error.shape[1]

@@ -15,7 +15,7 @@ CHOSEN = (
     "penalty",
     "threshold",
     "epoch",
-)  # what a probe chose on validation data (on test data in released_code)
+)  # what a probe chose on validation data (on test data in `tasks.OPTIMISTIC`)
 
 
 class Scores:

@@ -13,27 +13,29 @@ import pandas as pd
 from pcl_lib.data import FaceSet, JoinedFaces
 from pcl_lib.data.adapters import fold_views
 from pcl_lib.data.labels import ANGLE_NAMES, AU_NAMES, LARGEST_ANGLE, PRESENT, SPLITS
+from pcl_lib.data.pairs import make_pairs
 from pcl_lib.utils import BadInput
 
 CROSS_POSE = 25.0  # degrees of yaw between the two images of a cross-pose pair
-PROTOCOLS = ("validation", "released_code")
+OPTIMISTIC = ("released_code", "pcfrl")  # the epoch is chosen on the test split
+PROTOCOLS = ("validation", *OPTIMISTIC)
 # The labels of each trained probe; a set needs some of them.
 LABELS = {"expression": ("expression",), "action units": AU_NAMES, "head pose": ANGLE_NAMES}
 # Why a task, or a part of it, is left out: a key of LeftOut.reason, and its sentence.
 REASONS = {
-    "no labels": "{task} was left out: {data} has no labels for {columns}.",
-    "empty split": "{task} was left out: {data} has no labelled images in {columns}.",
-    "some unlabelled": "{task}: {rows} images of {data} without labels were left out.",
-    "one class": "{task} was left out: {data} trains on a single class.",
-    "constant": "{task}: {columns} was left out, because a split of {data} has only present or only absent.",
-    "turned too far": "{task}: {rows} images of {data} turned by more than {largest:.0f} degrees were left out.",
-    "none in range": "{task} was left out: a split of {data} has no images within {largest:.0f} degrees.",
+    "no labels": "{task} left out: {data} has no labels for {columns}.",
+    "empty split": "{task} left out: {data} has no labelled images in {columns}.",
+    "some unlabelled": "{task}: {rows} images of {data} without labels left out.",
+    "one class": "{task} left out: {data} trains on a single class.",
+    "constant": "{task}: {columns} left out, because a split of {data} has only present or only absent.",
+    "turned too far": "{task}: {rows} images of {data} turned by more than {largest:.0f} degrees left out.",
+    "none in range": "{task} left out: a split of {data} has no images within {largest:.0f} degrees.",
     "some angles": "{task}: {columns} left out, because {data} has no such labels.",
-    "no pairs": "{task} was left out: {data} has no list of pairs.",
-    "outside test": "{task}: {rows} pairs of {data} were left out: an image of theirs is not in the test split.",
-    "no yaw of pairs": "{task} was left out: it needs pairs of {data} and their yaw.",
-    "too few pairs": "{task} was left out: {data} needs same and different pairs in at least two folds.",
-    "too few people": "{task} was left out: {columns} of {data} has fewer than two identities with two images.",
+    "no pairs": "{task} left out: {data} has no list of pairs.",
+    "outside test": "{task}: {rows} pairs of {data} left out: an image of theirs is not in the test split.",
+    "no yaw of pairs": "{task} left out: it needs pairs of {data} and their yaw.",
+    "too few pairs": "{task} left out: {data} needs same and different pairs in at least two folds.",
+    "too few people": "{task} left out: {columns} of {data} has fewer than two identities with two images.",
     "joined": "{task}: trained on {columns}, tested on {data}; neither set has the other part.",
     "no task": "{data} is not probed: no task has what it needs.",
 }
@@ -59,7 +61,7 @@ class LeftOut:
         return REASONS[self.reason].format(
             task=task,
             data=self.data,
-            columns=" and ".join(self.columns),
+            columns=", ".join(self.columns),
             rows=self.rows,
             largest=LARGEST_ANGLE,
         )
@@ -84,21 +86,34 @@ class Plan:
     angles: tuple[str, ...] = ()
     pairs: pd.DataFrame | None = None
     cross_pose: pd.DataFrame | None = None
+    training_pairs: pd.DataFrame | None = None  # "pcfrl" alone trains its verification
     left_out: list[LeftOut] = field(default_factory=list)
 
     def rows(self) -> np.ndarray:
         """Row numbers of every image that some task needs, sorted."""
         parts = [part for s in (self.expression, self.action_units, self.pose) if s for part in s]
         if self.pairs is not None:
-            parts += [self.pairs["first"].to_numpy(), self.pairs["second"].to_numpy()]
+            for pairs in (self.pairs, self.training_pairs):
+                parts += [] if pairs is None else [pairs["first"].to_numpy(), pairs["second"].to_numpy()]
         return np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
+
+    def pair_splits(self, pairs: pd.DataFrame) -> list[tuple[pd.DataFrame, pd.DataFrame]]:
+        """Training pairs and test pairs for a verification that is trained; each of `pairs` is tested once.
+
+        Where the set has no training people, the pairs of each fold are tested after training on those of the others.
+        """
+        if self.training_pairs is not None:
+            return [(self.training_pairs, pairs)]
+        folds = pairs["fold"]
+        return [(pairs[folds != fold], pairs[folds == fold]) for fold in folds.unique()]
 
 
 def plan(faces: FaceSet, protocol: str = "validation") -> Plan:
     """Find the tasks a prepared set has labels for.
 
-    protocol: "validation" chooses on the validation split; "released_code" on the test split itself, as the released
-    code's probes do (`probes.released_code`), and is there only to compare with numbers made that way.
+    protocol: "validation" chooses on the validation split; "released_code" and "pcfrl" on the test split itself, as
+    the probes of the authors' code do (`probes.released_code`), and are there only to compare with numbers made that
+    way.
     """
     if protocol not in PROTOCOLS:
         raise BadInput(f"unknown protocol {protocol!r}; use one of {', '.join(PROTOCOLS)}")
@@ -106,7 +121,7 @@ def plan(faces: FaceSet, protocol: str = "validation") -> Plan:
     _plan_expression(faces, made, protocol)
     _plan_units(faces, made, protocol)
     _plan_pose(faces, made, protocol)
-    _plan_pairs(faces, made)
+    _plan_pairs(faces, made, protocol)
     return made
 
 
@@ -140,7 +155,7 @@ def labelled(
     has = faces.table[list(columns)].notna().all(axis=1).to_numpy()
     parts = {name: faces.split(name) for name in Split._fields}
     split = Split(*(rows[has[rows]] for rows in parts.values()))
-    if protocol == "released_code":
+    if protocol in OPTIMISTIC:
         split = split._replace(validation=split.test)
     empty = [name for name, rows in zip(Split._fields, split, strict=True) if len(rows) == 0]
     if empty:
@@ -195,7 +210,7 @@ def _plan_pose(faces: FaceSet, made: Plan, protocol: str) -> None:
         made.left_out.append(LeftOut("head pose", "some angles", faces.name, absent))
 
 
-def _plan_pairs(faces: FaceSet, made: Plan) -> None:
+def _plan_pairs(faces: FaceSet, made: Plan, protocol: str) -> None:
     if faces.pairs is None:
         made.left_out.append(LeftOut("verification", "no pairs", faces.name))
         return
@@ -206,6 +221,8 @@ def _plan_pairs(faces: FaceSet, made: Plan) -> None:
         made.left_out.append(LeftOut("verification", "outside test", faces.name, rows=int((~known).sum())))
     pairs = faces.pairs[known].reset_index(drop=True)
     made.pairs = _usable_pairs(pairs, "verification", faces.name, made.left_out)
+    if protocol == "pcfrl" and len(train := faces.split("train")):
+        made.training_pairs = make_pairs(faces.table, train)
     if made.pairs is None or "yaw" not in faces.table:
         made.left_out.append(LeftOut("cross-pose verification", "no yaw of pairs", faces.name))
         return

@@ -13,30 +13,30 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from pcl_lib import disentangle, probes, tables
 from pcl_lib.data import FaceSet, resize_images
 from pcl_lib.data.labels import EXPRESSION_NAMES, expression_codes, identity_codes
 from pcl_lib.methods import Method
 from pcl_lib.models import PCL
-from pcl_lib.probes import FEATURES, FeatureModel, FrozenFeatures, linear, tasks
+from pcl_lib.probes import FEATURES, FeatureModel, FrozenFeatures, linear, stored, tasks
+from pcl_lib.probes.features import feature_device
 from pcl_lib.probes.handcrafted import LBP, HoG
 from pcl_lib.probes.tasks import plan
 from pcl_lib.reproduce.run import Run
-from pcl_lib.utils import PACKAGE
+from pcl_lib.utils import PACKAGE, spent
 
 METHODS = ("random", "simclr", "simclr_noflip", "pcl", "pcl_plus")
 SWAPPED = ("pcl", "pcl_plus")  # those of them that can decode swaps
-
-
+COMPONENTS = ("even", "odd")  # of the general feature, which `probes.EvenOdd` adds
+CONTROL_FEATURES = ("general", *COMPONENTS)
 # What needs no training: the controls of every table, and the hand-crafted rows of the paper's.
 CONTROLS: dict[str, Callable[[], FeatureModel]] = {
     "raw pixels": probes.RawPixels,
     "HoG": partial(HoG, 48, 8),  # 900 numbers
     "LBP": partial(LBP, 48, 4),  # 944 numbers
 }
-
-
 REFERENCE = PACKAGE / "reproduce" / "reference_results.csv"
 
 
@@ -70,24 +70,43 @@ class Encoded:
 def encode(run: Run, methods: Sequence[str] = (*CONTROLS, *METHODS)) -> dict[str, Encoded]:
     """The features of all images by each of `CONTROLS` and methods asked for, the latter trained or loaded first.
 
-    Raises as `Run.trained` and `probes.extract`.
+    They are computed once and kept in out/features (`probes.stored`). Shows its progress. Raises as `Run.trained` and
+    `probes.extract`.
     """
-    faces, encoded = run.sized(), {}
-    for method in methods:
+    encoded: dict[str, Encoded] = {}
+    names: tuple[str, ...]
+    for method in tqdm(methods, desc="encoding", unit="method"):
         if method in CONTROLS:
-            model = probes.EvenOdd(CONTROLS[method]())
-            encoded[method] = Encoded(probes.extract(model, faces), "32-true", model)
+            control = CONTROLS[method]()
+            mark, names = str(vars(control)), CONTROL_FEATURES
+            encoded[method] = _encoded(run, method, control, mark, names, "32-true")
             continue
         training = run.trained(method)
-        model = probes.EvenOdd(training.model)
-        found = of_method(probes.extract(model, faces), training.method)
-        encoded[method] = Encoded(found, training.precision, model)
+        mark, names = stored.weights_hash(training.model), (*training.method.features, *COMPONENTS)
+        encoded[method] = _encoded(run, method, training.model, mark, names, training.precision)
     return encoded
+
+
+def _encoded(
+    run: Run, method: str, inner: FeatureModel, mark: str, names: Sequence[str], precision: str
+) -> Encoded:
+    """The features `names` of the run's faces. mark: what tells this model from others of the same method."""
+    faces, model = run.sized(), probes.EvenOdd(inner)
+    key = (method, mark, run.faces.content_hash, str(faces.image_size))
+    features = stored.extract_once(
+        lambda: probes.extract(model, faces),
+        run.out / "features",
+        method,
+        key,
+        names,
+        feature_device(model),
+    )
+    return Encoded(features, precision, model)
 
 
 def of_method(found: FrozenFeatures, method: Method) -> FrozenFeatures:
     """Of the features those that the method trains, and the even and odd components of the general one."""
-    kept = (*method.features, "even", "odd")
+    kept = (*method.features, *COMPONENTS)
     return FrozenFeatures(**{name: getattr(found, name) for name in kept})
 
 
@@ -100,7 +119,7 @@ def probe_rows(run: Run, encoded: Mapping[str, Encoded]) -> pd.DataFrame:
     """`probes.evaluate` of each method after `probes.baseline_rows` (method `tables.CONSTANT`), set by set.
 
     The columns data and labels (`tasks.mark_labels`) tell the sets apart. An empty table where there is nothing to
-    probe for in any of them; what is left out is printed.
+    probe for in any of them; what is left out is printed. Shows its progress.
     """
     found = probed(run)
     for note in found.told():
@@ -113,7 +132,7 @@ def _rows_of_view(run: Run, view: FaceSet, encoded: Mapping[str, Encoded]) -> pd
     """Rows of one set, or of two joined. The run's own faces have their features already."""
     baselines = probes.baseline_rows(view, seed=run.seed)
     parts = [baselines.assign(method=tables.CONSTANT, precision="32-true")]
-    for method, own in encoded.items():
+    for method, own in tqdm(encoded.items(), desc=f"probing on {view.name}", unit="method"):
         source = own.features if view.name == run.faces.name else own.model
         rows = probes.evaluate(source, view, features=own.names, seed=run.seed)
         parts.append(rows.assign(method=method, precision=own.precision))
@@ -132,11 +151,11 @@ def leakage(
 
 
 def leakage_rows(run: Run, encoded: Mapping[str, Encoded]) -> pd.DataFrame:
-    """`leakage` of each method but `CONTROLS`."""
+    """`leakage` of each method but `CONTROLS`; shows its progress."""
     learnt = {method: own for method, own in encoded.items() if method not in CONTROLS}
     parts = [
         leakage(own.features, run.faces, run.seed).assign(method=method, precision=own.precision)
-        for method, own in learnt.items()
+        for method, own in tqdm(learnt.items(), desc="leakage", unit="method")
     ]
     return pd.concat(parts, ignore_index=True)
 
@@ -232,6 +251,7 @@ def compare(values: Mapping[str, float], chance: float = 0.0, margin: float = 0.
     return first if a > b else second
 
 
+@spent("probe")
 def predict_pose(faces: FaceSet, x: FrozenFeatures) -> tuple[np.ndarray, np.ndarray] | None:
     """The pose probe's test images on the general feature: true and predicted angles, degrees, [n, angles] each.
 
@@ -246,6 +266,7 @@ def predict_pose(faces: FaceSet, x: FrozenFeatures) -> tuple[np.ndarray, np.ndar
     return y[made.pose.test], predicted
 
 
+@spent("probe")
 def predict_expression(faces: FaceSet, x: FrozenFeatures) -> tuple[np.ndarray, np.ndarray] | None:
     """As `predict_pose` for expressions: true and predicted classes of the test images, [n] each."""
     split = plan(faces).expression

@@ -9,6 +9,8 @@ import math
 import os
 import sys
 import time
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +19,20 @@ import papermill
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-from pcl_lib.utils import PACKAGE, REPOSITORY, BadInput, readable_errors, replace_atomically
+from pcl_lib.utils import (
+    HEADLESS,
+    PACKAGE,
+    REPOSITORY,
+    TIMES,
+    BadInput,
+    readable_errors,
+    replace_atomically,
+)
 
 NOTEBOOKS = REPOSITORY / "notebooks"
 PARAMETERS = ("preset", "data", "out", "seed")
 KERNEL = "python3"
 STAMP = "pcl_kit"  # the metadata of an executed copy that finished
-
-
 # Seconds for a cell and for a whole notebook: several times what a preset needs, so that only a hang meets them.
 LIMITS = {"smoke": (600.0, 1200.0), "cpu": (3600.0, 7200.0), "gpu": (7200.0, 14400.0)}
 NO_LIMITS = (math.inf, math.inf)  # paper: as long as it takes
@@ -80,7 +88,7 @@ def check_parameters(path: Path) -> nbformat.NotebookNode:
     """Read a notebook and make sure that its cell tagged `parameters` sets `PARAMETERS` to literals, and no other."""
     try:
         notebook = nbformat.read(path, as_version=4)
-    except (OSError, ValueError, nbformat.ValidationError) as error:
+    except Exception as error:  # on JSON that is no notebook nbformat raises almost anything
         raise BadInput(f"{path} is not a readable notebook ({error})") from None
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
@@ -130,6 +138,7 @@ def run_notebook(
     """
     source, copy, clock = check_parameters(path), out / "notebooks" / path.name, Clock(limits)
     with readable_errors(copy):
+        _times(copy).unlink(missing_ok=True)
         problem = _execute(path, copy, values, clock)
     if problem:
         raise BadInput(
@@ -140,7 +149,8 @@ def run_notebook(
 
 def _execute(path: Path, copy: Path, values: dict[str, Any], clock: Clock) -> str:
     """Run papermill; returns what went wrong, "" where nothing did."""
-    os.environ["PCL_KIT_HEADLESS"] = "1"  # tells the kernel that nobody looks (`pcl_lib.widgets.live`)
+    os.environ[HEADLESS] = "1"  # tells the kernel that nobody looks (`pcl_lib.widgets.live`)
+    os.environ[TIMES] = str(_times(copy))
     try:
         papermill.execute_notebook(
             path,
@@ -161,8 +171,22 @@ def _execute(path: Path, copy: Path, values: dict[str, Any], clock: Clock) -> st
     except DeadKernelError:
         return "the Python process died, most likely for want of memory: take a smaller preset"
     finally:
-        del os.environ["PCL_KIT_HEADLESS"]
+        del os.environ[HEADLESS], os.environ[TIMES]
     return ""
+
+
+def _times(copy: Path) -> Path:
+    """Where the kernel of an executed copy leaves its seconds by kind of work, until they are in the stamp."""
+    return copy.with_name(f".{copy.stem}.times.json")
+
+
+def _read_times(copy: Path, seconds: float) -> dict[str, float]:
+    """Seconds by kind of work (`utils.spent`), and "other": what is left of the notebook's."""
+    path = _times(copy)
+    spent = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    path.unlink(missing_ok=True)
+    spent = {kind: round(value, 1) for kind, value in spent.items()}
+    return spent | {"other": round(max(0.0, seconds - sum(spent.values())), 1)}
 
 
 def fingerprint(path: Path, out: Path) -> str:
@@ -188,16 +212,21 @@ def read_stamp(copy: Path) -> dict[str, Any]:
 
 
 def run_if_needed(
-    path: Path, out: Path, values: dict[str, Any], latest: float, limits: tuple[float, float] | None = None
+    path: Path,
+    out: Path,
+    values: dict[str, Any],
+    earlier: Mapping[str, str],
+    limits: tuple[float, float] | None = None,
 ) -> dict[str, Any]:
-    """Run a notebook that did not finish as it is now, or not after `latest`; returns the stamp of its copy.
+    """Run a notebook that did not finish as it is now, or not after `earlier`; returns the stamp of its copy.
 
-    out, values, limits: see `run_notebook`; without limits, `LIMITS` of the preset hold.
+    earlier: of each notebook before it that has finished, the name of that run (by name, not by time: clocks are set
+    back). out, values, limits: see `run_notebook`; without limits, `LIMITS` of the preset hold.
     """
     limits = limits or LIMITS.get(values["preset"], NO_LIMITS)
     copy, mark = out / "notebooks" / path.name, fingerprint(path, out)
     stamp = read_stamp(copy)
-    if stamp.get("fingerprint") == mark and stamp["finished"] >= latest:
+    if stamp.get("fingerprint") == mark and stamp.get("after") == earlier:
         print(f"finished before ({stamp['seconds']:.0f} s)")
         return stamp
     try:
@@ -206,7 +235,14 @@ def run_if_needed(
         print("failed")
         raise
     notebook = nbformat.read(copy, as_version=4)
-    stamp = {"fingerprint": mark, "seconds": round(seconds, 1), "finished": time.time()}
+    stamp = {
+        "fingerprint": mark,
+        "seconds": round(seconds, 1),
+        "finished": time.time(),
+        "run": uuid.uuid4().hex,
+        "after": dict(earlier),
+        "spent": _read_times(copy, seconds),
+    }
     notebook.metadata[STAMP] = stamp
     with replace_atomically(copy) as temporary:
         nbformat.write(notebook, str(temporary))

@@ -139,8 +139,7 @@ def open_run(preset: str | Preset, data: str | Path, out: str | Path, seed: int)
     unknown preset, a negative seed, bad data, a set given twice, a folder that cannot be written.
     """
     preset = presets.get(preset) if isinstance(preset, str) else preset
-    if type(seed) is not int or seed < 0:
-        raise BadInput(f"seed {seed!r}: a whole number from 0 on is needed")
+    presets.check_seed(seed)
     out = Path(out)
     first, *more = split_folders(data)
     others = tuple(PreparedFaces(folder) for folder in more)

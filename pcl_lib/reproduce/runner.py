@@ -7,17 +7,18 @@ kept: a notebook is run again only if it, the library or what ran before it chan
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import pandas as pd
 
 from pcl_lib import presets, tables
 from pcl_lib.data import PreparedFaces
 from pcl_lib.models.checkpoint import checkpoint_notes
 from pcl_lib.reproduce import doctor, notebooks
-from pcl_lib.reproduce.run import Run, join_folders, open_run
-from pcl_lib.utils import commit, versions, write_json
+from pcl_lib.reproduce.run import FOLDERS, Run, join_folders, open_run
+from pcl_lib.utils import KINDS, commit, only_one, remove_leftovers, versions, write_json
 
 
 def reproduce(
@@ -35,7 +36,7 @@ def reproduce(
     preset, out, seed: see `open_run`. data: a prepared folder or several, the first to pre-train on. only: "02,05" for
     those two. folder: where the notebooks are. limits: see `notebooks.run_if_needed`. A notebook that finished is run
     again where it, the library or an earlier notebook's run is newer. Raises BadInput on bad settings before anything
-    runs, and where a cell fails; what was done stays.
+    runs, where another process works in `out`, and where a cell fails; what was done stays.
     """
     presets.get(preset)
     found, wanted = notebooks.find_notebooks(folder, only)
@@ -45,15 +46,20 @@ def reproduce(
     joined = join_folders([data] if isinstance(data, str | Path) else data)
     run = open_run(preset, joined, Path(out).resolve(), seed)
     values = {"preset": preset, "data": joined, "out": str(run.out), "seed": seed}
-    latest = 0.0
-    for number, path in enumerate(found, 1):
-        stamp = notebooks.read_stamp(run.out / "notebooks" / path.name)
-        if path in wanted:
-            print(f"[{number}/{len(found)}] {path.stem} ...", end=" ", flush=True)
-            stamp = notebooks.run_if_needed(path, run.out, values, latest, limits)
-        latest = max(latest, stamp.get("finished", 0.0))
-    summary = summarise_run(run)
-    write_json(run.out / "summary.json", summary)
+    earlier: dict[str, str] = {}
+    with only_one(run.out / ".reproduce.lock", f"the run folder {run.out}"):
+        for name in FOLDERS:
+            if name not in ("checkpoints", "logs"):  # those a training may be writing to
+                remove_leftovers(run.out / name)
+        for number, path in enumerate(found, 1):
+            stamp = notebooks.read_stamp(run.out / "notebooks" / path.name)
+            if path in wanted:
+                print(f"[{number}/{len(found)}] {path.stem} ...", end=" ", flush=True)
+                stamp = notebooks.run_if_needed(path, run.out, values, earlier, limits)
+            if "run" in stamp:
+                earlier[path.stem] = stamp["run"]
+        summary = summarise_run(run)
+        write_json(run.out / "summary.json", summary)
     return summary
 
 
@@ -75,6 +81,7 @@ def summarise_run(run: Run) -> dict[str, Any]:
         "commit": commit(),
         "seconds": round(sum(seconds.values()), 1),
         "seconds_by_notebook": seconds,
+        "seconds_by_kind": {name: stamp["spent"] for name, stamp in stamps.items() if "spent" in stamp},
         "training_seconds": {path.stem: checkpoint_notes(path)["seconds"] for path in weights},
         "headline": {name: values for name, values in headline.items() if values},
         "absent": [f"tables/{name}.csv" for name, values in headline.items() if not values],
@@ -85,11 +92,23 @@ def _describe(faces: PreparedFaces) -> dict[str, Any]:
     return {"name": faces.name, "images": len(faces), "hash": faces.content_hash}
 
 
+def times_table(summary: dict[str, Any]) -> pd.DataFrame:
+    """Seconds of a summary by notebook and kind of work (`utils.spent`), with sums; empty where nothing was timed."""
+    table = pd.DataFrame.from_dict(summary["seconds_by_kind"], orient="index", dtype=float).fillna(0.0)
+    if len(table):
+        table = table[[kind for kind in (*KINDS, "other") if kind in table]]
+        table.loc["all"] = table.sum()
+        table["all"] = table.sum(axis=1)
+    return table
+
+
 def report(out: Path, summary: dict[str, Any]) -> None:
     """Print where the results are, the main table, and that of the paper where several sets were probed."""
     print(
         f"\n{summary['seconds']:.0f} s in {len(summary['seconds_by_notebook'])} notebooks. Results in {out}:"
     )
+    if len(times := times_table(summary)):
+        print(f"Seconds by notebook and kind of work:\n{times.round().astype(int).to_string()}\n")
     for folder in ("tables", "figures", "notebooks"):
         names = sorted(path.name for path in (out / folder).iterdir() if not path.name.startswith("."))
         print(f"  {folder}/ {', '.join(names) or 'nothing yet'}")
@@ -121,11 +140,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", help="numbers of the notebooks to run, e.g. 02,05")
     given = parser.parse_args(argv)
     out = given.out or Path("runs") / given.preset
-    try:
-        summary = reproduce(given.preset, given.data, out, given.seed, only=given.only)
-    except KeyboardInterrupt:
-        print("\ninterrupted: the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+    summary = reproduce(given.preset, given.data, out, given.seed, only=given.only)
     summary["machine"] = doctor.speed(summary["device"])  # so that `make doctor` can scale this run's minutes
     write_json(out / "summary.json", summary)
     report(out, summary)

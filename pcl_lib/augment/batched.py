@@ -1,5 +1,7 @@
 """Batched views: every image gets its own draw, on the batch's device (notebooks/method.md, sections 4 and 5).
 
+A GPU takes the operations below, each on the whole batch; a CPU the same in compiled code (`augment.compiled`).
+
 `draw` takes the random numbers of a whole batch from one Generator; `apply_views` is then a pure
 function of images and draw. Colour operations equal torchvision's functional ones on float images,
 crops its antialiased bilinear `resized_crop`.
@@ -85,10 +87,8 @@ def _boxes(n: int, size: int, view: ViewPreset, generator: torch.Generator) -> d
         area = (rand[0] * (high - low) + low) * size * size
         ratio = torch.exp((rand[1] * 2 - 1) * math.log(4 / 3))
         height, width = ((area * r).sqrt().round().clamp(1, size).long() for r in (1 / ratio, ratio))
-    elif view.crop == "quadrant":
-        return _quadrant_boxes(rand, size, generator)
     else:
-        raise BadInput(f"unknown crop '{view.crop}': choose quadrant, resized or none")
+        return _quadrant_boxes(rand, size, generator)
     top, left = ((r * (size - side + 1)).long() for r, side in ((rand[2], height), (rand[3], width)))
     return {"top": top, "left": left, "height": height, "width": width}
 
@@ -115,11 +115,17 @@ def apply_views(images: Tensor, view: Draw, out_size: int | None = None) -> Tens
     Returns float32 [N, 3, out_size, out_size] (S where None) in [0, 1]; the input is not changed.
     Order: crop and flip, colour jitter, grey, blur, gradient magnitude.
     """
+    out_size = out_size or images.shape[-1]
+    if images.device.type == "cpu":
+        from pcl_lib.augment import compiled  # numba takes a second to import
+
+        return compiled.apply(images, view, out_size, blur_radius(out_size))
     with torch.autocast(images.device.type, enabled=False):
-        return _apply(images, view, out_size or images.shape[-1])
+        return _apply(images, view, out_size)
 
 
 def _apply(images: Tensor, view: Draw, out_size: int) -> Tensor:
+    """As `apply_views`, operation by operation on the whole batch: what a GPU does."""
     x = _crop(images, view, out_size)
     for place in range(4):
         for kind, operation in enumerate((brightness, contrast, saturation, hue)):
@@ -207,7 +213,7 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
 
     Both directions are products with a banded matrix an image: on CPU three times faster than shifted sums.
     """
-    radius = max(1, round(3 * x.shape[-1] / 64))
+    radius = blur_radius(x.shape[-1])
     taps = torch.arange(-radius, radius + 1, device=x.device)
     weight = torch.exp(-0.5 * (taps / sigma[:, None]) ** 2)
     weight = weight / weight.sum(1, keepdim=True)
@@ -215,6 +221,11 @@ def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
         (weight @ _reflected_shifts(size, taps).flatten(1)).view(-1, size, size) for size in x.shape[2:]
     )
     return _product(rows, x, columns)
+
+
+def blur_radius(size: int) -> int:
+    """Radius of the blur's kernel at that image size, in pixels."""
+    return max(1, round(3 * size / 64))
 
 
 def _reflected_shifts(size: int, taps: Tensor) -> Tensor:
@@ -249,20 +260,12 @@ def gradient_magnitude(x: Tensor) -> Tensor:
 def _where(
     x: Tensor, mask: Tensor, operation: Callable[[Tensor, Tensor], Tensor], parameter: Tensor
 ) -> Tensor:
-    """operation(x, parameter) on the rows of `mask`; x is ours to change."""
-    if x.is_cuda:  # picking rows would make the device wait for the host
-        return torch.where(mask[:, None, None, None], operation(x, parameter), x)
-    rows = mask.nonzero()[:, 0]
-    if len(rows):
-        x[rows] = operation(x[rows], parameter[rows])
-    return x
+    """operation(x, parameter) on the rows of `mask`: on all, since to pick rows the host would wait for the GPU."""
+    return torch.where(mask[:, None, None, None], operation(x, parameter), x)
 
 
 def _crop(x: Tensor, view: Draw, out_size: int) -> Tensor:
     """Crop, resize (antialiased bilinear) and flip as two small matrix products an image."""
-    whole = x.shape[-2:] == (out_size, out_size) and not x.is_cuda  # a GPU would have to be waited for
-    if whole and bool(((view.height == out_size) & (view.width == out_size)).all()):
-        return torch.where(view.flip[:, None, None, None], x.flip(3), x)
     rows = _resampling(view.top, view.height, x.shape[-2], out_size)
     columns = _resampling(view.left, view.width, x.shape[-1], out_size)
     columns = torch.where(view.flip[:, None, None], columns.flip(1), columns)

@@ -1,0 +1,694 @@
+"""The forms in which people really have the sets, and what a careless hand does to them: read rightly, or refused."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import miniatures
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from scipy.io import loadmat, savemat
+
+from data_scripts import __main__ as all_sets
+from data_scripts.sources import find_files, other_files, single_folder, unpacked
+from pcl_lib.data import PreparedFaces
+from pcl_lib.utils import BadInput
+
+SIZE = 32
+
+
+def prepare(key: str, root: Path, *options: str, out: Path | None = None) -> PreparedFaces:
+    """Run the script's command as a user would, and open what it made."""
+    out = out or root.parent / "out"
+    script = importlib.import_module(f"data_scripts.prepare_{key}")
+    script.main([str(root), str(out), "--size", str(SIZE), "--workers", "1", *options])
+    return PreparedFaces(out)
+
+
+def left_out(faces: PreparedFaces) -> dict[str, str]:
+    table = pd.read_csv(faces.folder / "skipped.csv", dtype=str, keep_default_na=False)
+    return {f"{file}:{line}" if line else file: reason for file, line, reason in table.to_numpy()}
+
+
+def number_of(faces: PreparedFaces, row: int) -> int:
+    """The face that image `row` is nearest to."""
+    small = np.stack([np.asarray(Image.fromarray(p).resize((SIZE, SIZE))) for p in miniatures.pictures()])
+    image = faces.images(row)[0].numpy().transpose(1, 2, 0).astype(float)
+    return int(np.abs(small.astype(float) - image).mean(axis=(1, 2, 3)).argmin())
+
+
+# RAF-DB ------------------------------------------------------------------------------------------------------
+
+RAF = ("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral")
+
+
+def check_raf(faces: PreparedFaces) -> None:
+    """Each image with the label of the face on it, as `miniatures.rafdb` gives them; the official split."""
+    numbers = [number_of(faces, row) for row in range(len(faces))]
+    assert sorted(numbers) == list(range(21))
+    assert faces.table["expression"].tolist() == [RAF[number % 7] for number in numbers]
+    assert (faces.table["split"] == "test").tolist() == [number >= 14 for number in numbers]
+
+
+@pytest.mark.parametrize("suffix", [".JPG", ".png", ".PNG", ".jfif", ".jpeg", ".webp"])
+def test_rafdb_pictures_with_another_suffix(tmp_path: Path, suffix: str) -> None:
+    miniatures.rafdb(tmp_path / "in")
+    for path in sorted((tmp_path / "in/Image/aligned").iterdir()):
+        with Image.open(path) as image:
+            options = {"lossless": True} if suffix == ".webp" else {}
+            image.save(path.with_suffix(".tmp"), Image.registered_extensions()[suffix.lower()], **options)
+        path.with_suffix(".tmp").rename(path.with_suffix(suffix))
+        path.unlink()
+    check_raf(prepare("rafdb", tmp_path / "in"))
+
+
+def edit(path: Path, change: dict[str, str]) -> None:
+    text = path.read_text(encoding="utf-8")
+    for pattern, new in change.items():
+        text = re.sub(pattern, new, text, flags=re.MULTILINE)
+    path.write_text(text, encoding="utf-8", newline="")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {r"$": " 1"},
+        {r" (\d)$": r",\1"},
+        {r" (\d)$": r"\t\1"},
+        {r"\n": r"\r\n"},
+        {r"\n": r"\r"},
+        {r"\n": r"\n\n"},
+        {r"\A": "\ufeff"},
+    ],
+    ids=["third column", "commas", "tabs", "CR LF", "CR", "blank lines", "BOM"],
+)  # fmt: skip
+def test_rafdb_label_files_in_other_forms(tmp_path: Path, change: dict[str, str]) -> None:
+    miniatures.rafdb(tmp_path / "in")
+    edit(tmp_path / "in/EmoLabel/list_patition_label.txt", change)
+    faces = prepare("rafdb", tmp_path / "in")
+    check_raf(faces)
+    if r"$" in change:
+        assert "third column" in left_out(faces)["EmoLabel/list_patition_label.txt"]
+
+
+def test_rafdb_labels_from_zero_are_refused(tmp_path: Path) -> None:
+    miniatures.rafdb(tmp_path / "in")
+    lines = [f"train_{i + 1:05d}.jpg {i % 7}" for i in range(14)]
+    miniatures.write(tmp_path / "in/EmoLabel/list_patition_label.txt", lines)
+    with pytest.raises(
+        BadInput, match=r"line 1: labels from 0 to 6, where RAF-DB's are 1 to 7: .*official download"
+    ):
+        prepare("rafdb", tmp_path / "in")
+
+
+def passed_on(root: Path, first: int = 1, names: tuple[str, ...] = ()) -> None:
+    """DATASET/{train,test}/LABEL/ with the label tables beside, as the set is found on Kaggle."""
+    for split, count, start in (("train", 14, 0), ("test", 7, 14)):
+        lines = ["image,label"]
+        for i in range(count):
+            name, label = f"{split}_{i + 1:05d}_aligned.jpg", (start + i) % 7
+            folder = names[label] if names else str(label + first)
+            miniatures.put(root / "DATASET" / split / folder / name, miniatures.face(start + i))
+            lines.append(f"{name},{label + first}")
+        if not names:
+            miniatures.write(root / f"{split}_labels.csv", lines)
+
+
+def test_rafdb_as_folders_of_labels(tmp_path: Path) -> None:
+    passed_on(tmp_path / "in")
+    faces = prepare("rafdb", tmp_path / "in")
+    check_raf(faces)
+    assert "compared with train_labels.csv and test_labels.csv" in faces.info["notes"][0]
+    edit(tmp_path / "in/train_labels.csv", {r"train_00003_aligned.jpg,3": "train_00003_aligned.jpg,4"})
+    told = left_out(prepare("rafdb", tmp_path / "in", out=tmp_path / "out2"))
+    assert "disagree on its label" in told["DATASET/train/3/train_00003_aligned.jpg"] and len(told) == 1
+    for table in (tmp_path / "in").glob("*.csv"):
+        table.unlink()
+    check_raf(prepare("rafdb", tmp_path / "in/DATASET", out=tmp_path / "out3"))
+
+
+def test_rafdb_as_folders_of_words_or_from_zero(tmp_path: Path) -> None:
+    passed_on(tmp_path / "words", names=tuple(name.capitalize() for name in RAF))
+    check_raf(prepare("rafdb", tmp_path / "words"))
+    passed_on(tmp_path / "zero", first=0)
+    with pytest.raises(
+        BadInput, match=r"the folders of labels: labels from 0 to 6, where RAF-DB's are 1 to 7"
+    ):
+        prepare("rafdb", tmp_path / "zero", out=tmp_path / "out2")
+
+
+# Archives ----------------------------------------------------------------------------------------------------
+
+LITTER = {
+    "a Mac's": {"__MACOSX/._basic": b"\0", "__MACOSX/basic/._x.jpg": b"\0", ".DS_Store": b"x"},
+    "Windows'": {"Thumbs.db": b"x", "desktop.ini": b"x"},
+    "texts": {"README.txt": b"x", "LICENSE": b"x", "License.pdf": b"x", "read me.html": b"x"},
+}
+
+
+def pack(folder: Path, archive: Path, prefix: str, extra: dict[str, bytes] | None = None) -> Path:
+    with zipfile.ZipFile(archive, "w") as content:
+        for path in sorted(folder.rglob("*")):
+            if path.is_file():
+                content.write(path, f"{prefix}{path.relative_to(folder).as_posix()}")
+        for name, data in (extra or {}).items():
+            content.writestr(name, data)
+    return archive
+
+
+@pytest.mark.parametrize("litter", LITTER)
+@pytest.mark.parametrize("prefix", ["", "basic/", "download/RAF-DB/basic/"])
+def test_archives_with_litter_and_wrappers(tmp_path: Path, litter: str, prefix: str) -> None:
+    miniatures.rafdb(tmp_path / "in")
+    archive = pack(tmp_path / "in", tmp_path / "x.zip", prefix, LITTER[litter])
+    check_raf(prepare("rafdb", archive))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "out", "x.zip"]
+
+
+@pytest.mark.parametrize("inner", ["", "aligned/"])
+def test_an_archive_in_the_archive(tmp_path: Path, inner: str) -> None:
+    root = tmp_path / "in"
+    miniatures.rafdb(root)
+    pack(root / "Image/aligned", root / "Image/aligned.zip", inner)
+    shutil.rmtree(root / "Image/aligned")
+    with pytest.raises(BadInput, match=r"still packed: Image/aligned\.zip. Unpack there"):
+        prepare("rafdb", root)
+    check_raf(prepare("rafdb", pack(root, tmp_path / "basic.zip", "basic/"), out=tmp_path / "out2"))
+
+
+def test_archives_in_archives_that_are_damaged_or_in_the_way(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    for name in ("a.png", "b.zip"):
+        miniatures.write(root / name, ["no archive"])
+    miniatures.put(root / "c" / "1.png", miniatures.face(1))
+    pack(root / "c", root / "c.zip", "../")
+    pack(root / "c", root / "d.zip", "")
+    archive = pack(root, tmp_path / "x.zip", "x/")
+    with unpacked(archive, tmp_path / "out") as (folder, left):
+        files = [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*")) if path.is_file()]
+        told = left.frame().set_index("file")["reason"].to_dict()
+    assert files == ["a.png", "b.zip", "c/1.png", "d/1.png"]
+    assert "cannot be unpacked" in told["x/b.zip"] and "leads out" in told["x/c.zip/../1.png"]
+
+
+def test_what_is_litter_beside_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "lfw" / "Ann").mkdir(parents=True)
+    (tmp_path / "lfw" / "Bob").mkdir()
+    assert single_folder(tmp_path) == tmp_path / "lfw"
+    (tmp_path / "readme.md").touch()
+    assert single_folder(tmp_path) == tmp_path / "lfw"
+    (tmp_path / "pairs.txt").touch()  # labels are no litter
+    assert single_folder(tmp_path) == tmp_path
+
+
+def test_one_command_looks_into_zips_and_names_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    miniatures.rafdb(tmp_path / "raf")
+    pack(tmp_path / "raf", tmp_path / "in.zip", "whatever/")
+    root = tmp_path / "downloads"
+    root.mkdir()
+    (tmp_path / "in.zip").rename(root / "faces of the web.zip")
+    shutil.make_archive(str(root / "other"), "gztar", tmp_path / "raf")
+    all_sets.main([str(root), "--out", str(tmp_path / "out"), "--size", "32", "--workers", "1"])
+    check_raf(PreparedFaces(tmp_path / "out/rafdb"))
+    assert (
+        "Archives that look like no set (give each to the script of its set): other.tar.gz"
+        in capsys.readouterr().out
+    )
+
+
+def test_the_folder_above_a_set_will_do(tmp_path: Path) -> None:
+    miniatures.rafdb(tmp_path / "in/raf/basic")
+    faces = prepare("rafdb", tmp_path / "in")
+    check_raf(faces)
+    assert faces.info["notes"][0] == "the set lies in raf/basic of what was given"
+    miniatures.rafdb(tmp_path / "in/again")
+    with pytest.raises(
+        BadInput, match=r"holds RAF-DB, basic emotions 2 times, in again, raf/basic; give one"
+    ):
+        prepare("rafdb", tmp_path / "in", out=tmp_path / "out2")
+
+
+# FER-2013 ----------------------------------------------------------------------------------------------------
+
+FER = ("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")
+
+
+def grey_table(path: Path, end: str = "\n", blank: tuple[int, ...] = (), first: int = 0) -> None:
+    """22 rows; every picture is of one grey, 10 + 30 x label, so that picture and label can be compared."""
+    usage = ["Training"] * 14 + ["PublicTest"] * 4 + ["PrivateTest"] * 4
+    lines = ["emotion,pixels,Usage"]
+    for i in range(22):
+        lines += [""] * (i in blank) + [
+            f"{i % 7 + first},{' '.join([str(10 + 30 * (i % 7))] * 48 * 48)},{usage[i]}"
+        ]
+    miniatures.write(path, lines, end)
+
+
+@pytest.mark.parametrize(("end", "blank"), [("\n", (5,)), ("\n", (0, 3, 21)), ("\r", ()), ("\r\n", (7,))])
+def test_fer2013_labels_stay_with_their_pictures(tmp_path: Path, end: str, blank: tuple[int, ...]) -> None:
+    grey_table(tmp_path / "in/fer2013.csv", end, blank)
+    faces = prepare("fer2013", tmp_path / "in")
+    greys = (faces.images(slice(None))[:, 0, 0, 0].numpy().astype(int) - 10) // 30
+    assert faces.table["expression"].tolist() == [FER[grey] for grey in greys] and len(faces) == 22
+
+
+def test_fer2013_cut_short_or_numbered_anew(tmp_path: Path) -> None:
+    grey_table(tmp_path / "in/fer2013.csv", first=1)
+    with pytest.raises(BadInput, match=r"labels from 1 to 7, where FER-2013's are 0 to 6"):
+        prepare("fer2013", tmp_path / "in")
+    grey_table(tmp_path / "cut/fer2013.csv")
+    whole = (tmp_path / "cut/fer2013.csv").read_bytes()
+    (tmp_path / "cut/fer2013.csv").write_bytes(whole[:-3000])
+    with pytest.raises(
+        BadInput, match=r"line 23: 2 values where the header has 3; the table is damaged or half copied"
+    ):
+        prepare("fer2013", tmp_path / "cut")
+
+
+def test_fer2013_folders_under_other_names(tmp_path: Path) -> None:
+    for split, count in (("Training", 4), ("PublicTest", 1), ("PrivateTest", 1)):
+        for code in range(7):
+            for i in range(count):
+                image = Image.new("L", (48, 48), 10 + 30 * code)
+                miniatures.put(
+                    tmp_path / f"in/fer/{split}/{code if split != 'Training' else FER[code].title()}/{i}.png",
+                    image,
+                )
+    faces = prepare("fer2013", tmp_path / "in")
+    greys = (faces.images(slice(None))[:, 0, 0, 0].numpy().astype(int) - 10) // 30
+    assert faces.table["expression"].tolist() == [FER[grey] for grey in greys]
+    assert faces.table["split"].value_counts().to_dict() == {"train": 28, "validation": 7, "test": 7}
+
+
+def test_fer2013_without_usage_names_the_wanted_file(tmp_path: Path) -> None:
+    miniatures.write(tmp_path / "in/train.csv", ["emotion,pixels", "0," + " ".join(["1"] * 2304)])
+    with pytest.raises(BadInput, match=r"icml_face_data\.csv \(train\.csv of the competition lacks Usage\)"):
+        prepare("fer2013", tmp_path / "in")
+
+
+# BIWI and the .mat sets --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".PNG", ".JPG"])
+def test_biwi_pictures_with_another_suffix(tmp_path: Path, suffix: str) -> None:
+    miniatures.biwi(tmp_path / "in")
+    for path in sorted((tmp_path / "in").rglob("*_rgb.png")):
+        with Image.open(path) as image:
+            image.save(
+                path.with_suffix(".tmp"),
+                "PNG" if "P" in suffix and "G" in suffix and "J" not in suffix else "JPEG",
+            )
+        path.with_suffix(".tmp").rename(path.with_suffix(suffix))
+        path.unlink()
+    faces = prepare("biwi", tmp_path / "in", "--all-test")
+    np.testing.assert_allclose(
+        faces.table[["yaw", "pitch", "roll"]], [miniatures.pose_of(i) for i in range(6)], atol=1e-5
+    )
+
+
+def test_biwi_in_capitals_and_twice(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    miniatures.biwi(root)
+    for path in sorted((root / "01").iterdir()):
+        path.rename(path.with_name(path.name.upper()))
+    shutil.copy(root / "02/frame_00003_rgb.png", root / "02/frame_00003_rgb.bmp")
+    faces = prepare("biwi", root, "--all-test")
+    assert len(faces) == 6
+    assert left_out(faces) == {"02/frame_00003_rgb.png": "is the frame that 02/frame_00003_rgb.bmp is"}
+
+
+def test_biwi_people_recorded_twice_are_one_person(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    miniatures.biwi(root)
+    for other in ("03", "05", "15", "18", "21", "22"):
+        shutil.copytree(root / "01", root / other)
+    (root / "01").rename(root / "07")
+    faces = prepare("biwi", root)
+    who = faces.table.groupby("video")["identity"].first().to_dict()
+    assert who == {
+        "02": "02",
+        "03": "03",
+        "05": "05",
+        "07": "07",
+        "15": "03",
+        "18": "05",
+        "21": "02",
+        "22": "07",
+    }
+    assert (faces.table.groupby("identity")["split"].nunique() == 1).all() and faces.table[
+        "identity"
+    ].nunique() == 4
+
+
+def test_biwi_without_frames_says_what_is_wanted(tmp_path: Path) -> None:
+    miniatures.put(tmp_path / "in/01/picture.png", miniatures.face(1))
+    with pytest.raises(
+        BadInput, match=r"no pictures such as 01/frame_00003_rgb\.png \(1 others\); give the folder hpdb"
+    ):
+        prepare("biwi", tmp_path / "in")
+
+
+def test_poses_whose_files_are_in_capitals(tmp_path: Path) -> None:
+    miniatures.aflw2000(tmp_path / "in")
+    for path in sorted((tmp_path / "in").glob("image*")):
+        path.rename(path.with_name(path.stem + path.suffix.upper()))
+    assert len(prepare("aflw2000", tmp_path / "in")) == 5
+    assert "Pose_Para" in loadmat(tmp_path / "in/image00002.MAT")
+
+
+# CelebA ------------------------------------------------------------------------------------------------------
+
+
+def celeba_csv(root: Path, low: str = "-1") -> None:
+    """The official miniature in the form of Kaggle: CSVs in ROOT, a folder in a folder of images."""
+    miniatures.celeba(root / "official")
+    (root / "img_align_celeba").mkdir()
+    (root / "official/Img/img_align_celeba").rename(root / "img_align_celeba/img_align_celeba")
+    count, names, *rows = (root / "official/Anno/list_attr_celeba.txt").read_text().splitlines()
+    rows = [",".join(row.replace("-1", low).split()) for row in rows]
+    miniatures.write(root / "list_attr_celeba.csv", [",".join(["image_id", *names.split()]), *rows])
+    for folder, name, head in (
+        ("Eval", "list_eval_partition", "partition"),
+        ("Anno", "identity_CelebA", "identity"),
+    ):
+        lines = (root / "official" / folder / f"{name}.txt").read_text().splitlines()
+        miniatures.write(
+            root / f"{name}.csv", [f"image_id,{head}", *(",".join(line.split()) for line in lines)]
+        )
+    shutil.rmtree(root / "official")
+    assert count == "12"
+
+
+@pytest.mark.parametrize("low", ["-1", "0"])
+def test_celeba_as_csv_files(tmp_path: Path, low: str) -> None:
+    celeba_csv(tmp_path / "in", low)
+    faces = prepare("celeba", tmp_path / "in")
+    assert faces.table["split"].tolist() == ["train"] * 6 + ["validation"] * 3 + ["test"] * 3
+    assert faces.table["identity"].tolist() == [f"{2880 + i:05d}" for i in miniatures.CELEBA_PEOPLE]
+    assert faces.table["attr_smiling"].tolist() == [0, 1] * 6 and not left_out(faces)
+    assert any("0 is taken for no" in note for note in faces.info["notes"]) == (low == "0")
+
+
+def test_celeba_whose_images_are_still_packed(tmp_path: Path) -> None:
+    root = tmp_path / "in/CelebA"
+    miniatures.celeba(root)
+    pack(root / "Img/img_align_celeba", root / "Img/img_align_celeba.zip", "img_align_celeba/")
+    shutil.rmtree(root / "Img/img_align_celeba")
+    for argv in ([str(tmp_path / "in"), "--out", str(tmp_path / "out")],):
+        with pytest.raises(BadInput, match="could be prepared"):
+            all_sets.main(argv)
+    with pytest.raises(BadInput, match=r"still packed: Img/img_align_celeba\.zip"):
+        prepare("celeba", root)
+    faces = prepare("celeba", pack(tmp_path / "in", tmp_path / "x.zip", ""), out=tmp_path / "out2")
+    assert len(faces) == 12 and faces.table["attr_smiling"].tolist() == [0, 1] * 6
+    shutil.rmtree(root / "Anno")
+    shutil.rmtree(root / "Eval")
+    assert len(prepare("celeba", pack(tmp_path / "in", tmp_path / "y.zip", ""), out=tmp_path / "out3")) == 12
+
+
+def test_celeba_as_png_and_cropped(tmp_path: Path) -> None:
+    miniatures.celeba(tmp_path / "in")
+    (tmp_path / "in/Img/img_align_celeba").rename(tmp_path / "in/Img/img_align_celeba_png")
+    for path in sorted((tmp_path / "in/Img/img_align_celeba_png").iterdir()):
+        with Image.open(path) as image:
+            image.resize((64, 64)).save(path.with_suffix(".png"))
+        path.unlink()
+    faces = prepare("celeba", tmp_path / "in")
+    assert faces.table["split"].tolist() == ["train"] * 6 + ["validation"] * 3 + ["test"] * 3
+    assert faces.info["settings"]["margin"] == 0 and any(
+        "cropped already" in note for note in faces.info["notes"]
+    )
+
+
+def test_celeba_partitions_from_one_and_people_in_two(tmp_path: Path) -> None:
+    miniatures.celeba(tmp_path / "in")
+    edit(tmp_path / "in/Eval/list_eval_partition.txt", {r" 2$": " 3", r" 1$": " 2", r" 0$": " 1"})
+    with pytest.raises(BadInput, match=r"values 1, 2, 3, where 0, 1, 2 are CelebA's"):
+        prepare("celeba", tmp_path / "in")
+    miniatures.celeba(tmp_path / "two")
+    edit(tmp_path / "two/Anno/identity_CelebA.txt", {r"000009.jpg \d+": "000009.jpg 2885"})
+    faces = prepare("celeba", tmp_path / "two", out=tmp_path / "out2")
+    assert len(faces) == 11 and faces.table.groupby("identity")["split"].nunique().eq(1).all()
+    assert (
+        left_out(faces)["Img/img_align_celeba/000009.jpg"]
+        == "02885 is in test too; nobody may be in two splits"
+    )
+
+
+# DISFA -------------------------------------------------------------------------------------------------------
+
+UNITS = [f"au{unit:02d}" for unit in miniatures.DISFA_UNITS]
+
+
+def disfa_pictures(
+    root: Path, starts: dict[str, int], lost: dict[str, list[int]], frames: int = 12, label_start: int = 1
+) -> None:
+    """Labels of frames label_start..; pictures img/SUBJECT/K.png of grey 10 x frame (from 1), K from `starts`."""
+    for person, name in enumerate(miniatures.DISFA_PEOPLE):
+        for unit in miniatures.DISFA_UNITS:
+            lines = [
+                f"{n + label_start - 1},{miniatures.intensity(person, n, unit)}" for n in range(1, frames + 1)
+            ]
+            miniatures.write(root / f"ActionUnit_Labels/{name}/{name}_au{unit}.txt", lines)
+        for n in range(1, frames + 1):
+            if n not in lost.get(name, []):
+                image = Image.new("L", (64, 64), 10 * n)
+                miniatures.put(root / f"img/{name}/{n - 1 + starts.get(name, starts['all'])}.png", image)
+
+
+def check_disfa(faces: PreparedFaces) -> None:
+    """Every picture has the intensities of the frame that it shows."""
+    frames = np.round(faces.images(slice(None)).float().mean(dim=(1, 2, 3)).numpy() / 10).astype(int)
+    people = [miniatures.DISFA_PEOPLE.index(name) for name in faces.table["identity"]]
+    for unit, name in zip(miniatures.DISFA_UNITS, UNITS, strict=True):
+        wanted = [
+            miniatures.intensity(person, frame, unit) for person, frame in zip(people, frames, strict=True)
+        ]
+        assert faces.table[name].tolist() == wanted
+
+
+@pytest.mark.parametrize(
+    ("starts", "lost", "label_start", "rows", "told"),
+    [
+        ({"all": 0}, {"SN002": [1], "SN006": [1]}, 1, 70, "numbered from 0 in all subjects, as 4 of 6 show"),
+        ({"all": 0}, {name: [1] for name in miniatures.DISFA_PEOPLE[1:]}, 1, 67, "from 0 in all subjects, as 1 of 6"),
+        ({"all": 1}, {"SN002": [1], "SN006": [12]}, 1, 70, "numbered from 1 in all subjects, as 5 of 6 show"),
+        ({"all": 0, "SN001": 1}, {}, 1, 72, "from 0 in SN002, SN003, SN004, SN006, SN011 and from 1 in SN001"),
+        ({"all": 1}, {}, 0, 72, "the label files count frames from 0"),
+        ({"all": 0}, {}, 0, 72, "the label files count frames from 0"),
+    ],
+)  # fmt: skip
+def test_disfa_frames_are_numbered_by_one_decision(
+    tmp_path: Path, starts: dict[str, int], lost: dict[str, list[int]], label_start: int, rows: int, told: str
+) -> None:
+    disfa_pictures(tmp_path / "in", starts, lost, label_start=label_start)
+    faces = prepare("disfa", tmp_path / "in", "--align", "none")
+    check_disfa(faces)
+    assert len(faces) == rows and any(told in note for note in faces.info["notes"])
+
+
+def test_disfa_subjects_that_cannot_be_told(tmp_path: Path) -> None:
+    disfa_pictures(tmp_path / "in", {"all": 0, "SN001": 1}, {"SN002": [1, 12]})
+    faces = prepare("disfa", tmp_path / "in", "--align", "none")
+    check_disfa(faces)
+    assert (
+        "SN002" not in set(faces.table["identity"])
+        and "nothing shows which holds here" in left_out(faces)["SN002"]
+    )
+    miniatures.put(tmp_path / "in/img/SN003/12.png", miniatures.face(0))
+    with pytest.raises(BadInput, match="SN003 has pictures 0 to 12 for labels of frames 1 to 12"):
+        prepare("disfa", tmp_path / "in", out=tmp_path / "out2")
+
+
+def test_disfa_labels_that_count_in_two_ways(tmp_path: Path) -> None:
+    disfa_pictures(tmp_path / "in", {"all": 1}, {})
+    path = tmp_path / "in/ActionUnit_Labels/SN001/SN001_au4.txt"
+    miniatures.write(path, [f"{n},1" for n in range(12)])
+    with pytest.raises(
+        BadInput, match="the labels of SN001 count frames from 0 in some files and from 1 in others"
+    ):
+        prepare("disfa", tmp_path / "in")
+
+
+# LFW ---------------------------------------------------------------------------------------------------------
+
+
+def test_lfw_is_cropped_by_the_set_not_by_its_first_file(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    miniatures.lfw(root, side=250)
+    miniatures.write(root / "Aaa_First/Aaa_First_0001.jpg", [])
+    miniatures.put(root / "Aab_Next/Aab_Next_0001.jpg", miniatures.face(0))
+    faces = prepare("lfw", root)
+    assert faces.info["settings"]["margin"] == -0.2
+    told = left_out(faces)
+    assert told["Aaa_First/Aaa_First_0001.jpg"] == "empty file"
+    assert "is not 250 x 250 as the set is" in told["Aab_Next/Aab_Next_0001.jpg"]
+    assert any("17 of 18 images are 250 x 250" in note for note in faces.info["notes"])
+
+
+def test_lfw_as_kaggle_has_it(tmp_path: Path) -> None:
+    miniatures.lfw(tmp_path / "in/lfw-deepfunneled/lfw-deepfunneled")
+    (tmp_path / "in/lfw-deepfunneled/lfw-deepfunneled/pairs.txt").unlink()
+    lines = [
+        ",".join(line.split()) + ("," if len(line.split()) == 3 else "") for line in miniatures.LFW_PAIRS[1:]
+    ]
+    miniatures.write(tmp_path / "in/pairs.csv", ["name,imagenum1,imagenum2,", *lines])
+    faces = prepare("lfw", tmp_path / "in")
+    assert faces.pairs is not None and faces.pairs["same"].tolist() == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert faces.pairs["fold"].tolist() == [0, 0, 0, 0, 1, 1, 1]
+
+
+# A folder of one's own ---------------------------------------------------------------------------------------
+
+
+def toy(tmp_path: Path) -> Path:
+    for person in range(6):
+        for i in range(2):
+            miniatures.put(
+                tmp_path / f"in/p{person}/{person}_{i}.png", Image.new("L", (40, 40), 20 * person + i)
+            )
+    return tmp_path / "in"
+
+
+def test_pictures_that_are_not_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = toy(tmp_path)
+    with Image.open(root / "p0/0_0.png") as image:
+        image.save(root / "p0/x.JFIF", "JPEG")
+        image.save(root / "p0/y.jpe", "JPEG")
+    for name in (
+        "p1/a.HEIC",
+        "p1/b.heif",
+        "p2/c.dng",
+        "p2/d.mp4",
+        "p2/notes.docx",
+        "p2/nosuffix",
+        "p2/.hidden.heic",
+    ):
+        (root / name).write_bytes(b"x")
+    faces = prepare("folder", root)
+    assert {"p0/x.JFIF", "p0/y.jpe"} <= set(faces.table["file"])
+    told = left_out(faces)
+    assert set(told) == {"p1/a.HEIC", "p1/b.heif", "p2/c.dng", "p2/d.mp4"}
+    assert told["p1/a.HEIC"] == "pictures of the form HEIC are not read; convert it to JPEG or PNG"
+    assert "a video; only pictures are read" in told["p2/d.mp4"]
+    assert "Files that are no pictures, not looked at: 1 without a suffix" in capsys.readouterr().out
+    (tmp_path / "phone").mkdir()
+    (tmp_path / "phone/1.heic").touch()
+    with pytest.raises(
+        BadInput, match=r"there are no images in .*1\.heic: pictures of the form HEIC are not read"
+    ):
+        prepare("folder", tmp_path / "phone", out=tmp_path / "out2")
+
+
+def test_unread_forms_are_named_in_official_sets_too(tmp_path: Path) -> None:
+    miniatures.rafdb(tmp_path / "in")
+    (tmp_path / "in/Image/aligned/train_00099_aligned.heic").write_bytes(b"x")
+    assert (
+        "HEIC are not read"
+        in left_out(prepare("rafdb", tmp_path / "in"))["Image/aligned/train_00099_aligned.heic"]
+    )
+    assert find_files(tmp_path / "in", (".mp4",))[1].frame().empty
+    assert other_files(tmp_path / "in") == {".txt": 1}
+
+
+def test_replaced_pictures_are_noticed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = toy(tmp_path)
+    prepare("folder", root)
+    prepare("folder", root)
+    assert "nothing to do" in capsys.readouterr().out
+    before = (root / "p3/3_1.png").stat()
+    Image.new("L", (40, 40), 200).save(root / "p3/3_1.png")
+    os.utime(root / "p3/3_1.png", ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+    with pytest.raises(
+        BadInput, match=r"already holds a prepared set, made of pictures that have been replaced since"
+    ):
+        prepare("folder", root)
+    again = prepare("folder", root, out=tmp_path / "out2")
+    at = again.table["file"].tolist().index("p3/3_1.png")
+    assert again.images(at).float().mean() == 200
+
+
+def test_replaced_pictures_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = toy(tmp_path)
+    monkeypatch.setattr("data_scripts.prepare.SHARD_ROWS", (4, 4))
+    with monkeypatch.context() as patch:
+        patch.setattr("data_scripts.prepare.join", lambda *_: (_ for _ in ()).throw(BadInput("stopped")))
+        with pytest.raises(BadInput, match="stopped"):
+            prepare("folder", root)
+    Image.new("L", (44, 44), 200).save(root / "p0/0_0.png")
+    faces = prepare("folder", root)
+    assert faces.images(faces.table["file"].tolist().index("p0/0_0.png")).float().mean() == 200
+
+
+def test_the_same_archive_is_the_same_set(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    archive = pack(toy(tmp_path), tmp_path / "x.zip", "x/")
+    prepare("folder", archive)
+    prepare("folder", archive)
+    assert "nothing to do" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("key", ["folder", "lfw"])
+def test_pairs_that_all_miss_are_refused(tmp_path: Path, key: str) -> None:
+    miniatures.lfw(tmp_path / "in")
+    miniatures.write(tmp_path / "pairs.txt", ["1 1", "Zed_Ya 1 2", "Zed_Ya 1 Yo_Da 1"])
+    with pytest.raises(BadInput, match=r"pairs\.txt: none of its 2 pairs has both images"):
+        prepare(key, tmp_path / "in", "--pairs", str(tmp_path / "pairs.txt"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_pairs_whose_images_are_all_damaged_are_refused(tmp_path: Path) -> None:
+    miniatures.lfw(tmp_path / "in")
+    for name in ("Ann_Lee", "Bo_Ek"):
+        for path in (tmp_path / "in" / name).iterdir():
+            path.write_bytes(b"x")
+    miniatures.write(tmp_path / "in/pairs.txt", ["1 1", "Ann_Lee 1 2", "Ann_Lee 1 Bo_Ek 1"])
+    with pytest.raises(BadInput, match="none of the 2 pairs has both images"):
+        prepare("lfw", tmp_path / "in")
+
+
+def test_pairs_name_what_is_missing(tmp_path: Path) -> None:
+    miniatures.lfw(tmp_path / "in")
+    faces = prepare("folder", tmp_path / "in", "--pairs", str(tmp_path / "in/pairs.txt"))
+    assert left_out(faces)["Di_Ro_0009"] == "pairs.txt names it, but it is not there"
+
+
+def test_columns_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = toy(tmp_path)
+    rows = [f"p{n // 2}/{n // 2}_{n % 2}.png,1,3,{20 + n},007" for n in range(12)]
+    miniatures.write(tmp_path / "l.csv", ["file,au1,au12,age,expresion", *rows])
+    faces = prepare("folder", root, "--labels", str(tmp_path / "l.csv"))
+    assert faces.table["au01"].tolist() == [1.0] * 12 and faces.table["au12"].tolist() == [3.0] * 12
+    assert faces.table["age"].tolist() == [str(20 + n) for n in range(12)]
+    said, told = capsys.readouterr().out, pd.read_csv(faces.folder / "skipped.csv")
+    assert "au1 is au01" in said and "column expresion is no label of this kit (is it expression?)" in said
+    assert told["file"].tolist() == ["l.csv", "l.csv"] and told["reason"].str.contains("age|expresion").all()
+
+
+def test_a_label_table_with_a_header_alone(tmp_path: Path) -> None:
+    miniatures.write(tmp_path / "l.csv", ["file,expression"])
+    with pytest.raises(BadInput, match=r"l\.csv has a header and no rows"):
+        prepare("folder", toy(tmp_path), "--labels", str(tmp_path / "l.csv"))
+
+
+def test_mat_files_without_a_picture_are_no_set(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    savemat(tmp_path / "in/image00002.mat", {"Pose_Para": np.zeros((1, 7))})
+    with pytest.raises(BadInput, match="no image"):
+        prepare("aflw2000", tmp_path / "in")
