@@ -1,4 +1,5 @@
-# make alone prints the targets. PYTHON, TORCH, PRESET, DATA, OUT, SEED and SITE can be set on the command line.
+# make alone prints the targets. PYTHON, TORCH, PRESET, DATA, OUT, SEED, SITE, WORKERS and MINUTES can be set on the
+# command line.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -9,8 +10,10 @@ DATA   ?=
 # PyTorch's build for a new .venv: cpu, cu126, auto, ... as `uv pip install --torch-backend` knows them, from PyTorch's own
 # index; empty takes PyPI's. Only the empty one could be tried where the kit was made: no index but PyPI was in reach.
 TORCH  ?=
-# Its pins: no CUDA, and no hashes, which are those of PyPI's files.
-CPU_PINS := /^(cuda-|nvidia-|triton)/d; s/^([a-z][^\\]*[^\\ ]) *\\?$$/\1/p
+# That index has builds, and so hashes, of its own.
+UNHASHED := '/^ *--hash/d; s/ *\\$$//; /^(cuda-|nvidia-|triton)/d'
+WORKERS ?=
+MINUTES ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
@@ -32,8 +35,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@echo "  pytest, ruff, ...     what make test needs, with a driver for the Chromium that may be on this machine"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(if $(TORCH),sed -nE '$(CPU_PINS)' requirements.lock,cat requirements.lock) | $(BIN)/uv pip install --quiet \
-	  --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH),--require-hashes) -r -
+	$(if $(TORCH),sed -E $(UNHASHED),cat) requirements.lock | $(BIN)/uv pip install --quiet --compile-bytecode \
+	  --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH),--require-hashes) -r -
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
@@ -44,8 +47,9 @@ lock: env  ## pin again what pyproject.toml asks for
 reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA="train_on probe_too" OUT=runs/cpu SEED=0)
 	$(BIN)/python -m pcl_lib.reproduce --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "$(OUT)" --seed $(SEED)
 
-ablations: env  ## train and probe the variants of the ablation table, 3 seeds each; goes on where it was (PRESET=cpu)
-	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "runs/$(PRESET)-ablations"
+ablations: env  ## train and probe the variants of the ablation table, 3 seeds each; goes on where it was (PRESET=cpu WORKERS= MINUTES=)
+	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "runs/$(PRESET)-ablations" \
+	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 search: env  ## tries for a better pcl_plus, judged on the validation people (the test people are not rendered); goes on where it was
 	$(BIN)/python data_scripts/render_faces.py --out runs/faces/search --preset $(PRESET) --identities 340 60 60 --seed 1

@@ -115,13 +115,15 @@ class Case(NamedTuple):
 
 
 # Gains found with seeds 0 to 3, not every seed with every method: yaw .26 to .47, expression .42 to .48, au01 .13
-# and .17, identity .13 and .14; yaw of fabnet .20 to .47, of tcae .24 and .45, of facecycle .16 and .29.
+# and .17, identity .13 and .14; yaw (seeds 0 and 1) of fabnet .27 and .41, of tcae .22 and .41, of facecycle .18
+# and .38.
 METHODS = {
     "simclr": Case(),
     "simclr_noflip": Case(),
     "moco": Case(),
     "byol": Case(),
     "simsiam": Case(),
+    "mae": Case(epochs=12),
     "fabnet": Case(epochs=12),
     "tcae": Case(epochs=12),
     "facecycle": Case(),
