@@ -138,7 +138,8 @@ METHODS = {
 
 
 def test_every_method_that_trains_is_tested() -> None:
-    assert METHODS.keys() == methods.METHODS.keys() - {"random"}
+    elsewhere = {"pcl_video"}  # learns from clips: test_video.py
+    assert METHODS.keys() == methods.METHODS.keys() - {"random"} - elsewhere
 
 
 @pytest.mark.parametrize("name", METHODS)
