@@ -116,7 +116,7 @@ def test_faces_without_labels_have_no_turn_and_no_truth(model: PCL, faces: rende
     explorer = widgets.SwapExplorer(model, bare)
     assert explorer.turn.disabled and explorer.tiles["Truth"].box.layout.display == "none"
     studio = widgets.FaceStudio(model, bare)
-    assert "nothing can be read" in reads_as(studio) and not studio.readings(bare.images([0])[0])
+    assert "nothing can be predicted" in reads_as(studio) and not studio.readings(bare.images([0])[0])
 
 
 def test_studio_renders_its_sliders_and_reads_the_branches(model: PCL, faces: rendered.Gallery) -> None:
@@ -182,7 +182,7 @@ def test_without_a_reader_or_weights_the_figure_stands_in(
     ]
     for panel in made:
         bundle = panel._repr_mimebundle_()
-        assert "without a reader" in bundle["text/plain"] and "data:image/png;base64," in bundle["text/html"]
+        assert "Nobody watches" in bundle["text/plain"] and "data:image/png;base64," in bundle["text/html"]
         assert panel.still() is None  # the widget shows it already
     for nothing in (widgets.SwapExplorer(None, faces), widgets.NeighbourBrowser(None, faces)):
         assert "no trained weights" in nothing._repr_mimebundle_()["text/html"]
