@@ -22,6 +22,7 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
 from pcl_lib.data.labels import EXPRESSION_NAMES
+from pcl_lib.probes.progress import READINGS
 from pcl_lib.tables import CONSTANT
 from pcl_lib.utils import BadInput, replace_atomically, spent
 
@@ -175,8 +176,8 @@ def swap_grid(
     first, top, inner = as_floats
     corner = torch.ones_like(top[:1])
     grid = torch.cat([torch.cat([corner, top])[None], torch.cat([first[:, None], inner], 1)])
-    columns = ["face of ↓", *(pose_labels or [""] * len(poses))]
-    return face_grid(grid, rows=["pose of →", *[""] * len(faces)], columns=columns, title=title)
+    columns = ["face donor ↓", *(pose_labels or [""] * len(poses))]
+    return face_grid(grid, rows=["pose donor →", *[""] * len(faces)], columns=columns, title=title)
 
 
 def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch") -> Figure:
@@ -186,7 +187,9 @@ def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch
     against: the column on the horizontal axis. Raises BadInput where no run has been trained.
     """
     aside = {"epoch", "iterations", "seconds", "images", "lr"}
-    changing = [c for h in histories.values() for c in h if h[c].count() == 1 or h[c].nunique() > 1]
+    changing = [
+        c for h in histories.values() for c in h if c in READINGS or h[c].count() == 1 or h[c].nunique() > 1
+    ]
     names = [name for name in dict.fromkeys(map(str, changing)) if name not in aside]
     if not names:
         raise BadInput("no run has a training history: train a method that has tasks, such as pcl")
@@ -299,7 +302,7 @@ def embedding(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], rows: Sequenc
 
 
 def leakage_heatmap(table: pd.DataFrame) -> Figure:
-    """How well each factor is read from each feature: one row per method and feature, one column per factor.
+    """How well each factor is predicted from each feature: one row per method and feature, one column per factor.
 
     table: rows of `disentangle.leakage` with a column method. Colours show the value above chance, as a share of
     what is left above chance (R^2: the value itself); numbers show the value.
@@ -319,7 +322,7 @@ def leakage_heatmap(table: pd.DataFrame) -> Figure:
     axes.set_xticklabels([f"{f.replace('_', ' ')}\n({metric[f]})" for f in factors], rotation=0, fontsize=10)
     axes.set_yticklabels(rows, rotation=0, fontsize=11)
     axes.set(xlabel="", ylabel="")
-    axes.set_title("What a linear probe finds, on people it has not seen", fontsize=12)
+    axes.set_title("What a linear probe predicts, on people it has not seen", fontsize=12)
     return figure
 
 
@@ -370,7 +373,7 @@ def confusion(
     )  # fmt: skip
     axes.tick_params("x", rotation=45)
     axes.tick_params("y", rotation=0)
-    axes.set(xlabel="predicted from the feature", ylabel="true expression")
+    axes.set(xlabel="predicted expression", ylabel="true expression")
     return figure
 
 
@@ -402,6 +405,6 @@ def results_dots(rows: pd.DataFrame) -> Figure:
     figure.axes[0].set_yticks(range(len(methods)), methods)
     figure.axes[0].set_ylim(len(methods) - 0.5, -0.5)
     figure.supxlabel(
-        "better towards the arrow; bars: 95% over test identities; dashed: without looking", fontsize=10
+        "better towards the arrow; bars: 95% intervals over test people; dashed: chance baseline", fontsize=10
     )
     return figure

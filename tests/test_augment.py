@@ -14,7 +14,7 @@ from scipy import stats
 from torch import Tensor
 
 from pcl_lib import augment
-from pcl_lib.augment import Draw
+from pcl_lib.augment import Draw, batched
 from pcl_lib.presets import PAPER_FACE_VIEW, PAPER_POSE_VIEW, SIMCLR_VIEW, ViewPreset
 from pcl_lib.utils import BadInput
 
@@ -63,7 +63,7 @@ def test_every_view_equals_the_chain_of_torchvision(
     count = 96
     images = pictures(count, size)
     view = augment.draw(count, size, preset, seeded(1))
-    apply = augment.apply_views if form == "kernel" else augment._apply
+    apply = augment.apply_views if form == "kernel" else batched.apply
     ours = apply(images, view, out_size)
     assert ours.shape == (count, 3, out_size, out_size) and ours.dtype == torch.float32
     assert ours.min() >= 0 and ours.max() <= 1

@@ -115,18 +115,21 @@ class Case(NamedTuple):
 
 
 # Gains found with seeds 0 to 3, not every seed with every method: yaw .26 to .47, expression .42 to .48, au01 .13
-# and .17, identity .13 and .14; yaw of fabnet .20 to .47, of tcae .24 and .45, of facecycle .16 and .29.
+# and .17, identity .13 and .14; yaw (seeds 0 and 1) of fabnet .27 and .41, of tcae .22 and .41, of facecycle .18
+# and .38.
 METHODS = {
     "simclr": Case(),
     "simclr_noflip": Case(),
     "moco": Case(),
     "byol": Case(),
     "simsiam": Case(),
+    "mae": Case(epochs=12),
     "fabnet": Case(epochs=12),
     "tcae": Case(epochs=12),
     "facecycle": Case(),
     "pcl": Case(epochs=4),
     "pcl_plus": Case(epochs=4),
+    "pcl_change": Case(epochs=4),  # of the flip, which is pcl
     "supervised_pose": Case(),
     "supervised_expression": Case("expression", epochs=8),
     "supervised_identity": Case("identity", 0.05, epochs=12),

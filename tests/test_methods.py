@@ -451,8 +451,8 @@ def test_a_saturated_loss_does_not_end_the_run() -> None:
 
 def test_random_trains_nothing_and_unknown_names_are_refused() -> None:
     assert methods.build("random", preset_of()).tasks == ()
-    with pytest.raises(BadInput, match="unknown method 'mae': choose one of pcl, pcl_plus"):
-        methods.build("mae", preset_of())
+    with pytest.raises(BadInput, match="unknown method 'dino': choose one of pcl, pcl_plus"):
+        methods.build("dino", preset_of())
     with pytest.raises(
         BadInput, match=r"unknown loss.negatives 'none': choose one of own_flip, released_code, batch"
     ):

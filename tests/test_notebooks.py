@@ -22,7 +22,7 @@ from PIL import Image
 
 from pcl_lib import data
 from pcl_lib.data.labels import PAPER_UNITS
-from pcl_lib.reproduce import paper_table
+from pcl_lib.reproduce import paper_table, readme
 from pcl_lib.reproduce.notebooks import PARAMETERS
 from pcl_lib.site import pages
 from pcl_lib.tables import HERE
@@ -131,7 +131,12 @@ def test_parameters_are_four_literals(path: Path) -> None:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
 def test_course_parts_are_there(path: Path) -> None:
-    text = prose(read(path))
+    notebook = read(path)
+    stated, text = readme.course(notebook, path.stem), prose(notebook)
+    assert stated["question"].endswith("?") and re.fullmatch(
+        r"\d(\.\d)?((, | and )\d(\.\d)?)*", stated["section"]
+    )
+    assert set(stated["minutes"]) == {"smoke", "cpu"}
     for part in ("**Question.**", "**You will learn**", "**It needs**", "**It takes**", "**Paper:**"):
         assert part in text, part
     assert all(f"`{preset}`" in text for preset in ("smoke", "cpu", "gpu", "paper"))
@@ -143,12 +148,25 @@ def test_links_resolve_and_no_path_is_absolute(path: Path) -> None:
     notebook = read(path)
     for target in re.findall(r"\]\(([^)\s]+)\)", prose(notebook)):
         if not target.startswith(("http://", "https://", "#")):
-            there = (path.parent / target.split("#")[0]).resolve()
-            assert there.exists() and there.is_relative_to(ROOT / "notebooks"), (
+            file, _, place = target.partition("#")
+            there = (path.parent / file).resolve()
+            # the site has no other pages
+            assert there.exists() and there.is_relative_to(ROOT / "notebooks"), target
+            # JupyterLab shows a page of Markdown as text, not in its editor, where the link names a place in it
+            assert there.suffix != ".md" or f'<a id="{place}"></a>' in there.read_text(encoding="utf-8"), (
                 target
-            )  # the site has no other pages
+            )
     for cell in notebook.cells:
         assert not ABSOLUTE.search(cell.source), cell.source
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_terms_and_parameters_are_explained_by_a_link(path: Path) -> None:
+    text = prose(read(path))
+    assert text.count("](glossary.md#") >= 5
+    assert path.stem == "00_tour" or "(README.md#parameters)" in text
+    places = re.findall(r"\]\(glossary\.md#([^)]+)\)", text)
+    assert len(places) == len(set(places)), f"a term is linked at its first use only: {sorted(places)}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
@@ -329,3 +347,54 @@ def test_several_sets_fill_the_columns_they_allow(several_sets: tuple[Path, str]
     assert sorted(path.name for path in (out / "figures").glob("probes_*.png")) == [
         "probes_DISFA.png", "probes_LFW.png", "probes_train_300W_LP__test_AFLW2000.png"
     ]  # fmt: skip
+
+
+# What notebooks say of the kit's own run, as they say it, and where it stands in figures/tables.
+QUOTED = [
+    ("02", "pdd", ("two branches", "face", "yaw"), ".68"),
+    ("02", "pdd", ("swaps", "face", "yaw"), ".71"),
+    ("02", "pdd", ("orthogonality", "face", "yaw"), ".61"),
+    ("02", "pdd", ("swaps", "pose", "yaw"), ".71"),
+    ("02", "pdd", ("orthogonality", "pose", "yaw"), ".60"),
+    ("02", "pdd", ("swaps", "face", "skin_tone"), ".83"),
+    ("02", "pdd", ("swaps", "pose", "skin_tone"), ".82"),
+    ("02", "pdd", ("orthogonality", "face", "skin_tone"), ".53"),
+    ("02", "pdd", ("orthogonality", "pose", "skin_tone"), ".58"),
+    ("02", "pdd", ("even and odd", "face", "yaw"), ".00"),
+    ("02", "pdd", ("even and odd", "pose", "yaw"), ".77"),
+    ("02", "pdd", ("even and odd", "face", "|yaw|"), ".58"),
+    ("02", "pdd", ("even and odd", "face", "pitch"), ".42"),
+    ("03", "main", ("simclr", "yaw MAE"), "8.8"),
+    ("03", "main", ("simclr_noflip", "yaw MAE"), "7.7"),
+    ("05", "main", ("random", "expression accuracy"), ".27"),
+    ("05", "components", ("random, components", "expression accuracy"), ".32"),
+    ("05", "main", ("random", "yaw MAE"), "10.8"),
+    ("05", "components", ("random, components", "yaw MAE"), "8.8"),
+    ("05", "components", ("pcl, components", "expression accuracy"), ".37"),
+    ("05", "components", ("pcl, branches", "expression accuracy"), ".29"),
+    ("05", "components", ("pcl, components", "verification accuracy"), ".66"),
+    ("05", "components", ("pcl, branches", "verification accuracy"), ".61"),
+    ("05", "components", ("pcl, components", "yaw MAE"), "5.5"),
+    ("05", "components", ("pcl, branches", "yaw MAE"), "6.9"),
+    ("05", "components", ("pcl_plus, components", "yaw MAE"), "5.1"),
+    ("05", "components", ("simclr, components", "yaw MAE"), "7.2"),
+    ("05", "components", ("simclr_noflip, components", "yaw MAE"), "6.1"),
+]
+
+
+@pytest.mark.parametrize(("number", "name", "cell", "said"), QUOTED)
+def test_numbers_in_the_text_are_those_of_the_tables(
+    number: str, name: str, cell: tuple[str, ...], said: str
+) -> None:
+    table = pd.read_csv(ROOT / "figures" / "tables" / f"{name}.csv")
+    if name == "pdd":
+        value = table.set_index(["method", "feature", "factor"]).loc[cell, "value"]
+    else:
+        value = table.set_index("method").loc[cell[0], cell[1]]
+    digits = len(said.split(".")[1])
+    assert f"{value:.{digits}f}".lstrip("0") == said
+    (path,) = (path for path in NOTEBOOKS if path.stem.startswith(number))
+    own = [
+        c.source for c in read(path).cells if c.cell_type == "markdown" and "the kit's own run" in c.source
+    ]
+    assert re.search(rf"(?<![\d.]){re.escape(said)}(?!\d)", "\n".join(own).replace("\n", " "))

@@ -14,12 +14,12 @@ from pcl_lib.utils import REPOSITORY, BadInput
 
 HEADER = """# 02 · Title
 
-**Question.** Why does
-a mirror matter?
+<!-- course -->
+old
+<!-- /course -->
 
-**It takes** <!-- minutes -->old<!-- /minutes -->. And more.
-
-**Paper:** section 3.2 (somewhere)."""
+**You will learn** more."""
+COURSE = {"question": "Why does a mirror matter?", "section": "3.2"}
 README = "before\n<!-- notebooks -->\nold\n<!-- /notebooks -->\nafter\n<!-- results -->\n<!-- /results -->\n"
 MAIN = """method,expression accuracy,verification accuracy,AU mean F1,yaw MAE
 chance baseline,0.1423,0.5,0.3713,23.31
@@ -39,9 +39,11 @@ def small(tmp_path: Path) -> Path:
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "figures" / "tables").mkdir(parents=True)
     cell = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": HEADER.splitlines(keepends=True)}
-    notebook = {"cells": [cell], "metadata": {}, "nbformat": 4, "nbformat_minor": 5}
+    metadata = {"language_info": {"name": "python"}, readme.COURSE: COURSE}
+    notebook = {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
     (tmp_path / "notebooks" / "02_mirror.ipynb").write_text(json.dumps(notebook))
     (tmp_path / "README.md").write_text(README)
+    (tmp_path / readme.COURSE_PAGE).write_text("before <!-- minutes -->old<!-- /minutes --> after")
     (tmp_path / "figures" / "tables" / "main.csv").write_text(MAIN)
     for name in readme.SHOWN:
         (tmp_path / "figures" / "tables" / f"{name}.md").write_text(
@@ -56,14 +58,24 @@ def small(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_minutes_of_a_run_reach_the_header_and_the_readme(small: Path) -> None:
+def test_minutes_of_a_run_reach_the_notebook_and_the_readme(small: Path) -> None:
     readme.update(small, [small / "run"])
     row = pd.read_csv(small / readme.MINUTES).iloc[0].to_dict()
     timed = {"notebook": "02_mirror", "preset": "cpu", "minutes": 1.5, "device": "cpu", "commit": "abc"}
     assert row == timed | {"processor": "A, 2 cores", "step_ms": 400.0}
-    text = readme.header(json.loads((small / "notebooks" / "02_mirror.ipynb").read_text()))
-    assert "**It takes** <!-- minutes -->1.5 minutes at `cpu`" in text and "old" not in text
-    assert "not timed yet: `smoke`, `gpu`, `paper`<!-- /minutes -->. And more." in text
+    page = (small / readme.COURSE_PAGE).read_text()
+    assert "| [02_mirror](02_mirror.ipynb) | 1.5 |\n| all | 1.5 |\n<!-- /minutes --> after" in page
+    notebook = json.loads((small / "notebooks" / "02_mirror.ipynb").read_text())
+    assert notebook["metadata"] == {
+        "language_info": {"name": "python"},
+        "pcl_kit_course": COURSE | {"minutes": {"cpu": 1.5}},
+    }
+    text = "".join(notebook["cells"][0]["source"])
+    assert text.startswith("# 02 · Title\n\n<!-- course -->\n\n**Question.** Why does a mirror matter?\n\n")
+    assert "**It takes** 1.5 minutes at `cpu` (in a run of the whole course); not timed yet" in text
+    assert text.endswith(
+        "`gpu`, `paper`. **Paper:** section 3.2.\n\n<!-- /course -->\n\n**You will learn** more."
+    )
     wanted = (
         "| question | notebook | minutes, `cpu` | paper section |\n| --- | --- | --- | --- |\n"
         "| Why does a mirror matter? | [02_mirror](notebooks/02_mirror.ipynb) | 1.5 | 3.2 |\n"
@@ -110,6 +122,22 @@ def test_another_preset_is_added_and_the_same_one_replaced(small: Path) -> None:
     assert minutes == {"cpu": 2.0, "smoke": 0.2}
 
 
+def test_several_sections_are_sections() -> None:
+    shown = readme.header({"question": "Why?", "section": "1 and 3", "minutes": {"smoke": 0.05}})
+    assert shown.startswith("**Question.** Why?\n\n**It takes** seconds at `smoke` (")
+    assert shown.endswith("**Paper:** sections 1 and 3.")
+
+
+@pytest.mark.parametrize("key", ["question", "section"])
+def test_a_notebook_without_its_question_or_section_is_named(small: Path, key: str) -> None:
+    path = small / "notebooks" / "02_mirror.ipynb"
+    notebook = json.loads(path.read_text())
+    del notebook["metadata"][readme.COURSE][key]
+    path.write_text(json.dumps(notebook))
+    with pytest.raises(BadInput, match=rf"02_mirror: its metadata lack pcl_kit_course\.{key}"):
+        readme.update(small, [])
+
+
 def test_missing_markers_and_summaries_are_named(small: Path) -> None:
     with pytest.raises(BadInput, match=r"summary\.json is not the summary of a run"):
         readme.update(small, [small / "nowhere"])
@@ -121,7 +149,7 @@ def test_missing_markers_and_summaries_are_named(small: Path) -> None:
 def test_committed_headers_and_pages_are_what_the_command_writes(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "notebooks", tmp_path / "notebooks")
     (tmp_path / readme.MINUTES).parent.mkdir(parents=True)
-    pages = ("README.md", readme.RESULTS)
+    pages = ("README.md", readme.COURSE_PAGE, readme.RESULTS)
     tables = ("main.csv", *(f"{name}.md" for name in readme.SHOWN))
     for name in (readme.MINUTES, *pages, *(readme.TABLES / name for name in tables)):
         shutil.copy(REPOSITORY / name, tmp_path / name)

@@ -20,6 +20,7 @@ from PIL import Image
 
 from pcl_lib.faces import AUS, render, sample_factors
 from pcl_lib.models.shipped import shipped
+from pcl_lib.reproduce import readme
 from pcl_lib.reproduce.notebooks import STAMP
 from pcl_lib.site import pages, strips
 from pcl_lib.utils import BadInput
@@ -53,6 +54,7 @@ def notebook(text: str) -> nbformat.NotebookNode:
     outputs = [
         {"image/png": png(), "text/plain": "<Figure>"},
         {"text/html": "<p>Nobody watches</p>", "text/plain": "SwapExplorer: Nobody watches"},
+        {"text/markdown": "| method | MAE |\n| --- | --- |\n| pcl | 6.8 |", "text/plain": "pcl"},
         {pages.PROGRESS: {"model_id": "x"}, "text/plain": "0%|"},
     ]
     code = nbformat.v4.new_code_cell("1 + 1", execution_count=1)
@@ -66,10 +68,10 @@ def make_run(folder: Path, more: str = "") -> Path:
     (out / "notebooks").mkdir(parents=True)
     (given / "solutions").mkdir(parents=True)
     for name, other in zip(NAMES, reversed(NAMES), strict=True):
-        links = f"[on]({other}.ipynb#{other}) [results](../figures/RESULTS.md)"
+        links = f"[on]({other}.ipynb#{other}) [results](../figures/RESULTS.md) [word](glossary.md#auc)"
         links += " [solved](solutions/00_start.ipynb)" if name == NAMES[0] else more
-        text = f"# {name}\n\n**Question.** What is $x^2$?\n\n**Paper:** section 1.\n\n{links}"
-        made = notebook(text)
+        made = notebook(f"# {name}\n\nWhat is $x^2$?\n\n{links}")
+        made.metadata[readme.COURSE] = {"question": "What is $x^2$?", "section": "1"}
         for parameter, tag in (("of_the_notebook", "parameters"), ("of_the_run", "injected-parameters")):
             made.cells.append(nbformat.v4.new_code_cell(f"{parameter} = 1", metadata={"tags": [tag]}))
         made.metadata[STAMP] = {"seconds": 1.0}
@@ -80,6 +82,9 @@ def make_run(folder: Path, more: str = "") -> Path:
     nbformat.write(solution, given / "solutions" / "00_start.ipynb")
     (given / "method.md").write_text(
         "# The method\n\n## 1 Encoder\n\n$$L = \\sum_i x_i$$\n\n[here](#1-encoder)\n"
+    )
+    (given / "glossary.md").write_text(
+        '# Glossary\n\n<a id="auc"></a>\n**AUC.** An area.\n\n<a id="roc"></a>\n**ROC.** Its [curve](#auc).\n'
     )
     summary = {"preset": "smoke", "seed": 0, "device": "cpu", "commit": "abc", "versions": "x 1"}
     seconds = {
@@ -108,6 +113,8 @@ def test_pages_lead_to_each_other(site: Path) -> None:
     )
     assert 'href="solutions/00_start.html"' in text("00_start.html")
     assert 'href="../00_start.html"' in text("solutions/00_start.html")
+    assert 'href="glossary.html#glossary-auc"' in text("00_start.html")
+    assert 'id="glossary-auc"' in text("glossary.html") and 'href="#glossary-auc"' in text("glossary.html")
     assert "RESULTS.md" not in text("00_start.html") and "results" in text("00_start.html")
 
 
@@ -126,6 +133,7 @@ def test_every_file_that_a_page_asks_for_is_there(site: Path) -> None:
 def test_what_a_run_replaced_and_what_needs_a_kernel_is_left_out(site: Path) -> None:
     text = (site / "00_start.html").read_text(encoding="utf-8")
     assert "of_the_run" in text and "of_the_notebook" not in text
+    assert "<td><p>6.8</p></td>" in text
     assert "0%|" not in text and "widget-view" not in text
     assert 'alt="Figure of the section: 00_start"' in text
     assert "Nobody watches" not in text and text.count('<figure class="strip"') == 1

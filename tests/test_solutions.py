@@ -81,7 +81,7 @@ MISTAKES: dict[str, dict[str, list[Any]]] = {
         "test_rows": [by_image, lambda identity, _share, _rng: np.zeros(len(identity), bool)],
     },
     "02_pose_disentangled_decoder": {
-        "parts": [halves_without_sign, lambda h, images: (h(images), h(images.flip(3)))],
+        "components": [halves_without_sign, lambda h, images: (h(images), h(images.flip(3)))],
         "cheat": [(zeros, zeros, lambda _face, pose: pose), (lambda x: x, zeros, lambda face, _pose: face)],
     },
     "03_contrastive_pretraining": {

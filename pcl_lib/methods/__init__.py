@@ -2,8 +2,11 @@
 
 base         `Method` and `Task`; to add a method, see pcl_lib/README.md
 pcl          PCL and pcl_plus
+changes      PCL with another change than the flip: rotation, light, colour, an occluder
 simclr       SimCLR, with and without flips
+video        pcl_video: several frames of one person
 siamese      MoCo, BYOL, SimSiam
+masked       a masked autoencoder
 flow         warping one frame into another
 frame_pairs  FAb-Net and TCAE: what moves between frames of a person
 facecycle    FaceCycle: a mean face, an identity and a motion
@@ -13,8 +16,10 @@ supervised   upper bounds, trained on the labels of one task
 from __future__ import annotations
 
 from pcl_lib.methods.base import Method, Task, TaskLoss
+from pcl_lib.methods.changes import PCLOfChange
 from pcl_lib.methods.facecycle import FaceCycle
 from pcl_lib.methods.frame_pairs import TCAE, FAbNet
+from pcl_lib.methods.masked import MaskedAutoencoder
 from pcl_lib.methods.pcl import PCLMethod, PCLPlus
 from pcl_lib.methods.siamese import BYOL, MoCo, SimSiam
 from pcl_lib.methods.simclr import SimCLR, SimCLRNoFlip
@@ -24,6 +29,7 @@ from pcl_lib.methods.supervised import (
     SupervisedPose,
     SupervisedUnits,
 )
+from pcl_lib.methods.video import PCLVideo
 from pcl_lib.presets import Preset
 from pcl_lib.utils import BadInput
 
@@ -41,11 +47,14 @@ __all__ = [
 METHODS: dict[str, type[Method]] = {
     "pcl": PCLMethod,
     "pcl_plus": PCLPlus,
+    "pcl_video": PCLVideo,
+    "pcl_change": PCLOfChange,
     "simclr": SimCLR,
     "simclr_noflip": SimCLRNoFlip,
     "moco": MoCo,
     "byol": BYOL,
     "simsiam": SimSiam,
+    "mae": MaskedAutoencoder,
     "fabnet": FAbNet,
     "tcae": TCAE,
     "facecycle": FaceCycle,

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from pcl_lib import disentangle, probes, tables
 from pcl_lib.data import FaceSet, resize_images
@@ -69,15 +70,16 @@ class Encoded:
 def encode(run: Run, methods: Sequence[str] = (*CONTROLS, *METHODS)) -> dict[str, Encoded]:
     """The features of all images by each of `CONTROLS` and methods asked for, the latter trained or loaded first.
 
-    They are computed once and kept in out/features (`probes.stored`). Raises as `Run.trained` and `probes.extract`.
+    They are computed once and kept in out/features (`probes.stored`). Shows its progress. Raises as `Run.trained` and
+    `probes.extract`.
     """
     encoded: dict[str, Encoded] = {}
     names: tuple[str, ...]
-    for method in methods:
+    for method in tqdm(methods, desc="encoding", unit="method"):
         if method in CONTROLS:
             control = CONTROLS[method]()
-            mark, names = str(vars(control)), CONTROL_FEATURES
-            encoded[method] = _encoded(run, method, control, mark, names, "32-true")
+            mark = str(vars(control))
+            encoded[method] = _encoded(run, method, control, mark, CONTROL_FEATURES, "32-true")
             continue
         training = run.trained(method)
         mark, names = stored.weights_hash(training.model), (*training.method.features, *COMPONENTS)
@@ -117,7 +119,7 @@ def probe_rows(run: Run, encoded: Mapping[str, Encoded]) -> pd.DataFrame:
     """`probes.evaluate` of each method after `probes.baseline_rows` (method `tables.CONSTANT`), set by set.
 
     The columns data and labels (`tasks.mark_labels`) tell the sets apart. An empty table where there is nothing to
-    probe for in any of them; what is left out is printed.
+    probe for in any of them; what is left out is printed. Shows its progress.
     """
     found = probed(run)
     for note in found.told():
@@ -130,7 +132,7 @@ def _rows_of_view(run: Run, view: FaceSet, encoded: Mapping[str, Encoded]) -> pd
     """Rows of one set, or of two joined. The run's own faces have their features already."""
     baselines = probes.baseline_rows(view, seed=run.seed)
     parts = [baselines.assign(method=tables.CONSTANT, precision="32-true")]
-    for method, own in encoded.items():
+    for method, own in tqdm(encoded.items(), desc=f"probing on {view.name}", unit="method"):
         source = own.features if view.name == run.faces.name else own.model
         rows = probes.evaluate(source, view, features=own.names, seed=run.seed)
         parts.append(rows.assign(method=method, precision=own.precision))
@@ -149,11 +151,11 @@ def leakage(
 
 
 def leakage_rows(run: Run, encoded: Mapping[str, Encoded]) -> pd.DataFrame:
-    """`leakage` of each method but `CONTROLS`."""
+    """`leakage` of each method but `CONTROLS`; shows its progress."""
     learnt = {method: own for method, own in encoded.items() if method not in CONTROLS}
     parts = [
         leakage(own.features, run.faces, run.seed).assign(method=method, precision=own.precision)
-        for method, own in learnt.items()
+        for method, own in tqdm(learnt.items(), desc="leakage", unit="method")
     ]
     return pd.concat(parts, ignore_index=True)
 

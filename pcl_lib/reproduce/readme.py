@@ -1,17 +1,17 @@
 """What README, figures/RESULTS.md and the notebooks' headers show of runs, written by one command instead of by hand.
 
 `python -m pcl_lib.reproduce.readme runs/cpu runs/smoke` reads the minutes that these runs measured (summary.json),
-keeps them in figures/tables/minutes.csv, and writes them between the markers of each notebook's header and of
-README's table question -> notebook -> minutes -> paper section. It also fills README's small table of results and all
-generated tables of figures/RESULTS.md from figures/tables.
+keeps them in figures/tables/minutes.csv, and writes them into the metadata of each notebook (`COURSE`), where its
+question and its section of the paper stand. From this metadata it writes the text between the markers of each
+notebook's first cell, README's table of the notebooks, and that of the course's page. It also fills README's small
+table of results and all generated tables of figures/RESULTS.md from figures/tables.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from pcl_lib.utils import REPOSITORY, BadInput, exit_cleanly, replace_atomically
 TABLES = Path("figures", "tables")
 MINUTES = TABLES / "minutes.csv"
 RESULTS = Path("figures", "RESULTS.md")
+COURSE_PAGE = Path("notebooks", "README.md")
 SHOWN = (
     "main",
     "components",
@@ -48,6 +49,7 @@ MEASURES = {
 }
 MACHINE = ("processor", "step_ms")  # that the minutes were measured on: `doctor.speed`
 COLUMNS = ["notebook", "preset", "minutes", "device", "commit", *MACHINE]
+COURSE = "pcl_kit_course"  # the metadata of a notebook: question and section (text), minutes by preset
 
 
 def measured(run: Path) -> pd.DataFrame:
@@ -74,15 +76,12 @@ def merged(before: pd.DataFrame, runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([kept, new], ignore_index=True).sort_values(["notebook", "preset"], ignore_index=True)
 
 
-def sentence(minutes: pd.DataFrame, notebook: str) -> str:
-    """How long a notebook takes at each preset, in words; minutes: the table of `MINUTES`."""
-    own = minutes[minutes["notebook"] == notebook].set_index("preset")["minutes"]
-    timed = [f"{_minutes(own[name])} at `{name}`" for name in PRESETS if name in own.index]
-    untimed = [f"`{name}`" for name in PRESETS if name not in own.index]
-    said = f"{', '.join(timed)} (in a run of the whole course)" if timed else ""
-    return "; ".join(
-        [part for part in (said, f"not timed yet: {', '.join(untimed)}" if untimed else "") if part]
-    )
+def sentence(minutes: Mapping[str, float]) -> str:
+    """How long a notebook takes at each preset, in words; minutes: by preset, of those that were timed."""
+    timed = [f"{_minutes(minutes[name])} at `{name}`" for name in PRESETS if name in minutes]
+    untimed = [f"`{name}`" for name in PRESETS if name not in minutes]
+    said = [f"{', '.join(timed)} (in a run of the whole course)"] if timed else []
+    return "; ".join(said + ([f"not timed yet: {', '.join(untimed)}"] if untimed else []))
 
 
 def _minutes(value: float) -> str:
@@ -99,29 +98,66 @@ def between(text: str, name: str, new: str) -> str:
     return text[: text.index(start) + len(start)] + new + text[text.index(end) :]
 
 
-def header(notebook: dict[str, Any]) -> str:
-    """The first cell's text of a notebook as JSON has it."""
-    return "".join(notebook["cells"][0]["source"])
+def course(notebook: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What a notebook (as JSON has it) says of itself in its metadata: question, section, minutes by preset.
+
+    Raises BadInput, naming the notebook and the key, where question or section is missing or is no text.
+    """
+    found = dict(notebook.get("metadata", {}).get(COURSE, {}))
+    for key in ("question", "section"):
+        if not isinstance(found.get(key), str):
+            raise BadInput(f"{name}: its metadata lack {COURSE}.{key}, a text that every notebook states")
+    return {"minutes": {}} | found
 
 
-def with_minutes(notebook: dict[str, Any], minutes: pd.DataFrame, name: str) -> dict[str, Any]:
-    """A copy of a notebook (as JSON has it) whose header states these minutes."""
-    text = between(header(notebook), "minutes", sentence(minutes, name))
+def with_minutes(notebook: Mapping[str, Any], minutes: pd.DataFrame, name: str) -> dict[str, Any]:
+    """A copy of a notebook (as JSON has it) with these minutes in its metadata and in its first cell."""
+    own = minutes[minutes["notebook"] == name].set_index("preset")["minutes"].to_dict()
+    stated = course(notebook, name) | {
+        "minutes": {preset: own[preset] for preset in PRESETS if preset in own}
+    }
+    text = between("".join(notebook["cells"][0]["source"]), "course", f"\n\n{header(stated)}\n\n")
     first = notebook["cells"][0] | {"source": text.splitlines(keepends=True)}
-    return notebook | {"cells": [first, *notebook["cells"][1:]]}
+    metadata = notebook["metadata"] | {
+        COURSE: {key: stated[key] for key in ("minutes", "question", "section")}
+    }
+    return {**notebook, "cells": [first, *notebook["cells"][1:]], "metadata": metadata}
 
 
-def table(notebooks: dict[str, str], minutes: pd.DataFrame) -> str:
-    """README's table; notebooks: header text by name, in order. Question and section are those of the header."""
+def header(stated: Mapping[str, Any]) -> str:
+    """What the first cell of a notebook shows of `course`: its question, how long it takes, the paper's sections."""
+    section = stated["section"]
+    return (
+        f"**Question.** {stated['question']}\n\n"
+        f"**It takes** {sentence(stated['minutes'])}. "
+        f"**Paper:** section{'s' if ' and ' in section else ''} {section}."
+    )
+
+
+def table(courses: Mapping[str, Mapping[str, Any]], minutes: pd.DataFrame) -> str:
+    """README's table of the notebooks; courses: `course` of each by name, in order."""
     presets = [name for name in PRESETS if (minutes["preset"] == name).any()]
     heads = ["question", "notebook", *(f"minutes, `{name}`" for name in presets), "paper section"]
     lines = [_row(heads), _row(["---"] * len(heads))]
     value = minutes.set_index(["notebook", "preset"])["minutes"].to_dict()
-    for name, text in notebooks.items():
+    for name, stated in courses.items():
         times = [f"{value[name, p]:.1f}" if (name, p) in value else "not timed" for p in presets]
-        link = f"[{name}](notebooks/{name}.ipynb)"
-        lines.append(_row([_part(text, "Question."), link, *times, _section(text)]))
+        lines.append(
+            _row([stated["question"], f"[{name}](notebooks/{name}.ipynb)", *times, stated["section"]])
+        )
     return "\n".join(lines)
+
+
+def minutes_table(minutes: pd.DataFrame) -> str:
+    """The table of minutes of notebooks/README.md: a row per notebook, a column per preset that was timed."""
+    wide = minutes.pivot(index="notebook", columns="preset", values="minutes")
+    presets = [name for name in PRESETS if name in wide.columns]
+    lines = [_row(["notebook", *(f"`{name}`" for name in presets)]), _row(["---"] * (len(presets) + 1))]
+    lines += [
+        _row([f"[{name}]({name}.ipynb)", *(f"{row[preset]:.1f}" for preset in presets)])
+        for name, row in wide.iterrows()
+    ]
+    return "\n".join([*lines, _row(["all", *(f"{wide[preset].sum():.1f}" for preset in presets)])])
 
 
 def results(main: pd.DataFrame) -> str:
@@ -153,25 +189,11 @@ def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _part(text: str, name: str) -> str:
-    """The paragraph of a header that begins with **name**, in one line."""
-    found = re.search(rf"\*\*{re.escape(name)}\*\*(.+?)(?:\n\n|\Z)", text, re.DOTALL)
-    if not found:
-        raise BadInput(f"the header {text.splitlines()[0]!r} lacks **{name}**: every notebook states it")
-    return " ".join(found[1].split())
-
-
-def _section(text: str) -> str:
-    """The sections of the paper that a header names, such as "3.2" or "1 and 3"."""
-    found = re.search(r"sections? (\d[\d.]*(?: and \d[\d.]*)?)", _part(text, "Paper:"))
-    return found[1].rstrip(".") if found else "all"
-
-
 def update(root: Path, runs: Sequence[Path]) -> None:
-    """Write minutes.csv, the notebooks' headers, README's two tables and those of figures/RESULTS.md below `root`.
+    """Write minutes.csv, the notebooks' first cells, README's two tables, those of RESULTS.md and of COURSE_PAGE.
 
     runs: run folders; what other presets took before stays, and without runs everything does. Raises BadInput where a
-    run has no summary or a text lacks its markers.
+    run has no summary, a notebook does not state its question, or a text lacks its markers.
     """
     path = root / MINUTES
     minutes = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
@@ -179,14 +201,17 @@ def update(root: Path, runs: Sequence[Path]) -> None:
         minutes = merged(minutes, [measured(run) for run in runs])
         with replace_atomically(path) as temporary:
             minutes.to_csv(temporary, index=False)
-    headers = {}
+    courses = {}
     for notebook in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
         new = with_minutes(json.loads(notebook.read_text(encoding="utf-8")), minutes, notebook.stem)
-        headers[notebook.stem] = header(new)
+        courses[notebook.stem] = course(new, notebook.stem)
         _write(notebook, json.dumps(new, indent=1, ensure_ascii=False) + "\n")
     readme = root / "README.md"
-    text = between(readme.read_text(encoding="utf-8"), "notebooks", f"\n{table(headers, minutes)}\n")
+    text = between(readme.read_text(encoding="utf-8"), "notebooks", f"\n{table(courses, minutes)}\n")
     _write(readme, between(text, "results", f"\n{results(pd.read_csv(root / TABLES / 'main.csv'))}\n"))
+    map_of_course = root / COURSE_PAGE
+    text = map_of_course.read_text(encoding="utf-8")
+    _write(map_of_course, between(text, "minutes", f"\n{minutes_table(minutes)}\n"))
     page = root / RESULTS
     _write(page, with_tables(page.read_text(encoding="utf-8"), root / TABLES))
 

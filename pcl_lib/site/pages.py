@@ -25,7 +25,10 @@ from pcl_lib.site.strips import STRIPS, Strip
 from pcl_lib.utils import REPOSITORY, BadInput, make_folder, readable_errors
 
 STATIC = Path(__file__).parent / "static"
-PAGES = {"method": "The method", "glossary": "Glossary", "teaching": "Teaching with the kit"}
+PAGES = ("README", "method", "glossary", "teaching")  # of Markdown, in the notebooks' folder
+PLACE = re.compile(r'^<a id="([^"]+)"></a>$', re.MULTILINE)  # a place that a page sets itself
+TO_PLACE = re.compile(r"\]\((?:(?:\.\./)?(\w+)\.md)?#([^)\s]+)\)")
+PICTURE_OUT = re.compile(r"!\[[^\]]*\]\(\.\./[^)\s]+\)\n*")
 LEADS_OUT = re.compile(
     r"(?<!!)\[([^\]]*)\]\((?:\.\./)+(?!\d\d_)[^)\s]*\)"
 )  # to files that the site does not have
@@ -40,6 +43,7 @@ SETTINGS: Mapping[str, Any] = {
     "extensions": ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline"],
     "nb_execution_mode": "off",
     "nb_merge_streams": True,
+    "nb_render_markdown_format": "myst",  # CommonMark, the default, has no tables
     "myst_enable_extensions": ["dollarmath", "amsmath"],
     "myst_heading_anchors": 4,
     "suppress_warnings": ["myst.header"],  # a notebook's exercise may begin below its section
@@ -137,29 +141,48 @@ def write_sources(
         strip.save(static)
     Image.fromarray(strips[-1].pictures[0][:96, :96]).save(static / "face.png")
     make_folder(source / "solutions")
+    texts = {name: notebooks / f"{name}.md" for name in PAGES if (notebooks / f"{name}.md").is_file()}
+    pages = {name: path.read_text(encoding="utf-8") for name, path in texts.items()}
+    places = {name: set(PLACE.findall(text)) for name, text in pages.items()}
     names, solved = [], []
     for copy in executed:
         text = copy.read_text(encoding="utf-8").replace(
             f"{REPOSITORY}/", "../"
         )  # nobody else has that folder
-        nbformat.write(as_page(nbformat.reads(text, as_version=4), strips), source / copy.name)
+        nbformat.write(as_page(nbformat.reads(text, as_version=4), strips, places), source / copy.name)
         names.append(copy.stem)
         if (solution := notebooks / "solutions" / copy.name).is_file():
             nbformat.write(
-                as_page(nbformat.read(solution, as_version=4), ()), source / "solutions" / copy.name
+                as_page(nbformat.read(solution, as_version=4), (), places), source / "solutions" / copy.name
             )
             solved.append(f"solutions/{copy.stem}")
-    texts = [name for name in PAGES if (notebooks / f"{name}.md").is_file()]
-    for name in texts:
-        text = (notebooks / f"{name}.md").read_text(encoding="utf-8")
-        (source / f"{name}.md").write_text(LEADS_OUT.sub(r"\1", text), encoding="utf-8")
-    lists = {"Notebooks": names, "Pages": [*texts, "sliders"], "Solutions": solved}
+    for name, text in pages.items():
+        text = PLACE.sub(rf"({name.lower()}-\1)=", PICTURE_OUT.sub("", text))
+        (source / f"{name}.md").write_text(relinked(text, places, name), encoding="utf-8")
+    lists = {"Notebooks": names, "Pages": [*pages, "sliders"], "Solutions": solved}
     (source / "index.md").write_text(first_page(run, executed, strips[0], lists), encoding="utf-8")
     (source / "sliders.md").write_text(sliders_page(strips), encoding="utf-8")
 
 
-def as_page(notebook: nbformat.NotebookNode, strips: Sequence[Strip]) -> nbformat.NotebookNode:
-    """A notebook as a page shows it.
+def target(page: str, place: str) -> str:
+    """Sphinx's name for a place that a page sets itself; unlike the place's own, there is one such in the site."""
+    return f"{page}-{place}".lower()
+
+
+def relinked(text: str, places: Mapping[str, set[str]], page: str = "") -> str:
+    """Markdown whose links lead to `places` (by page) by Sphinx's names, or are plain text where they leave it."""
+
+    def link(found: re.Match[str]) -> str:
+        name = found[1] or page
+        return f"](#{target(name, found[2])})" if found[2] in places.get(name, ()) else found[0]
+
+    return LEADS_OUT.sub(r"\1", TO_PLACE.sub(link, text))
+
+
+def as_page(
+    notebook: nbformat.NotebookNode, strips: Sequence[Strip], places: Mapping[str, set[str]]
+) -> nbformat.NotebookNode:
+    """A notebook as a page shows it. places: that pages set themselves, by page.
 
     Without parameters that the run replaced and without progress bars, which need a kernel; with a strip in the place
     of each widget that has one; links to files that the site does not have as plain text; and what each picture is.
@@ -170,7 +193,7 @@ def as_page(notebook: nbformat.NotebookNode, strips: Sequence[Strip]) -> nbforma
     section = ""
     for number, cell in enumerate(notebook.cells):
         if cell.cell_type == "markdown":
-            cell.source = LEADS_OUT.sub(r"\1", cell.source)
+            cell.source = relinked(cell.source, places)
             section = next(iter(re.findall(r"^#+ (.+)$", cell.source, re.MULTILINE)[-1:]), section)
         elif cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if PROGRESS not in output.get("data", {})]
@@ -196,8 +219,8 @@ def _put_strip(output: nbformat.NotebookNode, strips: Sequence[Strip], number: i
 def first_page(run: Path, executed: Sequence[Path], strip: Strip, lists: Mapping[str, Sequence[str]]) -> str:
     """The first page: what this is, a picture that moves, question -> notebook -> minutes -> section, all pages."""
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
-    headers = {copy.stem: readme.header(nbformat.read(copy, as_version=4)) for copy in executed}
-    table = readme.table(headers, readme.measured(run)).replace("](notebooks/", "](")
+    courses = {copy.stem: readme.course(nbformat.read(copy, as_version=4), copy.stem) for copy in executed}
+    table = readme.table(courses, readme.measured(run)).replace("](notebooks/", "](")
     # A long name may break after an underscore.
     table = re.sub(r"\[\w+\]", lambda name: name[0].replace("_", "_<wbr>"), table)
     made = ", ".join(f"{key} {summary[key]}" for key in ("preset", "seed", "device", "commit"))

@@ -27,13 +27,13 @@ UNIT_NAMES = (
     "1 inner brows up, 2 outer brows up, 4 brows down, 6 cheeks up, 9 nose wrinkled, 12 lip corners up, "
     "15 lip corners down, 20 lips stretched, 25 lips apart, 26 jaw dropped"
 )
-NOTHING_TO_PROBE = "The faces have no labels of these factors, so nothing can be read from the features."
+NOTHING_TO_PROBE = "The faces have no labels of these factors, so nothing can be predicted from the features."
 
 
 class FaceStudio(Panel):
-    """Sliders for the renderer's factors, the face, and what the linear readers of each branch say against the truth.
+    """Sliders for the renderer's factors, the face, and what linear probes predict from each branch next to the truth.
 
-    model: a `PCL` in eval mode; faces: a prepared set at its size whose training and validation images the readers
+    model: a `PCL` in eval mode; faces: a prepared set at its size whose training and validation images the probes
     are fitted on, for the factors it has labels of. Where model is None, there is the face alone.
     """
 
@@ -56,7 +56,9 @@ class FaceStudio(Panel):
         self.face, self.chart = Tile("Face", width="256px"), Tile("Readings", width="560px")
         if not self.probes:
             self.say(
-                NOTHING_TO_PROBE if model is not None else "Without a model nothing is read from the face."
+                NOTHING_TO_PROBE
+                if model is not None
+                else "Without a model nothing is predicted from the face."
             )
         controls = [self.identity, *self.sliders.values()]
         self.redraw_on(controls, self.redraw)
@@ -87,24 +89,24 @@ class FaceStudio(Panel):
         }
 
     def redraw(self) -> None:
-        """Render the face and read it."""
+        """Render the face and predict its factors."""
         factors = self.factors()
         image = render(factors, size=self.size)[0]
         self.face.show(pictures.to_rgb(image), f"what the encoder sees, {self.size} x {self.size} pixels")
         truth = {scale.name: float(factors[scale.name].iloc[0]) for scale in SCALES}
         chart = pictures.readings_chart(SCALES, truth, self.readings(image)) if self.probes else None
-        self.chart.show(chart, "truth, and what a linear probe predicts from each feature")
+        self.chart.show(chart, "true values, and what linear probes predict from each feature")
 
     def figure(self) -> Figure:
-        """The face turned from left to right, with the yaw that each branch's probe predicts below."""
+        """The face turned from left to right, with the yaw that is predicted from each branch below."""
         yaws = np.linspace(-60, 60, 7)
         row = self.factors()
         turned = row.loc[row.index.repeat(len(yaws))].reset_index(drop=True).assign(yaw=yaws)
         images = render(turned, size=self.size)
         columns = []
         for yaw, image in zip(yaws, images, strict=True):
-            read = [
+            predicted = [
                 f"{name} {own['yaw']:+.0f}°" for name, own in self.readings(image).items() if "yaw" in own
             ]
-            columns.append("\n".join([f"yaw {yaw:+.0f}°", *read]))
+            columns.append("\n".join([f"yaw {yaw:+.0f}°", *predicted]))
         return plots.face_grid(images[None], columns=columns)

@@ -240,7 +240,7 @@ class Scale:
 def readings_chart(
     scales: Sequence[Scale], truth: Mapping[str, float], read: Mapping[str, Mapping[str, float]]
 ) -> RGB:
-    """One line per factor: the truth as a bar across it, each branch's prediction as a dot (clipped to the range).
+    """One line per factor: the true value as a bar across it, what is predicted from each branch as a dot (clipped).
 
     truth: by factor; read: branch ("face", "pose") -> by factor; factors that a branch lacks have no dot.
     """
@@ -248,10 +248,10 @@ def readings_chart(
     page = Image.new("RGB", (width, height * (len(scales) + 1)), "white")
     pen, font = ImageDraw.Draw(page), ImageFont.load_default(13)
     inks = {"face": FACE_INK, "pose": POSE_INK}
-    pen.text((left, height / 2), "| truth", INK, font, anchor="lm")
+    pen.text((left, height / 2), "| true value", INK, font, anchor="lm")
     for start, branch in ((left + 80, "face"), (left + 210, "pose")):
         pen.ellipse((start - 12, height / 2 - 5, start - 2, height / 2 + 5), inks[branch])
-        pen.text((start + 4, height / 2), f"read from {branch}", inks[branch], font, anchor="lm")
+        pen.text((start + 4, height / 2), f"from {branch}", inks[branch], font, anchor="lm")
     for number, scale in enumerate(scales, 1):
         y = height * number + height / 2
 

@@ -139,7 +139,7 @@ class SwapExplorer(Panel):
             None if truth is None else pictures.to_rgb(truth), f"truth, rendered: {whose} in that pose"
         )
         strip = pictures.film_strip(self.model, self.a, self.b, face, pose, turn, self.probe)
-        self.strip.show(strip, "the whole blend, share of B: its pose above, its face below")
+        self.strip.show(strip, "in steps from A to B: the pose in the upper row, the face in the lower row")
 
     def figure(self) -> Figure:
         """Both donors and the walk of the pose from A to B; the faces alone where there is no model."""

@@ -178,7 +178,7 @@ MUTATIONS = (
     ),
     Mutation(
         "hue turned twice as far",
-        "pcl_lib/augment.py",
+        "pcl_lib/augment/batched.py",
         "(sector + 6 * turn",
         "(sector + 12 * turn",
         "test_augment",

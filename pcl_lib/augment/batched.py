@@ -1,6 +1,6 @@
 """Batched views: every image gets its own draw, on the batch's device (notebooks/method.md, sections 4 and 5).
 
-A GPU takes the operations below, each on the whole batch; a CPU the same in compiled code (`view_kernel`).
+A GPU takes the operations below, each on the whole batch; a CPU the same in compiled code (`augment.compiled`).
 
 `draw` takes the random numbers of a whole batch from one Generator; `apply_views` is then a pure
 function of images and draw. Colour operations equal torchvision's functional ones on float images,
@@ -117,14 +117,14 @@ def apply_views(images: Tensor, view: Draw, out_size: int | None = None) -> Tens
     """
     out_size = out_size or images.shape[-1]
     if images.device.type == "cpu":
-        from pcl_lib import view_kernel  # numba takes a second to import
+        from pcl_lib.augment import compiled  # numba takes a second to import
 
-        return view_kernel.apply(images, view, out_size, blur_radius(out_size))
+        return compiled.apply(images, view, out_size, blur_radius(out_size))
     with torch.autocast(images.device.type, enabled=False):
-        return _apply(images, view, out_size)
+        return apply(images, view, out_size)
 
 
-def _apply(images: Tensor, view: Draw, out_size: int) -> Tensor:
+def apply(images: Tensor, view: Draw, out_size: int) -> Tensor:
     """As `apply_views`, operation by operation on the whole batch: what a GPU does."""
     x = _crop(images, view, out_size)
     for place in range(4):
