@@ -17,7 +17,8 @@ MINUTES ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce ablations search figures site weights test lint lab doctor handout demo clean
+.PHONY: help env lock reproduce ablations search figures site weights test reliability audit lint lab doctor handout \
+  demo clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -83,6 +84,16 @@ test: env  ## lint, types, unit tests and every notebook at the smoke preset
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest
+
+reliability: env  ## hours of kills, failing disks, damaged inputs, changed lines and a soak (see tests/README.md)
+	$(BIN)/python tests/reliability/mutate.py --count 100000
+	$(BIN)/python tests/reliability/kills.py --kills 50
+	$(BIN)/python tests/reliability/disks.py
+	$(BIN)/python tests/reliability/mutations.py
+	$(BIN)/python tests/reliability/soak.py --minutes 120
+
+audit: env  ## known vulnerabilities of the pinned packages, licences and a bill of materials (to build/)
+	$(BIN)/python tests/reliability/audit.py
 
 lint: env  ## fix what ruff can fix, then check types
 	$(BIN)/ruff check --fix .

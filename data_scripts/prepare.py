@@ -202,7 +202,7 @@ def _check_room(out: Path, wanted: int) -> None:
     free = shutil.disk_usage(out).free
     if wanted > free:
         raise BadInput(
-            f"{out} needs {wanted / 2**30:.1f} GiB, and its disk has {free / 2**30:.1f} GiB free: free some space"
+            f"{out} needs {wanted / 2**20:,.1f} MiB, and its disk has {free / 2**20:,.1f} MiB free: free some space"
             " or choose another folder or a smaller --size"
         )
 

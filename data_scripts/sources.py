@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from data_scripts.listing import LeftOut
-from pcl_lib.utils import BadInput, make_folder, readable_errors
+from pcl_lib.utils import BadInput, make_folder, readable_errors, write_json
 
 MAX_PIXELS = 80_000_000  # more is taken for a decompression bomb
 MIN_SIDE = 8  # pixels; less cannot show a face
@@ -183,24 +183,39 @@ def unpacked(root: Path, out: Path) -> Iterator[tuple[Path, LeftOut]]:
     into = unpack_folder(out)
     about = root.stat()
     identity = {"archive": printable(root.name), "bytes": about.st_size, "changed": about.st_mtime_ns}
-    marker = into / MARKER
+    marker, begun = into / MARKER, into / (MARKER + ".part")
     if marker.exists() and json.loads(marker.read_text())["of"] == identity:
         refused = json.loads(marker.read_text())["refused"]
     else:
-        if into.exists() and not (into / MARKER).exists() and not (into / (MARKER + ".part")).exists():
+        # An empty folder is what a kill leaves between making it and marking it.
+        if into.exists() and not (marker.exists() or begun.exists()) and any(into.iterdir()):
             raise BadInput(f"{into} is in the way, and not of this kit; move it, or choose another OUT")
-        shutil.rmtree(into, ignore_errors=True)
+        _remove_copy(into)
         make_folder(into)
         with readable_errors(into):
-            (into / (MARKER + ".part")).touch()
+            begun.touch()
             refused = unpack(root, into) + unpack_inner(into)
-            marker.write_text(json.dumps({"of": identity, "refused": refused}))
-            (into / (MARKER + ".part")).unlink()
+            write_json(marker, {"of": identity, "refused": refused})
+            begun.unlink()
     left_out = LeftOut()
     for name, reason in refused:
         left_out.add(name, reason)
     yield single_folder(into), left_out
-    shutil.rmtree(into, ignore_errors=True)
+    _remove_copy(into)
+
+
+def _remove_copy(folder: Path) -> None:
+    """Remove an unpacked copy; wherever a kill stops it, what is left is known to be ours, and no whole copy."""
+    with contextlib.suppress(OSError):
+        if (folder / MARKER).exists():
+            (folder / MARKER).replace(folder / (MARKER + ".part"))
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            elif path.name != MARKER + ".part":
+                path.unlink()
+        (folder / (MARKER + ".part")).unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def single_folder(folder: Path) -> Path:

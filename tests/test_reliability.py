@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -14,6 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent / "reliability"))
 
+import audit
 import disks
 import kills
 import soak
@@ -71,3 +73,15 @@ def test_the_soak_knows_a_leak_from_noise() -> None:
     assert "memory grows by 5" in wrong
     (wrong,) = soak.judge(hours, 1e9 + noise, (10, 2), (11, 2))
     assert "(10, 2) to (11, 2)" in wrong
+
+
+def test_an_audit_that_asked_nobody_is_not_a_clean_one() -> None:
+    clean = {"name": "a", "version": "1", "vulns": []}
+    bad = {"name": "b", "version": "2", "vulns": [{"id": "PYSEC-1", "fix_versions": ["3"]}]}
+    skipped = {"name": "c", "skip_reason": "not found"}
+    assert audit.found_in(json.dumps({"dependencies": [clean, bad]}), "") == ["b 2: PYSEC-1, fixed in 3"]
+    assert audit.found_in(json.dumps({"dependencies": [clean]}), "") == []
+    with pytest.raises(RuntimeError, match="1 of 2 packages are not known there"):
+        audit.found_in(json.dumps({"dependencies": [clean, skipped]}), "")
+    with pytest.raises(RuntimeError, match="cannot connect"):
+        audit.found_in("", "Traceback\ncannot connect")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import tarfile
 import zipfile
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -288,3 +291,34 @@ def test_an_archive_larger_than_the_disk(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(sources.shutil, "disk_usage", lambda _: room)
     with pytest.raises(BadInput, match="does not fit"), unpacked(archive, tmp_path / "o"):
         pass
+
+
+@pytest.mark.parametrize("step", range(12))
+def test_a_kill_while_unpacking_or_removing_never_stands_in_the_way(
+    step: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The process ends at each of the changes to the file system in turn; the next try gets the whole content."""
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as made:
+        for number in range(3):
+            made.writestr(f"a/{number}.txt", str(number))
+    done = []
+
+    def counted(real: Callable[..., object]) -> Callable[..., object]:
+        def call(*arguments: object, **more: object) -> object:
+            if len(done) == step:
+                raise KeyboardInterrupt
+            done.append(real)
+            return real(*arguments, **more)
+
+        return call
+
+    with monkeypatch.context() as patch:
+        for owner, name in ((Path, "mkdir"), (Path, "touch"), (Path, "unlink"), (Path, "rmdir"), (Path, "replace"),
+                            (os, "replace"), (shutil, "copyfileobj"), (shutil, "rmtree")):  # fmt: skip
+            patch.setattr(owner, name, counted(getattr(owner, name)))
+        with suppress(KeyboardInterrupt), unpacked(archive, tmp_path / "out"):
+            pass
+    with unpacked(archive, tmp_path / "out") as (root, _):
+        assert sorted(path.name for path in root.iterdir()) == ["0.txt", "1.txt", "2.txt"]
+    assert not (tmp_path / "out.unpacked").exists()
