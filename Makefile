@@ -1,4 +1,5 @@
-# make alone prints the targets. PYTHON, PRESET, DATA, OUT, SEED and SITE can be set on the command line.
+# make alone prints the targets. PYTHON, TORCH, PRESET, DATA, OUT, SEED, SITE, WORKERS and MINUTES can be set on the
+# command line.
 PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -6,24 +7,36 @@ PRESET ?= cpu
 OUT    ?= runs/$(PRESET)
 SEED   ?= 0
 DATA   ?=
+# PyTorch's build for a new .venv: cpu, cu126, auto, ... as `uv pip install --torch-backend` knows them, from PyTorch's own
+# index; empty takes PyPI's. Only the empty one could be tried where the kit was made: no index but PyPI was in reach.
+TORCH  ?=
+# Its pins: no CUDA, and no hashes, which are those of PyPI's files.
+CPU_PINS := /^(cuda-|nvidia-|triton)/d; s/^([a-z][^\\]*[^\\ ]) *\\?$$/\1/p
+WORKERS ?=
+MINUTES ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce ablations search figures site weights test lint lab doctor handout clean
+.PHONY: help env lock reproduce ablations search figures site weights test lint lab doctor handout demo clean
 
 help:  ## print the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-env: $(VENV)/.ready  ## build .venv from requirements.lock (does nothing when it is up to date)
+env: $(VENV)/.ready  ## build .venv from requirements.lock; nothing to do when it is up to date (TORCH=cpu: without CUDA)
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 	  { echo "Python 3.11 to 3.13 is needed; this is $$($(PYTHON) --version). Use make PYTHON=python3.12 (say)."; exit 2; }
-	@echo "Building $(VENV): downloads torch and torchvision with their CUDA libraries and the rest from PyPI," \
-	  "about 5 GB on Linux, some two minutes on a fast line."
+	@echo "Building $(VENV), about 7 GB on Linux, some two minutes on a fast line. It downloads, from PyPI:"
+	@echo "  torch, torchvision    the networks; 5 GB with the CUDA libraries, which make env TORCH=cpu leaves out"
+	@echo "  numpy to umap-learn   numbers, tables, figures, images and video"
+	@echo "  jupyterlab, papermill the notebooks, live and by command"
+	@echo "  sphinx, voila         the course as web pages (make site, make demo)"
+	@echo "  pytest, ruff, ...     what make test needs, with a driver for the Chromium that may be on this machine"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(BIN)/uv pip install --quiet --compile-bytecode --require-hashes --python $(BIN)/python -r requirements.lock
+	$(if $(TORCH),sed -nE '$(CPU_PINS)' requirements.lock,cat requirements.lock) | $(BIN)/uv pip install --quiet \
+	  --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH),--require-hashes) -r -
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
@@ -34,8 +47,9 @@ lock: env  ## pin again what pyproject.toml asks for
 reproduce: env  ## run the notebooks, then write tables and figures (PRESET=cpu DATA="train_on probe_too" OUT=runs/cpu SEED=0)
 	$(BIN)/python -m pcl_lib.reproduce --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "$(OUT)" --seed $(SEED)
 
-ablations: env  ## train and probe the variants of the ablation table, 3 seeds each; goes on where it was (PRESET=cpu)
-	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "runs/$(PRESET)-ablations"
+ablations: env  ## train and probe the variants of the ablation table, 3 seeds each; goes on where it was (PRESET=cpu WORKERS= MINUTES=)
+	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) $(if $(DATA),--data $(DATA)) --out "runs/$(PRESET)-ablations" \
+	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(MINUTES),--minutes $(MINUTES))
 
 search: env  ## tries for a better pcl_plus, judged on the validation people (the test people are not rendered); goes on where it was
 	$(BIN)/python data_scripts/render_faces.py --out runs/faces/search --preset $(PRESET) --identities 340 60 60 --seed 1
@@ -78,8 +92,12 @@ lint: env  ## fix what ruff can fix, then check types
 doctor: env  ## say what this machine has, what is missing, and how many minutes the notebooks take on it
 	$(BIN)/python -m pcl_lib.reproduce.doctor
 
-lab: env  ## open JupyterLab on the notebooks, for this machine alone (127.0.0.1, with a token)
-	$(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --notebook-dir=notebooks
+lab: env  ## open JupyterLab on the map of the course, for this machine alone (127.0.0.1, with a token)
+	JUPYTER_CONFIG_PATH=notebooks/.jupyter $(BIN)/jupyter lab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir=. \
+	  --LabApp.default_url=/lab/tree/notebooks/README.md
+
+demo: env  ## the widgets alone, as one page for a lecture hall or an open day; each visitor has sliders of their own
+	$(BIN)/voila pcl_lib/site/demo/demo.ipynb
 
 clean:  ## remove .venv and caches; runs/ and data/ stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache build *.egg-info

@@ -131,7 +131,7 @@ def csv_image(path: Path, row: int) -> Image.Image:
         raise BadInput(f"{path.name} has no column pixels")
     try:
         values = np.array(table.row(row)[names.index("pixels")].split(), dtype=np.int64)
-    except ValueError as error:
+    except (ValueError, IndexError, OverflowError) as error:
         if isinstance(error, BadInput):
             raise
         raise BadInput("its pixels are not whole numbers") from None

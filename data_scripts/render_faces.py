@@ -35,6 +35,13 @@ def main() -> None:
     add("--images-per-identity", type=int, help="images of each of them")
     add("--size", type=int, help="side of the images in pixels")
     add("--clutter", type=float, help="0 plain background .. 1 busy")
+    add(
+        "--frames-per-clip",
+        type=int,
+        default=1,
+        help="from 2 on: clips in which the head moves (1: still images)",
+    )
+    add("--expression", default="fixed", help="within a clip: fixed or moving (fixed)")
     add("--seed", type=int, default=0, help="draws poses, expressions, light (0)")
     options = parser.parse_args()
     if options.preset not in presets.PRESETS:
@@ -43,6 +50,7 @@ def main() -> None:
     for name in settings:
         if getattr(options, name) is not None:
             settings[name] = getattr(options, name)
+    settings |= {"frames_per_clip": options.frames_per_clip, "expression": options.expression}
     started = time.perf_counter()
     faces = prepare_rendered(options.out, seed=options.seed, **settings)
     print(f"{faces.folder}: {faces.info['counts']} in {time.perf_counter() - started:.0f} s")

@@ -15,6 +15,7 @@ from data_scripts.sources import MAX_PIXELS, MIN_SIDE, inside
 from pcl_lib.utils import BadInput
 
 JUMP = 5.0  # seconds from which on it pays to seek rather than to decode what lies before
+LONGEST = 48 * 3600.0  # seconds; more is taken for damage
 CLOSE = 1e-3  # seconds by which a frame may be early, for times are rounded
 
 
@@ -33,7 +34,11 @@ def frame_times(path: Path, every: float = 1.0) -> list[float]:
             else:
                 raise BadInput("its header does not say how long it is")
             rate = float(stream.average_rate or 25)
-    except (av.FFmpegError, OSError) as error:
+            if not 0 <= seconds <= LONGEST:
+                raise BadInput(f"its header says {seconds:.0f} seconds: {LONGEST:.0f} at most are read")
+    except BadInput:
+        raise
+    except Exception as error:  # on damaged bytes PyAV raises almost anything
         raise BadInput(_told(error)) from error
     return [every * i for i in range(max(0, math.floor((seconds - 0.5 / rate) / every) + 1))]
 
@@ -79,7 +84,7 @@ def frames(path: Path, times: Sequence[float]) -> Iterator[Image.Image | BadInpu
                     return
     except BadInput as error:
         reason = str(error)
-    except (av.FFmpegError, OSError, ValueError) as error:
+    except Exception as error:  # on damaged bytes PyAV raises almost anything
         reason = _told(error)
     yield from (BadInput(reason.format(time)) for time in waiting)
 

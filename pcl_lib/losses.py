@@ -61,6 +61,62 @@ def structural_similarity(output: Tensor, target: Tensor) -> Tensor:
         return (light * (2 * covariance + 0.03**2) / (var_x + var_y + 0.03**2)).mean()
 
 
+def pyramid_l1(output: Tensor, target: Tensor, levels: int = 4) -> Tensor:
+    """L1 distance of Laplacian pyramids: what each halving of the image loses, and what is left at the end.
+
+    output, target: float [N, C, H, W], sides divisible by 2^levels. A level counts four times and the rest once, as in
+    means over pixels; plain L1 is content with a blurred head on the right background, this is not. Returns a scalar.
+    Raises ValueError where shapes differ. Source: Bojanowski et al. 2018 (arXiv 1707.05776), with other weights.
+    """
+    if output.shape != target.shape:
+        raise ValueError(f"output {tuple(output.shape)} and target {tuple(target.shape)} differ in shape")
+    rest = _wide(output) - _wide(target)  # the pyramid is linear
+    total = rest.new_zeros(())
+    for _ in range(levels):
+        small = F.avg_pool2d(rest, 2)
+        blurred = F.interpolate(small, scale_factor=2.0, mode="bilinear", align_corners=False)
+        total, rest = total + 4 * (rest - blurred).abs().mean(), small
+    return total + rest.abs().mean()
+
+
+def clip_contrast(features: Tensor, temperature: float) -> Tensor:
+    """InfoNCE between frames of clips: features [B, K, D], B, K >= 2 -> scalar.
+
+    Each frame's positives are the K - 1 other frames of its clip, its negatives all frames of the other clips; by
+    cosine over the temperature; the mean over positives of the cross-entropy with one positive at a time.
+    Raises ValueError on another shape. Source: van den Oord et al. 2018; several positives as in Khosla et al. 2020.
+    """
+    if features.ndim != 3 or min(features.shape[:2]) < 2:
+        raise ValueError(f"features {tuple(features.shape)} must be [B, K, D] with B, K >= 2")
+    count, frames = features.shape[:2]
+    with torch.autocast(features.device.type, enabled=False):
+        unit = F.normalize(_wide(features).flatten(0, 1), dim=1, eps=EPS)
+        cosine = unit @ unit.T / temperature
+    clip = torch.arange(count, device=cosine.device).repeat_interleave(frames)
+    same = clip[:, None] == clip
+    others = cosine.masked_fill(same, -torch.inf).logsumexp(1, keepdim=True)
+    positives = same & ~torch.eye(len(clip), dtype=torch.bool, device=cosine.device)
+    return (torch.logaddexp(cosine, others) - cosine)[positives].mean()
+
+
+def coherence(features: Tensor) -> Tensor:
+    """What two different frames of a clip have in common: features [B, K, D], B, K >= 2 -> correlations [D, D].
+
+    Of number i in one frame with number j in another one, over the B clips, mean over all pairs of frames; symmetric.
+    Each number is standardised over all B * K frames. Zero where frames of a clip are no more alike than frames of
+    different clips.
+    """
+    if features.ndim != 3 or min(features.shape[:2]) < 2:
+        raise ValueError(f"features {tuple(features.shape)} must be [B, K, D] with B, K >= 2")
+    frames = features.shape[1]
+    with torch.autocast(features.device.type, enabled=False):
+        x = _wide(features)
+        x = (x - x.mean((0, 1))) / (x.std((0, 1)) + EPS)
+        total = x.sum(1)
+        pairs = total.T @ total - torch.einsum("bki,bkj->ij", x, x)
+        return pairs / (len(x) * frames * (frames - 1))
+
+
 def orthogonality(face: Tensor, pose: Tensor) -> Tensor:
     """Penalise linear correlation between face-aware and pose-related features.
 

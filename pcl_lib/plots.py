@@ -176,8 +176,8 @@ def swap_grid(
     first, top, inner = as_floats
     corner = torch.ones_like(top[:1])
     grid = torch.cat([torch.cat([corner, top])[None], torch.cat([first[:, None], inner], 1)])
-    columns = ["face of ↓", *(pose_labels or [""] * len(poses))]
-    return face_grid(grid, rows=["pose of →", *[""] * len(faces)], columns=columns, title=title)
+    columns = ["face donor ↓", *(pose_labels or [""] * len(poses))]
+    return face_grid(grid, rows=["pose donor →", *[""] * len(faces)], columns=columns, title=title)
 
 
 def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch") -> Figure:

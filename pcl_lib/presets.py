@@ -34,7 +34,9 @@ RANGES: dict[str, dict[str, tuple[float, float] | tuple[str, ...]]] = {
         "projector_hidden": (1, 2**16),
         "projector_out": (1, 2**16),
         "norm": ("none", "group", "batch"),
-        "pose_dim": (0, 2**16),
+        **dict.fromkeys(("pose_dim", "face_dim"), (0, 2**16)),
+        "decoder": ("paper", "painter"),
+        "decoder_width": (TINY, 16),
     },
     "ViewPreset": {
         "crop": ("quadrant", "resized", "none"),
@@ -50,6 +52,11 @@ RANGES: dict[str, dict[str, tuple[float, float] | tuple[str, ...]]] = {
         "pose_change": ("flip", "rotate", "flip_rotate", "turn"),
         "attribute": ("flip", "rotation", "light", "colour", "occluder"),
         "negatives": ("own_flip", "released_code", "batch"),
+    },
+    "VideoPreset": {
+        **dict.fromkeys(("contrast", "person", "incoherence"), (0, MANY)),
+        "temperature": (TINY, MANY),
+        **dict.fromkeys(("restage", "jitter", "mirror"), (0, 1)),
     },
     "TrainPreset": {
         "epochs": (0, MANY),
@@ -115,7 +122,10 @@ class ModelPreset(_Checked):
     projector_out: int = 512
     norm: str = "none"  # "none" as in the paper; "group" or "batch" after every encoder convolution
     pose_dim: int = 0  # 0: the whole branch as in the paper; else a linear bottleneck of that size
-    backbone: str = "paper"  # the trunk: the paper's, or a timm model by name (`models.backbones`)
+    face_dim: int = 0  # as pose_dim, for the face-aware feature
+    decoder: str = "paper"  # or "painter" (`models.painter`), which needs face_dim and pose_dim
+    decoder_width: float = 1.0  # scales the channels of "painter"; "paper" follows `width`
+    backbone: str = "paper"  # the trunk: the paper's, "patches" (`models.patches`) or a timm model by name
     even_odd: bool = False  # face-aware feature: even component of its branch under a flip; pose-related: odd
 
 
@@ -166,6 +176,23 @@ class LossPreset(_Checked):
 
 
 @dataclass(frozen=True)
+class VideoPreset(_Checked):
+    """Weights and noise of method pcl_video (`methods.video`)."""
+
+    contrast: float = (
+        0.3  # InfoNCE between the face-aware features of frames, on the numbers that are decoded
+    )
+    temperature: float = 0.2  # of it
+    person: float = 0.0  # the same between clips of a person, on half of the numbers; 0 needs no identities
+    incoherence: float = 0.0  # price of what pose-related features of two frames of a clip have in common
+    restage: float = (
+        0.5  # share of pose images that are the model's own pictures of other people in that pose
+    )
+    jitter: float = 0.4  # how far gain and offset of the pose image's colours move
+    mirror: float = 0.5  # share of clips that are seen mirrored
+
+
+@dataclass(frozen=True)
 class TrainPreset(_Checked):
     """Batches, optimiser and length (notebooks/method.md, section 6)."""
 
@@ -195,6 +222,7 @@ class Preset:
     pose_view: ViewPreset = PAPER_POSE_VIEW
     simclr_view: ViewPreset = SIMCLR_VIEW
     loss: LossPreset = field(default_factory=LossPreset)
+    video: VideoPreset = field(default_factory=VideoPreset)
     train: TrainPreset = field(default_factory=TrainPreset)
 
 

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from pcl_lib import data, distributed, methods, presets
+from pcl_lib import data, distributed, methods, presets, tuning
 from pcl_lib.models import PCL, save_checkpoint
 from pcl_lib.presets import Preset
 from pcl_lib.probes.progress import ValidationProbe
@@ -98,10 +98,11 @@ def _train(
     trainer: _Trainer, method: str, progress: bool, callback: Callable[[PCL, pd.DataFrame], bool] | None
 ) -> None:
     """Train the epochs that are left, or until `callback` says so."""
+    trainer.settle_format()
     with tqdm(
         total=trainer.epochs,
         initial=trainer.epoch,
-        desc=f"{method} ({trainer.fabric.device.type}, {trainer.precision})",
+        desc=f"{method} ({trainer.fabric.device.type}, {trainer.precision}, {trainer.memory_format})",
         unit="epoch",
         disable=not progress or distributed.rank() > 0 or trainer.epoch >= trainer.epochs,
     ) as bar:
@@ -144,7 +145,7 @@ class _Trainer:
         train = preset.train
         self.optimizer = torch.optim.Adam(self.parameters, lr=train.lr, weight_decay=train.weight_decay)
         self.epochs = train.epochs if self.method.tasks else 0
-        self.epoch, self.seconds = 0, 0.0
+        self.epoch, self.seconds, self.memory_format = 0, 0.0, ""
         self.history: list[dict[str, float]] = []
         self.probe: ValidationProbe | None = None
         if self.method.tasks:
@@ -274,6 +275,19 @@ class _Trainer:
         self.method.on_epoch_end(self.history)
         return means
 
+    def settle_format(self) -> None:
+        """Train in the memory format of the state that was resumed, else the fastest (`tuning`): never in two.
+
+        Short trainings, and several processes, which have to agree, keep the default.
+        """
+        if not self.memory_format:
+            self.memory_format = tuning.default_format(self.model)
+            iterations = self.epochs * self.steps if self.method.tasks else 0
+            if self.epoch == 0 and iterations >= tuning.WORTH and distributed.world() == 1:
+                dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float32
+                self.memory_format = tuning.choose_format(self.model.config, self.fabric.device, dtype)
+        self.model.use_format(tuning.FORMATS[self.memory_format])
+
     def _read(self) -> dict[str, float]:
         """What validation people tell after this epoch, where it is due; the training is none the wiser."""
         due = self.epoch % max(1, self.preset.train.probe_every) == 0 or self.epoch == self.epochs
@@ -296,7 +310,10 @@ class _Trainer:
             notes = {"method": self.name, "preset": self.preset.name, "seed": self.seed}
             notes |= {"epoch": self.epoch, "seconds": round(self.seconds, 1)}
             save_checkpoint(self.model, self._state.with_suffix(".safetensors"), notes)
-            state = {name: getattr(self, name) for name in ("settings", "epoch", "seconds", "history")}
+            state = {
+                name: getattr(self, name)
+                for name in ("settings", "epoch", "seconds", "history", "memory_format")
+            }
             state |= {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
             state |= {"auxiliary": self.auxiliary.state_dict()}
             content = io.BytesIO()
@@ -345,21 +362,24 @@ class _Trainer:
             )
         try:
             self._take_over(state)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError, IndexError) as error:
+        except Exception as error:  # as many kinds as there are ways to be damaged
             raise BadInput(
                 f"{self._state} is damaged ({type(error).__name__}): delete it to train from the start"
             ) from error
 
     def _take_over(self, state: dict[str, Any]) -> None:
         """Raises errors of many kinds where the state is not one that `save` wrote."""
-        epoch, history = int(state["epoch"]), [dict(row) for row in state["history"]]
-        if [row["epoch"] for row in history] != list(range(1, epoch + 1)) or not 0 <= epoch <= self.epochs:
-            raise ValueError("history")
+        epoch, history = state["epoch"], [dict(row) for row in state["history"]]
+        if type(epoch) is not int or not epoch == len(history) <= self.epochs:
+            raise ValueError("epoch")
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         # Older versions of the kit called it "beside", or had none.
         self.auxiliary.load_state_dict(state.get("auxiliary") or state.get("beside") or {})
         self.epoch, self.seconds, self.history = epoch, float(state["seconds"]), history
+        if self.epoch and (name := state.get("memory_format")):  # older versions had the default alone
+            self.memory_format = name
+            self.model.use_format(tuning.FORMATS[name])
         self.method.on_epoch_end(self.history)
 
 

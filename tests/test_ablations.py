@@ -20,8 +20,8 @@ from pcl_lib import ablations, data, methods, presets, reproduce
 from pcl_lib.ablations import __main__ as command
 from pcl_lib.ablations import cells as ablation_cells
 from pcl_lib.ablations import plots as ablation_plots
+from pcl_lib.ablations import scheduling, variants
 from pcl_lib.ablations import tables as ablation_tables
-from pcl_lib.ablations import variants
 from pcl_lib.ablations.cells import Cell
 from pcl_lib.ablations.variants import GROUPS, VARIANTS, Variant
 from pcl_lib.presets import PRESETS
@@ -106,10 +106,7 @@ class Pool:
 
     def __init__(self, *_: Any) -> None: ...
 
-    def __enter__(self) -> Pool:
-        return self
-
-    def __exit__(self, *_: Any) -> None: ...
+    def shutdown(self, **_: Any) -> None: ...
 
     def submit(self, work: Any, *arguments: Any) -> Any:
         job: Future[Any] = Future()
@@ -126,7 +123,7 @@ def test_a_cell_that_fails_does_not_stop_the_others(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(ablation_cells, "ProcessPoolExecutor", Pool)
+    monkeypatch.setattr(scheduling, "ProcessPoolExecutor", Pool)
     setup = reproduce.open_run(SMALL, faces.folder, tmp_path / "run", 0)
     names = ["3D turn (oracle)", "random"]  # the set is not of rendered faces: nobody can turn them
     failed = ablation_cells.run_cells(setup, names, [0], 2)
@@ -286,9 +283,9 @@ def test_a_killed_command_leaves_no_cells_computing(tmp_path: Path) -> None:
     """The workers end with the command, however it ends."""
     code = (
         "import time, multiprocessing as m\nfrom concurrent.futures import ProcessPoolExecutor\n"
-        "from pcl_lib.ablations import cells\n"
+        "from pcl_lib.ablations import scheduling\n"
         "if __name__ == '__main__':\n"
-        "    pool = ProcessPoolExecutor(1, m.get_context('spawn'), cells._start)\n"
+        "    pool = ProcessPoolExecutor(1, m.get_context('spawn'), scheduling._start)\n"
         "    pool.submit(time.sleep, 600)\n"
         "    while not pool._processes: time.sleep(0.1)\n"
         "    print(*pool._processes, flush=True)\n    time.sleep(600)\n"

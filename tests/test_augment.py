@@ -63,7 +63,7 @@ def test_every_view_equals_the_chain_of_torchvision(
     count = 96
     images = pictures(count, size)
     view = augment.draw(count, size, preset, seeded(1))
-    apply = augment.apply_views if form == "kernel" else batched._apply
+    apply = augment.apply_views if form == "kernel" else batched.apply
     ours = apply(images, view, out_size)
     assert ours.shape == (count, 3, out_size, out_size) and ours.dtype == torch.float32
     assert ours.min() >= 0 and ours.max() <= 1

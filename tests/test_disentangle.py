@@ -133,7 +133,7 @@ def test_identity_is_read_on_other_images_than_it_was_fitted_on(faces):
     table = by_factor(disentangle.leakage(Lookup(general=noise), faces))
     row = table.loc["identity"]
     assert row["value"] < row["chance"] + 0.06
-    for fit, _, other in disentangle._identity_games(faces, 0, []):
+    for fit, _, other in disentangle.leakage_plan(faces, 0).identity:
         assert not set(fit) & set(other)
         identity = faces.table["identity"]
         counts = identity[fit].value_counts(), identity[other].value_counts()

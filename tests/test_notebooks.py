@@ -347,3 +347,54 @@ def test_several_sets_fill_the_columns_they_allow(several_sets: tuple[Path, str]
     assert sorted(path.name for path in (out / "figures").glob("probes_*.png")) == [
         "probes_DISFA.png", "probes_LFW.png", "probes_train_300W_LP__test_AFLW2000.png"
     ]  # fmt: skip
+
+
+# What notebooks say of the kit's own run, as they say it, and where it stands in figures/tables.
+QUOTED = [
+    ("02", "pdd", ("two branches", "face", "yaw"), ".68"),
+    ("02", "pdd", ("swaps", "face", "yaw"), ".71"),
+    ("02", "pdd", ("orthogonality", "face", "yaw"), ".61"),
+    ("02", "pdd", ("swaps", "pose", "yaw"), ".71"),
+    ("02", "pdd", ("orthogonality", "pose", "yaw"), ".60"),
+    ("02", "pdd", ("swaps", "face", "skin_tone"), ".83"),
+    ("02", "pdd", ("swaps", "pose", "skin_tone"), ".82"),
+    ("02", "pdd", ("orthogonality", "face", "skin_tone"), ".53"),
+    ("02", "pdd", ("orthogonality", "pose", "skin_tone"), ".58"),
+    ("02", "pdd", ("even and odd", "face", "yaw"), ".00"),
+    ("02", "pdd", ("even and odd", "pose", "yaw"), ".77"),
+    ("02", "pdd", ("even and odd", "face", "|yaw|"), ".58"),
+    ("02", "pdd", ("even and odd", "face", "pitch"), ".42"),
+    ("03", "main", ("simclr", "yaw MAE"), "8.8"),
+    ("03", "main", ("simclr_noflip", "yaw MAE"), "7.7"),
+    ("05", "main", ("random", "expression accuracy"), ".27"),
+    ("05", "components", ("random, components", "expression accuracy"), ".32"),
+    ("05", "main", ("random", "yaw MAE"), "10.8"),
+    ("05", "components", ("random, components", "yaw MAE"), "8.8"),
+    ("05", "components", ("pcl, components", "expression accuracy"), ".37"),
+    ("05", "components", ("pcl, branches", "expression accuracy"), ".29"),
+    ("05", "components", ("pcl, components", "verification accuracy"), ".66"),
+    ("05", "components", ("pcl, branches", "verification accuracy"), ".61"),
+    ("05", "components", ("pcl, components", "yaw MAE"), "5.5"),
+    ("05", "components", ("pcl, branches", "yaw MAE"), "6.9"),
+    ("05", "components", ("pcl_plus, components", "yaw MAE"), "5.1"),
+    ("05", "components", ("simclr, components", "yaw MAE"), "7.2"),
+    ("05", "components", ("simclr_noflip, components", "yaw MAE"), "6.1"),
+]
+
+
+@pytest.mark.parametrize(("number", "name", "cell", "said"), QUOTED)
+def test_numbers_in_the_text_are_those_of_the_tables(
+    number: str, name: str, cell: tuple[str, ...], said: str
+) -> None:
+    table = pd.read_csv(ROOT / "figures" / "tables" / f"{name}.csv")
+    if name == "pdd":
+        value = table.set_index(["method", "feature", "factor"]).loc[cell, "value"]
+    else:
+        value = table.set_index("method").loc[cell[0], cell[1]]
+    digits = len(said.split(".")[1])
+    assert f"{value:.{digits}f}".lstrip("0") == said
+    (path,) = (path for path in NOTEBOOKS if path.stem.startswith(number))
+    own = [
+        c.source for c in read(path).cells if c.cell_type == "markdown" and "the kit's own run" in c.source
+    ]
+    assert re.search(rf"(?<![\d.]){re.escape(said)}(?!\d)", "\n".join(own).replace("\n", " "))

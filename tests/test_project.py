@@ -9,6 +9,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,30 @@ def test_every_pin_of_the_lock_lies_in_its_range() -> None:
             f"{name} {versions} against {allowed}: make lock"
         )
     assert all(re.fullmatch(r"==[^,*]+", str(pin.specifier)) for pin in pins)
+
+
+def planned(*settings: str) -> str:
+    """What make env would run to build a new .venv."""
+    command = ["make", "--dry-run", "--always-make", "env", *settings]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+
+def pinned(lines: list[str]) -> set[str]:
+    return {re.split("[=; ]", line)[0] for line in lines if re.match("[a-z]", line)}
+
+
+def test_another_build_of_torch_comes_without_cuda_and_hashes() -> None:
+    said = planned()
+    assert "cat requirements.lock |" in said and "--require-hashes" in said and "torch-backend" not in said
+    said = planned("TORCH=cpu")
+    assert "--torch-backend cpu -r -" in said and "--require-hashes" not in said
+    program = said.split("sed -nE '")[1].split("'")[0]
+    lock = ROOT / "requirements.lock"
+    kept = subprocess.run(["sed", "-nE", program, lock], capture_output=True, text=True, check=True).stdout
+    assert "--hash" not in kept and "\\" not in kept
+    left_out = pinned(lock.read_text().splitlines()) - pinned(kept.splitlines())
+    assert len(left_out) > 10 and all(name.startswith(("cuda-", "nvidia-", "triton")) for name in left_out)
+    assert {str(Requirement(line)) for line in kept.splitlines()} >= {"tqdm==" + metadata.version("tqdm")}
 
 
 def test_citation_names_the_paper_and_the_kit() -> None:
@@ -186,7 +211,7 @@ def test_results_show_the_committed_tables(name: str) -> None:
 def test_the_colab_cell_works_on_a_clone(tmp_path: Path) -> None:
     tracked()  # skips where there is no checkout to clone
     text = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
-    cell = text.split("<!-- colab -->\n```python\n")[1].split("```\n<!-- /colab -->")[0]
+    cell = text.split("<!-- colab -->\n```text\n")[1].split("```\n<!-- /colab -->")[0]
     clone, install, enter = cell.splitlines()
     assert clone.startswith("!git clone") and install == "%pip install --quiet --editable pcl_kit"
     command = shlex.split(clone.removeprefix("!").replace("REPOSITORY", ROOT.as_uri()))

@@ -43,6 +43,7 @@ def small(tmp_path: Path) -> Path:
     notebook = {"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
     (tmp_path / "notebooks" / "02_mirror.ipynb").write_text(json.dumps(notebook))
     (tmp_path / "README.md").write_text(README)
+    (tmp_path / readme.COURSE_PAGE).write_text("before <!-- minutes -->old<!-- /minutes --> after")
     (tmp_path / "figures" / "tables" / "main.csv").write_text(MAIN)
     for name in readme.SHOWN:
         (tmp_path / "figures" / "tables" / f"{name}.md").write_text(
@@ -62,6 +63,8 @@ def test_minutes_of_a_run_reach_the_notebook_and_the_readme(small: Path) -> None
     row = pd.read_csv(small / readme.MINUTES).iloc[0].to_dict()
     timed = {"notebook": "02_mirror", "preset": "cpu", "minutes": 1.5, "device": "cpu", "commit": "abc"}
     assert row == timed | {"processor": "A, 2 cores", "step_ms": 400.0}
+    page = (small / readme.COURSE_PAGE).read_text()
+    assert "| [02_mirror](02_mirror.ipynb) | 1.5 |\n| all | 1.5 |\n<!-- /minutes --> after" in page
     notebook = json.loads((small / "notebooks" / "02_mirror.ipynb").read_text())
     assert notebook["metadata"] == {
         "language_info": {"name": "python"},
@@ -146,7 +149,7 @@ def test_missing_markers_and_summaries_are_named(small: Path) -> None:
 def test_committed_headers_and_pages_are_what_the_command_writes(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "notebooks", tmp_path / "notebooks")
     (tmp_path / readme.MINUTES).parent.mkdir(parents=True)
-    pages = ("README.md", readme.RESULTS)
+    pages = ("README.md", readme.COURSE_PAGE, readme.RESULTS)
     tables = ("main.csv", *(f"{name}.md" for name in readme.SHOWN))
     for name in (readme.MINUTES, *pages, *(readme.TABLES / name for name in tables)):
         shutil.copy(REPOSITORY / name, tmp_path / name)

@@ -73,7 +73,7 @@ def test_a_data_set_is_prepared(copy: Path, tmp_path: Path) -> None:
         "import argparse", "import sys", "from pathlib import Path", "import pandas as pd",
         "from data_scripts import official",
         "from data_scripts.catalogue import DataSet", "from data_scripts.listing import LeftOut, Listing",
-        'MINE = DataSet("mine", "Mine", "tests", "nobody", "none", "ROOT/person/x.png", "people", "", {}, (("*/*.png",),))',
+        'MINE = DataSet("mine", "Mine", "tests", "nobody", "none", "ROOT/x/x.png", "people", "", {}, (("*/*.png",),))',
     ]  # fmt: skip
     tail = "official.run(MINE, read, sys.argv[1:])"
     add(copy / "data_scripts/prepare_mine.py", *head, RECIPES["A data set"], tail)

@@ -54,6 +54,7 @@ def notebook(text: str) -> nbformat.NotebookNode:
     outputs = [
         {"image/png": png(), "text/plain": "<Figure>"},
         {"text/html": "<p>Nobody watches</p>", "text/plain": "SwapExplorer: Nobody watches"},
+        {"text/markdown": "| method | MAE |\n| --- | --- |\n| pcl | 6.8 |", "text/plain": "pcl"},
         {pages.PROGRESS: {"model_id": "x"}, "text/plain": "0%|"},
     ]
     code = nbformat.v4.new_code_cell("1 + 1", execution_count=1)
@@ -132,6 +133,7 @@ def test_every_file_that_a_page_asks_for_is_there(site: Path) -> None:
 def test_what_a_run_replaced_and_what_needs_a_kernel_is_left_out(site: Path) -> None:
     text = (site / "00_start.html").read_text(encoding="utf-8")
     assert "of_the_run" in text and "of_the_notebook" not in text
+    assert "<td><p>6.8</p></td>" in text
     assert "0%|" not in text and "widget-view" not in text
     assert 'alt="Figure of the section: 00_start"' in text
     assert "Nobody watches" not in text and text.count('<figure class="strip"') == 1

@@ -36,18 +36,32 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--workers", type=int, help="cells at a time (default: one a core, at most 4; 1 on a GPU)"
     )
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        help="time budget: cells not done by then wait for the same command (default: none)",
+    )
+    parser.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="a Dask scheduler, e.g. tcp://host:8786, instead of --workers here",
+    )
     given = parser.parse_args(argv)
     variants = given.only or list(SEARCH if given.search else GROUPS)
     if unknown := [name for name in variants if name not in VARIANTS]:
         raise BadInput(f"--only: there is no variant '{unknown[0]}', choose some of {', '.join(VARIANTS)}")
     if given.seeds < 1 or (given.workers is not None and given.workers < 1):
         raise BadInput("--seeds and --workers must be 1 or more")
+    if given.minutes is not None and not given.minutes > 0:
+        raise BadInput("--minutes must be more than 0")
     workers = given.workers or (1 if torch.cuda.is_available() else min(WORKERS, os.cpu_count() or 1))
     out = given.out or Path("runs") / f"{given.preset}-ablations"
     run = reproduce.open_run(given.preset, given.data, out.resolve(), 0)
     with only_one(run.out / ".ablations.lock", f"the ablations in {run.out}"):
         remove_leftovers(run.out / "tables")
-        failed = run_cells(run, variants, range(given.seeds), workers)
+        failed = run_cells(
+            run, variants, range(given.seeds), workers, scheduler=given.scheduler, minutes=given.minutes
+        )
     report(run.out, run.preset, variants, range(given.seeds))
     if failed:
         raise BadInput(

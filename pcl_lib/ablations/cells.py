@@ -7,13 +7,9 @@ cells in work.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import shutil
-import threading
 import time
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 from pathlib import Path
@@ -27,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pcl_lib import disentangle, methods, plots, presets, pretrain, probes, utils
 from pcl_lib.ablations import plots as ablation_plots
+from pcl_lib.ablations import scheduling
 from pcl_lib.ablations import tables as ablation_tables
 from pcl_lib.ablations.variants import SERIES, VARIANTS, settings
 from pcl_lib.data import FaceSet, ImageSource, PreparedFaces, adapters
@@ -42,6 +39,17 @@ TEST_SEED = 0  # test people are resampled alike in every cell, so that two cell
 DRAWN = (("head pose", "MAE yaw"), ("expression", "accuracy"), ("verification", "accuracy"))
 FEW = ("pcl", "simclr")  # what notebook 04 runs where there are no cells yet
 RECORD = REPOSITORY / "figures" / "tables"  # of the kit's own `make ablations`
+
+
+TELLING = (
+    "pcl",
+    "pcl_plus",
+    "simclr",
+    "simclr_noflip",
+    "random",
+    "PDD alone",
+    "face + pose, no PDD",
+)  # run first
 
 
 class Cell(NamedTuple):
@@ -162,17 +170,28 @@ def keep(out: Path, cell: Cell, rows: Mapping[str, pd.DataFrame]) -> None:
 
 
 def left(out: Path, preset: Preset, variants: Sequence[str], seeds: Sequence[int]) -> list[Cell]:
-    """The cells that are not done with these settings, seed by seed, so that a whole table comes first."""
+    """The cells that are not done with these settings: a whole table comes first, in it the most telling variants."""
     done = read(out, "cells")
     known = set(zip(done["method"], done["seed"], done["settings"], strict=True)) if len(done) else set()
-    wanted = [Cell(variant, seed) for seed in seeds for variant in variants]
+    order = sorted(variants, key=lambda name: TELLING.index(name) if name in TELLING else len(TELLING))
+    wanted = [Cell(variant, seed) for seed in seeds for variant in order]
     return [cell for cell in wanted if (*cell, settings(cell.variant, preset)) not in known]
 
 
-def run_cells(run: Run, variants: Sequence[str], seeds: Sequence[int], workers: int) -> dict[Cell, str]:
+def run_cells(
+    run: Run,
+    variants: Sequence[str],
+    seeds: Sequence[int],
+    workers: int,
+    *,
+    scheduler: str | None = None,
+    minutes: float | None = None,
+) -> dict[Cell, str]:
     """Run the cells that are left, `workers` at a time on one thread each; returns why cells failed.
 
-    A cell that fails is reported and does not stop the others. Raises BadInput where a worker dies.
+    scheduler: see `scheduling.pool_of`. minutes: the budget; cells in work when it ends are dropped, and the same
+    command goes on with them. A cell that fails is reported and does not stop the others. Raises BadInput where a
+    worker dies, and as `scheduling.pool_of`.
     """
     cells = left(run.out, run.preset, variants, seeds)
     total = len(variants) * len(seeds)
@@ -180,25 +199,21 @@ def run_cells(run: Run, variants: Sequence[str], seeds: Sequence[int], workers: 
     failed: dict[Cell, str] = {}
     if not cells:
         return failed
-    spawn = multiprocessing.get_context("spawn")  # a fork would inherit the threads of torch in any state
-    with ProcessPoolExecutor(min(workers, len(cells)), spawn, _start) as pool:
-        jobs = {
-            pool.submit(_work, cell, run.preset, run.faces.folder, run.out / "cells" / cell.stem): cell
-            for cell in cells
-        }
+    with scheduling.pool_of(min(workers, len(cells)), scheduler) as (pool, at_once):
+
+        def submit(cell: Cell) -> Any:
+            return pool.submit(_work, cell, run.preset, run.faces.folder, run.out / "cells" / cell.stem)
+
+        seconds = None if minutes is None else 60 * minutes
         try:
-            for number, job in enumerate(as_completed(jobs), 1):
-                failed |= _collect(run.out, jobs[job], job, f"[{number}/{len(cells)}]")
+            ended = scheduling.run_in_time(submit, cells, at_once, seconds)
+            for number, (cell, job) in enumerate(ended, 1):
+                failed |= _collect(run.out, cell, job, f"[{number}/{len(cells)}]")
         except BrokenProcessPool:
             raise BadInput(
                 "a process of the ablations died, most likely for want of memory: run the same command again with "
                 "fewer --workers; finished cells are kept"
             ) from None
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for worker in multiprocessing.active_children():  # SIGTERM reaches this process alone
-                worker.kill()
-            raise
     return failed
 
 
@@ -216,18 +231,6 @@ def _collect(out: Path, cell: Cell, job: Any, number: str) -> dict[Cell, str]:
     keep(out, cell, rows)
     print(f"{what}: {seconds:.0f} s", flush=True)
     return {}
-
-
-def _start() -> None:
-    torch.set_num_threads(1)  # two cells on a thread each do a third more than one on two
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A command that is killed leaves no cells computing: they would only notice at their end."""
-    if parent := multiprocessing.parent_process():
-        parent.join()
-        os._exit(1)
 
 
 def _work(cell: Cell, preset: Preset, faces: Path, folder: Path) -> tuple[dict[str, pd.DataFrame], float]:

@@ -121,10 +121,10 @@ def apply_views(images: Tensor, view: Draw, out_size: int | None = None) -> Tens
 
         return compiled.apply(images, view, out_size, blur_radius(out_size))
     with torch.autocast(images.device.type, enabled=False):
-        return _apply(images, view, out_size)
+        return apply(images, view, out_size)
 
 
-def _apply(images: Tensor, view: Draw, out_size: int) -> Tensor:
+def apply(images: Tensor, view: Draw, out_size: int) -> Tensor:
     """As `apply_views`, operation by operation on the whole batch: what a GPU does."""
     x = _crop(images, view, out_size)
     for place in range(4):

@@ -3,6 +3,8 @@
 timing       a call by the clock, and the most memory it takes
 plain        the straightforward forms that the kit is measured against
 parts        rendering, views, losses, steps; the list of all parts
+limit        each step's share of what a matrix product reaches
+gpu          gpu-check: a GPU against the CPU, and what pays there
 probing      the encoder once, and probes by the kit and by scikit-learn
 training     iterations, SimCLR by lightly, feeding, operators, sizes
 scaling      one and two processes that train as one

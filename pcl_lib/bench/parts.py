@@ -10,7 +10,7 @@ import torchvision.transforms.functional as TF  # type: ignore[import-untyped]
 from torch import Tensor
 
 from pcl_lib import augment, losses, methods, presets
-from pcl_lib.bench import preparation, probing, scaling
+from pcl_lib.bench import gpu, limit, preparation, probing, scaling
 from pcl_lib.bench import training as bench_training
 from pcl_lib.bench import widgets as bench_widgets
 from pcl_lib.bench.plain import pil_view, tensor_face_logits
@@ -108,6 +108,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "augment": bench_augment,
     "losses": bench_losses,
     "step": bench_step,
+    "limit": limit.bench_limit,
     "probes": probing.bench_probes,
     "iteration": bench_training.bench_iteration,
     "simclr": bench_training.bench_simclr,
@@ -118,4 +119,5 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "prepare": preparation.bench_prepare,
     "index": preparation.bench_index,
     "widgets": bench_widgets.bench_widgets,
+    "gpu-check": gpu.bench_gpu,
 }

@@ -60,7 +60,7 @@ def bench_epochs(bench: Bench) -> None:
     time_probe("features once", features_once, note="all epochs measured")
 
 
-def bench_library(bench: Bench, images: int = 4000, width: int = 512, pictures: int = 600) -> None:
+def bench_library(bench: Bench, images: int = 1500, width: int = 256, pictures: int = 200) -> None:
     """Expression, pose and pictures by the kit and by scikit-learn, chosen on the same fifth of the images.
 
     The features hold the labels linearly, with noise, and have variances that fall by a factor of 1,000 (as an
@@ -157,8 +157,8 @@ def sklearn_pictures(x: np.ndarray, y: np.ndarray, held: np.ndarray, truth: np.n
     from sklearn.kernel_ridge import KernelRidge
     from sklearn.model_selection import GridSearchCV
 
-    first = torch.from_numpy(x[:500])
-    typical = float(torch.cdist(first, first).square().median())
+    some = torch.from_numpy(x[:500])
+    typical = float(torch.cdist(some, some).square().median())
     grid = {"alpha": np.logspace(-6, 1, 15), "gamma": [1 / (2 * m * typical) for m in (0.3, 1.0, 3.0, 10.0)]}
     both, mean = np.concatenate([x, held]), y.mean(0)
     found = []

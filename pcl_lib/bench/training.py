@@ -57,10 +57,19 @@ def stepper(
 
 
 def trainer(
-    preset: Preset, task: methods.Task, device: torch.device, plain: bool, dtype: torch.dtype
+    preset: Preset,
+    task: methods.Task,
+    device: torch.device,
+    plain: bool,
+    dtype: torch.dtype,
+    compiled: bool = False,
 ) -> Callable[[Tensor], None]:
     """One optimiser step of a task on the images it is given, of a model of its own."""
     model = (PlainPCL if plain else PCL)(preset.model).to(device).train()
+    if compiled:
+        model.encoder.trunk = torch.compile(model.encoder.trunk)  # type: ignore[method-assign]
+        for part in (model.encoder.face_branch, model.encoder.pose_branch, model.decoder):
+            part.compile()
     optimizer = torch.optim.Adam(model.parameters(), lr=preset.train.lr)
     generator = torch.Generator(device).manual_seed(0)
 

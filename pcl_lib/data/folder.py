@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pcl_lib.data.face_set import Rows
-from pcl_lib.data.labels import SPLITS, check_labels, hashed_split
+from pcl_lib.data.labels import SPLITS, check_labels, hashed_split, identity_codes
 from pcl_lib.data.pairs import check_pairs
 from pcl_lib.data.writer import (
     FORMAT,
@@ -68,7 +68,7 @@ class PreparedFaces:
             shard = np.load(path, mmap_mode="r")
         except FileNotFoundError:
             raise BadInput(f"{path} is missing: the set is incomplete; prepare it again") from None
-        except (OSError, ValueError, EOFError) as error:
+        except Exception as error:  # on damaged headers NumPy raises almost anything
             raise BadInput(f"{path} is incomplete ({error}); prepare the set again") from error
         wanted = (rows, 3, self.image_size, self.image_size)
         if not isinstance(shard, np.memmap) or shard.dtype != np.uint8 or shard.shape != wanted:
@@ -88,7 +88,7 @@ class PreparedFaces:
             return pd.read_parquet(path)
         except FileNotFoundError:
             raise BadInput(f"{path} is missing: the set is incomplete; prepare it again") from None
-        except (OSError, ValueError) as error:  # pyarrow's errors are ValueErrors
+        except Exception as error:  # on damaged files pyarrow raises almost anything
             raise BadInput(f"{path} cannot be read ({error}); prepare the set again") from error
 
     def _read_table(self) -> pd.DataFrame:
@@ -110,7 +110,13 @@ class PreparedFaces:
             raise BadInput(
                 f"{path}, row {at}, points to image {row[at]} of shard {shard[at]}, which does not exist"
             )
-        check_labels(table, str(path))
+        try:
+            check_labels(table, str(path))
+            identity_codes(table)
+        except TypeError as error:  # cells that are lists or dicts
+            raise BadInput(
+                f"{path} holds labels of no known kind ({error}); prepare the set again"
+            ) from error
         self._shard_of, self._row_of = shard.astype(np.int64), row.astype(np.int64)
         return table
 
@@ -212,7 +218,10 @@ def _read_info(folder: Path) -> dict[str, Any]:
         ("name", isinstance(info["name"], str)),
         ("image_size", _is_count(info["image_size"]) and info["image_size"] > 0),
         ("counts", isinstance(info["counts"], dict) and _is_count(info["counts"].get("images"))),
-        ("shards", isinstance(info["shards"], list) and all(map(_is_shard, info["shards"]))),
+        (
+            "shards",
+            isinstance(info["shards"], list) and info["shards"] and all(map(_is_shard, info["shards"])),
+        ),
         ("sha256", isinstance(info["sha256"], dict) and all(map(_is_name, info["sha256"]))),
         ("content_hash", isinstance(info["content_hash"], str)),
     ):

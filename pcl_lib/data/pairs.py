@@ -70,6 +70,8 @@ def check_pairs(pairs: pd.DataFrame, rows: int, where: str) -> None:
     if missing := {"first", "second", "same", "fold"} - set(pairs.columns):
         raise BadInput(f"{where}: column {min(missing)} is missing; first, second, same and fold are needed")
     for name, high in (("first", rows), ("second", rows), ("fold", 10)):
+        if not pd.api.types.is_integer_dtype(pairs[name].dtype):
+            raise BadInput(f"{where}: column {name} must hold whole numbers, not {pairs[name].dtype}")
         wrong = ~pairs[name].between(0, high - 1).to_numpy()
         if wrong.any():
             row = int(np.flatnonzero(wrong)[0])

@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
@@ -24,6 +25,7 @@ from pcl_lib.utils import HEADLESS, BadInput, spent
 
 RENDER_ROWS = 1024  # images in a shard of rendered faces: what an interruption can cost at most
 RENDER_BATCH = 128
+FIRST_OF_CLIPS = 100_000  # clips show people from this number on: no set of still images knows any of them
 # Names the pictures that the renderer draws. Change it whenever a pixel changes (tests/test_faces.py holds it to a hash
 # of pixels): sets rendered before are then said to be of another renderer.
 RENDERER_VERSION = "bd8c2986652b"
@@ -37,12 +39,17 @@ def prepare_rendered(
     size: int = 64,
     seed: int = 0,
     clutter: float | None = None,
+    frames_per_clip: int = 1,
+    expression: str = "fixed",
     progress: bool = True,
 ) -> PreparedFaces:
     """Render the default data into `folder`, or open it where the same was rendered before (and say so).
 
     identities: how many for train, validation and test; they are different people. size: pixels.
     clutter: 0 plain background .. 1 busy, None for the renderer's default. The test split gets pairs.
+    frames_per_clip: from 2 on, the images of an identity are clips of so many frames (`faces.clips.sample_clips`,
+    which says what `expression` means) of other people than any set of still images has, and the table has the
+    columns clip and frame.
     An interrupted rendering goes on after its last whole shard; the result is the same.
     Raises BadInput where the folder holds a set of other settings, and as `FolderWriter` does.
     """
@@ -54,9 +61,16 @@ def prepare_rendered(
         "clutter": clutter,
         "renderer": RENDERER_VERSION,
     }
-    if min(*identities, images_per_identity, size) < 1:
+    if frames_per_clip != 1:  # sets of still images keep the settings that they always had
+        settings |= {"frames_per_clip": frames_per_clip, "expression": expression}
+    if min(*identities, images_per_identity, size, frames_per_clip) < 1:
         raise BadInput(
             f"rendered faces need at least one identity a split, one image, one pixel; got {settings}"
+        )
+    if images_per_identity % frames_per_clip:
+        raise BadInput(
+            f"{images_per_identity} images per identity are not whole clips of {frames_per_clip} frames: "
+            "choose a multiple"
         )
     folder = Path(folder)
     if (folder / INFO).exists():
@@ -76,15 +90,30 @@ def prepare_rendered(
     return PreparedFaces(folder)
 
 
+def _factors(settings: dict[str, Any]) -> pd.DataFrame:
+    """The factors of a rendered set: of still images or, where the settings ask for them, of clips."""
+    from pcl_lib.faces import sample_factors
+    from pcl_lib.faces.clips import sample_clips
+
+    total, frames = sum(settings["identities"]), settings.get("frames_per_clip", 1)
+    options: dict[str, Any] = {"seed": settings["seed"], "identities": total}
+    if settings["clutter"] is not None:
+        options["clutter"] = settings["clutter"]
+    count = total * settings["images_per_identity"]
+    if frames == 1:
+        return sample_factors(count, **options)
+    options |= {"expression": settings["expression"], "first_identity": FIRST_OF_CLIPS}
+    return sample_clips(count // frames, frames, **options)
+
+
 @spent("render")
 def _render_into(folder: Path, settings: dict[str, Any], progress: bool) -> None:
-    from pcl_lib.faces import render, sample_factors  # compiles code: only where it is needed
+    from pcl_lib.faces import render  # compiles code: only where it is needed
 
-    total, seed = sum(settings["identities"]), settings["seed"]
-    options = {} if settings["clutter"] is None else {"clutter": settings["clutter"]}
-    factors = sample_factors(total * settings["images_per_identity"], seed=seed, identities=total, **options)
+    seed, factors = settings["seed"], _factors(settings)
     ends = np.cumsum(settings["identities"])[:2]
-    split = np.array(SPLITS, dtype=object)[np.searchsorted(ends, factors["identity"], side="right")]
+    place = factors["identity"] - factors["identity"].iloc[0]  # the first row shows the first person
+    split = np.array(SPLITS, dtype=object)[np.searchsorted(ends, place, side="right")]
     with FolderWriter(folder, settings) as writer:
         done = sum(writer.rows)
         if done:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -103,17 +104,21 @@ def _read_part(path: Path) -> Part | None:
         counts = [type(number) is int and number >= 0 for number in (part.number, part.rows, part.size)]
     except (ValueError, TypeError, RecursionError):
         return None
-    known = named and all(counts) and isinstance(part.note, dict) and isinstance(part.sha256, str)
+    known = named and all(counts) and isinstance(part.note, dict) and _is_digest(part.sha256, part.rows)
     shape = (part.rows, 3, part.size, part.size)
     whole = known and (not part.rows or shard_shape(path.parent / shard_name(part.number)) == shape)
     return part if whole else None
+
+
+def _is_digest(value: Any, rows: int) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value) if rows else not value)
 
 
 def shard_shape(path: Path) -> tuple[int, ...]:
     """The shape of a whole shard of uint8, by its header and the file's size; () where it is none."""
     try:
         return np.load(path, mmap_mode="r").shape if path.stat().st_size else ()
-    except (OSError, ValueError, EOFError, SyntaxError):
+    except Exception:  # on damaged headers NumPy raises almost anything
         return ()
 
 

@@ -1,6 +1,7 @@
 """Rendered faces with true factors: the data that come with the kit.
 
 factors       the table of true factors, and how it is drawn
+clips         frames of one person whose head moves, as tables of factors
 mesh          the grid of the head: rows and columns, materials, landmarks
 accessories   ears and spectacles
 hair          shells of hair by style

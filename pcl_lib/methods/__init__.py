@@ -4,6 +4,7 @@ base         `Method` and `Task`; to add a method, see pcl_lib/README.md
 pcl          PCL and pcl_plus
 changes      PCL with another change than the flip: rotation, light, colour, an occluder
 simclr       SimCLR, with and without flips
+video        pcl_video: several frames of one person
 siamese      MoCo, BYOL, SimSiam
 masked       a masked autoencoder
 flow         warping one frame into another
@@ -28,6 +29,7 @@ from pcl_lib.methods.supervised import (
     SupervisedPose,
     SupervisedUnits,
 )
+from pcl_lib.methods.video import PCLVideo
 from pcl_lib.presets import Preset
 from pcl_lib.utils import BadInput
 
@@ -45,6 +47,7 @@ __all__ = [
 METHODS: dict[str, type[Method]] = {
     "pcl": PCLMethod,
     "pcl_plus": PCLPlus,
+    "pcl_video": PCLVideo,
     "pcl_change": PCLOfChange,
     "simclr": SimCLR,
     "simclr_noflip": SimCLRNoFlip,

@@ -2,7 +2,9 @@
 
 encoder     the paper's encoder: a trunk and two branches
 backbones   encoders whose trunk is a timm model
+patches     an encoder of patches, faster than the paper's
 decoder     the decoder of the PDD
+painter     a decoder that adds the pose to the face level by level
 pcl         `PCL`: encoder, decoder and projectors in one module
 checkpoint  weights on disk, with their settings
 released    checkpoints of the authors' released code

@@ -14,7 +14,6 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from pcl_lib.models.encoder import map_size, scaled
 from pcl_lib.models.pcl import PCL
 from pcl_lib.presets import ModelPreset, from_dict, to_dict
 from pcl_lib.utils import BadInput, write_whole
@@ -52,18 +51,8 @@ def _check_size(config: ModelPreset, path: Path) -> None:
     """Refuse settings of a model that is larger than the file's weights, before it is built and fills the memory."""
     with safetensors.safe_open(path, "pt") as file:
         found = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118 - no mapping
-    if config.backbone == "paper":
-        size = scaled(128, config.width) * map_size(config.image_size) ** 2
-        wanted: dict[str, tuple[int, ...]] = {
-            "decoder.fc.weight": (scaled(512, config.width), size),
-            "face_projector.0.weight": (config.projector_hidden, size),
-            "face_projector.2.weight": (config.projector_out, config.projector_hidden),
-        }
-        if config.pose_dim:
-            wanted["pose_squeeze.weight"] = (config.pose_dim, size)
-    else:
-        with torch.device("meta"):
-            wanted = {key: tuple(value.shape) for key, value in PCL(config).state_dict().items()}
+    with torch.device("meta"):
+        wanted = {key: tuple(value.shape) for key, value in PCL(config).state_dict().items()}
     for key, shape in wanted.items():
         if key not in found:
             raise BadInput(f"{path} lacks {key}: it is of another model")

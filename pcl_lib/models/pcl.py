@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from pcl_lib.models.backbones import BackboneEncoder
 from pcl_lib.models.decoder import Decoder
 from pcl_lib.models.encoder import Encoder, TwoBranchEncoder, as_float, map_size, scaled
+from pcl_lib.models.painter import Painter
+from pcl_lib.models.patches import PatchEncoder
 from pcl_lib.presets import ModelPreset
+from pcl_lib.utils import BadInput
 
 
 class Features(NamedTuple):
@@ -48,17 +51,41 @@ class PCL(nn.Module):
         pose_size = config.pose_dim or size
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU too
-            kind = Encoder if config.backbone == "paper" else BackboneEncoder
+            kind = {"paper": Encoder, "patches": PatchEncoder}.get(config.backbone, BackboneEncoder)
             self.encoder: TwoBranchEncoder = kind(config)
             self.pose_squeeze = nn.Linear(size, pose_size) if config.pose_dim else nn.Identity()
-            self.pose_expand = nn.Linear(pose_size, size) if config.pose_dim else nn.Identity()
-            self.decoder = Decoder(config, size)
-            self.face_projector = projector(size, config.projector_hidden, config.projector_out)
+            self.pose_expand = (
+                nn.Linear(pose_size, size) if config.pose_dim and not self.paints else nn.Identity()
+            )
+            self.face_squeeze = nn.Linear(size, config.face_dim) if config.face_dim else nn.Identity()
+            self.decoder = self._decoder(config, size)
+            self.face_projector = projector(
+                config.face_dim or size, config.projector_hidden, config.projector_out
+            )
             self.pose_projector = projector(pose_size, config.projector_hidden, config.projector_out)
-        # Convolutions like channels last, but group norm is so slow in it that the encoder loses a fifth of its speed.
-        self.memory_format = torch.contiguous_format if config.norm == "group" else torch.channels_last
-        self.encoder.to(memory_format=self.memory_format)
+        # Convolutions like channels last, group norm does not; long trainings measure it (`tuning`).
+        self.use_format(torch.contiguous_format if config.norm == "group" else torch.channels_last)
         self.decoder.to(memory_format=torch.channels_last)
+
+    @property
+    def paints(self) -> bool:
+        """Whether the decoder is the painter."""
+        return self.config.decoder == "painter"
+
+    def _decoder(self, config: ModelPreset, size: int) -> Any:
+        if config.decoder == "paper" and not config.face_dim:
+            return Decoder(config, size)
+        if config.decoder == "painter" and config.face_dim and config.pose_dim:
+            return Painter(config, config.face_dim + config.pose_dim)
+        raise BadInput(
+            f"model.decoder '{config.decoder}' with face_dim {config.face_dim} and pose_dim {config.pose_dim}: "
+            "choose paper with face_dim 0, or painter with both"
+        )
+
+    def use_format(self, memory_format: torch.memory_format) -> None:
+        """Compute the encoder in this memory format; results differ by rounding alone."""
+        self.memory_format = memory_format
+        self.encoder.to(memory_format=memory_format)
 
     def features(self, images: Tensor) -> Features:
         """images: uint8, or float in [0, 1], [B, 3, H, W] -> flat features.
@@ -99,8 +126,12 @@ class PCL(nn.Module):
 
     def decode(self, face: Tensor, pose: Tensor) -> Tensor:
         """Image [N, 3, S, S] of the trained size from face-aware and pose-related features, [N, D] each."""
-        y: Tensor = self.decoder(face + self.pose_expand(pose))
+        y: Tensor = self.decoder(self._joined(face, pose))
         return y
+
+    def _joined(self, face: Tensor, pose: Tensor) -> Tensor:
+        """What the decoder gets of both features."""
+        return torch.cat([face, pose], 1) if self.paints else face + self.pose_expand(pose)
 
     def decoder_features(self, images: Tensor) -> Features:
         """`features` as the decoder knows them: of the images with noise of `decoder_noise`, one fixed draw for all.
@@ -122,7 +153,8 @@ class PCL(nn.Module):
         copy = deepcopy(self).eval()
         with torch.no_grad():
             x = copy.decoder_features(images)
-            copy.decoder.recalibrate_batch_norm(x.face + copy.pose_expand(x.pose))
+            if not copy.paints:
+                copy.decoder.recalibrate_batch_norm(copy._joined(x.face, x.pose))
         return copy
 
     def _encoded(self, images: Tensor) -> Features:
@@ -138,7 +170,8 @@ class PCL(nn.Module):
         return (x + sign * flipped) / 2
 
     def _face(self, general: Tensor) -> Tensor:
-        return self.encoder.face_branch(general).flatten(1)
+        y: Tensor = self.face_squeeze(self.encoder.face_branch(general).flatten(1))
+        return y
 
     def _pose(self, general: Tensor) -> Tensor:
         y: Tensor = self.pose_squeeze(self.encoder.pose_branch(general).flatten(1))

@@ -281,7 +281,7 @@ def predict_classes(cached: CachedFeatures, split: Split, y: np.ndarray) -> tupl
     """
     train, validation, test, values = cached.whitened(split)
     target, truth = (torch.from_numpy(y[rows].astype(np.int64)).to(train.device) for rows in split[:2])
-    start = zeros(train, int(max(y[rows].max() for rows in split)) + 1)
+    start = zeros(train, int(max(y[rows].max() for rows in split[:2])) + 1)  # classes that no test label adds
     path = descent_path(train, softmax_loss(target), values, start, jointly=True)
     best = select_penalty(path, lambda w: float(F.cross_entropy(w(validation), truth)))
     return best(test).argmax(1).cpu().numpy(), float(best.penalty[0])

@@ -78,8 +78,8 @@ def encode(run: Run, methods: Sequence[str] = (*CONTROLS, *METHODS)) -> dict[str
     for method in tqdm(methods, desc="encoding", unit="method"):
         if method in CONTROLS:
             control = CONTROLS[method]()
-            mark, names = str(vars(control)), CONTROL_FEATURES
-            encoded[method] = _encoded(run, method, control, mark, names, "32-true")
+            mark = str(vars(control))
+            encoded[method] = _encoded(run, method, control, mark, CONTROL_FEATURES, "32-true")
             continue
         training = run.trained(method)
         mark, names = stored.weights_hash(training.model), (*training.method.features, *COMPONENTS)

@@ -90,6 +90,10 @@ def check_parameters(path: Path) -> nbformat.NotebookNode:
         notebook = nbformat.read(path, as_version=4)
     except Exception as error:  # on JSON that is no notebook nbformat raises almost anything
         raise BadInput(f"{path} is not a readable notebook ({error})") from None
+    try:
+        nbformat.validate(notebook)
+    except nbformat.ValidationError as error:
+        raise BadInput(f"{path} is not a readable notebook ({error.message[:200]})") from None
     cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
     if len(cells) != 1:
         raise BadInput(f"{path.name} has {len(cells)} cells tagged 'parameters': exactly one is needed")

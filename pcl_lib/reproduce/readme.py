@@ -3,8 +3,8 @@
 `python -m pcl_lib.reproduce.readme runs/cpu runs/smoke` reads the minutes that these runs measured (summary.json),
 keeps them in figures/tables/minutes.csv, and writes them into the metadata of each notebook (`COURSE`), where its
 question and its section of the paper stand. From this metadata it writes the text between the markers of each
-notebook's first cell, and README's table of the notebooks. It also fills README's small table of results and all
-generated tables of figures/RESULTS.md from figures/tables.
+notebook's first cell, README's table of the notebooks, and that of the course's page. It also fills README's small
+table of results and all generated tables of figures/RESULTS.md from figures/tables.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from pcl_lib.utils import REPOSITORY, BadInput, exit_cleanly, replace_atomically
 TABLES = Path("figures", "tables")
 MINUTES = TABLES / "minutes.csv"
 RESULTS = Path("figures", "RESULTS.md")
+COURSE_PAGE = Path("notebooks", "README.md")
 SHOWN = (
     "main",
     "components",
@@ -147,6 +148,18 @@ def table(courses: Mapping[str, Mapping[str, Any]], minutes: pd.DataFrame) -> st
     return "\n".join(lines)
 
 
+def minutes_table(minutes: pd.DataFrame) -> str:
+    """The table of minutes of notebooks/README.md: a row per notebook, a column per preset that was timed."""
+    wide = minutes.pivot(index="notebook", columns="preset", values="minutes")
+    presets = [name for name in PRESETS if name in wide.columns]
+    lines = [_row(["notebook", *(f"`{name}`" for name in presets)]), _row(["---"] * (len(presets) + 1))]
+    lines += [
+        _row([f"[{name}]({name}.ipynb)", *(f"{row[preset]:.1f}" for preset in presets)])
+        for name, row in wide.iterrows()
+    ]
+    return "\n".join([*lines, _row(["all", *(f"{wide[preset].sum():.1f}" for preset in presets)])])
+
+
 def results(main: pd.DataFrame) -> str:
     """README's small table of results; main: main.csv, one row per method. Raises BadInput where a row is missing."""
     found = main.set_index("method")
@@ -177,7 +190,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def update(root: Path, runs: Sequence[Path]) -> None:
-    """Write minutes.csv, the notebooks' first cells, README's two tables and those of figures/RESULTS.md below `root`.
+    """Write minutes.csv, the notebooks' first cells, README's two tables, those of RESULTS.md and of COURSE_PAGE.
 
     runs: run folders; what other presets took before stays, and without runs everything does. Raises BadInput where a
     run has no summary, a notebook does not state its question, or a text lacks its markers.
@@ -196,6 +209,9 @@ def update(root: Path, runs: Sequence[Path]) -> None:
     readme = root / "README.md"
     text = between(readme.read_text(encoding="utf-8"), "notebooks", f"\n{table(courses, minutes)}\n")
     _write(readme, between(text, "results", f"\n{results(pd.read_csv(root / TABLES / 'main.csv'))}\n"))
+    map_of_course = root / COURSE_PAGE
+    text = map_of_course.read_text(encoding="utf-8")
+    _write(map_of_course, between(text, "minutes", f"\n{minutes_table(minutes)}\n"))
     page = root / RESULTS
     _write(page, with_tables(page.read_text(encoding="utf-8"), root / TABLES))
 

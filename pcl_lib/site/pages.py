@@ -43,6 +43,7 @@ SETTINGS: Mapping[str, Any] = {
     "extensions": ["myst_nb", "sphinx.ext.mathjax", "sphinx-mathjax-offline"],
     "nb_execution_mode": "off",
     "nb_merge_streams": True,
+    "nb_render_markdown_format": "myst",  # CommonMark, the default, has no tables
     "myst_enable_extensions": ["dollarmath", "amsmath"],
     "myst_heading_anchors": 4,
     "suppress_warnings": ["myst.header"],  # a notebook's exercise may begin below its section

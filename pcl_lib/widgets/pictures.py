@@ -27,6 +27,7 @@ from pcl_lib.utils import BadInput
 RGB = NDArray[np.uint8]  # [H, W, 3]
 INK, FACE_INK, POSE_INK = (34, 34, 34), (0, 114, 178), (213, 94, 0)  # two of Okabe and Ito's, as in plots
 SMALLEST, MOST_PIXELS, WIDEST = 32, 4_000_000, 1.6  # of an uploaded face: side, pixels, sides' ratio
+MOST_BYTES = 20_000_000  # of an uploaded file
 
 
 def to_rgb(image: Tensor) -> RGB:
@@ -161,6 +162,11 @@ def read_upload(content: bytes, size: int) -> tuple[Tensor, str]:
     The middle square is kept and resized. Raises BadInput where it is not an image, too small, of several megapixels,
     see-through, or of a shape that no cropped face has.
     """
+    if len(content) > MOST_BYTES:
+        raise BadInput(
+            f"the upload is a file of {len(content) / 1e6:.0f} MB: choose a picture of at most "
+            f"{MOST_BYTES / 1e6:.0f} MB"
+        )
     try:
         picture = Image.open(io.BytesIO(content))
         if picture.width * picture.height > MOST_PIXELS:  # before anything is unpacked

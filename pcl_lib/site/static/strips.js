@@ -42,3 +42,12 @@ document.querySelectorAll("article img").forEach((image) => {
     large.showModal();
   });
 });
+
+// A table that is wider than the page can be scrolled by the keyboard too.
+const focusable = () =>
+  document.querySelectorAll("article table").forEach((table) => {
+    if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
+    else table.removeAttribute("tabindex");
+  });
+focusable();
+window.addEventListener("resize", focusable);
