@@ -50,6 +50,7 @@ RANGES: dict[str, dict[str, tuple[float, float] | tuple[str, ...]]] = {
         "temperature": (TINY, MANY),
         **dict.fromkeys(("mixing", "orthogonality", "noise", "pdd", "face", "pose"), (0, MANY)),
         "pose_change": ("flip", "rotate", "flip_rotate", "turn"),
+        "attribute": ("flip", "rotation", "light", "colour", "occluder"),
         "negatives": ("own_flip", "released_code", "batch"),
     },
     "VideoPreset": {

@@ -10,7 +10,7 @@ import torch
 from test_methods import images, preset_of, seeded
 from test_pretrain import assert_equal_weights, tiny, without_clock
 
-from pcl_lib import data, distributed, methods, pretrain
+from pcl_lib import data, distributed, methods, presets, pretrain
 from pcl_lib.methods.changes import CHANGES, cast, occluded, relit
 from pcl_lib.models import PCL
 from pcl_lib.utils import BadInput
@@ -118,11 +118,15 @@ def test_views_leave_the_attribute_alone(name: str) -> None:
         assert (first - second).abs().max() > 0.1  # brightness may change
 
 
+def test_the_settings_know_every_change() -> None:
+    assert presets.RANGES["LossPreset"]["attribute"] == tuple(CHANGES)
+
+
 def test_what_no_change_fits_is_one_sentence() -> None:
     for changes, said in (
         (
             {"loss.attribute": "age"},
-            "unknown loss.attribute 'age': choose flip, rotation, light, colour, occluder",
+            "unknown loss.attribute 'age': choose one of flip, rotation, light, colour, occluder",
         ),
         ({"loss.attribute": "light", "loss.negatives": "batch"}, "'light' needs model.even_odd=False"),
         ({"loss.attribute": "light", "model.even_odd": True}, "which know flips alone"),

@@ -369,8 +369,8 @@ def test_a_set_without_training_images_is_refused(tmp_path: Path, blobs: data.Pr
 
 
 def test_unknown_method_and_preset_are_refused(blobs: data.PreparedFaces, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="unknown method 'mae'"):
-        fit(blobs, tmp_path, "mae")
+    with pytest.raises(BadInput, match="unknown method 'dino'"):
+        fit(blobs, tmp_path, "dino")
     with pytest.raises(BadInput, match="unknown preset 'huge'"):
         pretrain.fit(preset="huge", faces=blobs, out=tmp_path)
 
@@ -517,7 +517,7 @@ def test_command_line_refuses_in_one_sentence(
     place = ["--data", str(blobs.folder), "--out", str(tmp_path / "run")]
     for arguments, said in (
         (["--preset", "huge", *place], "unknown preset 'huge'"),
-        (["--preset", "smoke", "--method", "mae", *place], "unknown method 'mae'"),
+        (["--preset", "smoke", "--method", "dino", *place], "unknown method 'dino'"),
         (["--preset", "smoke", "--set", "train.speed=3", *place], "unknown key 'train.speed'"),
         (["--preset", "smoke", "--set", "train.lr", *place], "KEY=VALUE is needed"),
         (["--preset", "smoke", "--set", "train.epochs=many", *place], "'train.epochs' holds 'many'"),

@@ -107,15 +107,13 @@ class PCLOfChange(PCLMethod):
 
     The pair of the PDD is an image and its changed copy, and the negatives of the contrast are changed copies. The
     attribute is held by the pose-related feature, all else by the face-aware one. With `model.even_odd` and
-    `loss.negatives` "batch" and the flip it is `pcl_plus`. Raises BadInput on an unknown attribute, on another one than
+    `loss.negatives` "batch" and the flip it is `pcl_plus`. Raises BadInput on another attribute than
     the flip with either of these two, which know flips alone, and where loss.pose_change names another change.
     """
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
         loss = self.preset.loss
-        if loss.attribute not in CHANGES:
-            raise BadInput(f"unknown loss.attribute '{loss.attribute}': choose {', '.join(CHANGES)}")
         self.change = CHANGES[loss.attribute]
         if loss.pose_change != "flip":
             raise BadInput(f"loss.pose_change '{loss.pose_change}' is for pcl: set loss.attribute alone")
