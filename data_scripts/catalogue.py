@@ -352,15 +352,22 @@ def as_sections() -> str:
     for entry in DATA_SETS.values():
         parts += [
             f"### {entry.name}\n",
-            f"For {entry.purpose}. Expected of the whole set: {entry.counts()}.\n",
+            _wrapped(f"For {entry.purpose}. Expected of the whole set: {entry.counts()}.") + "\n",
             f"```sh\n{entry.command}\n```\n",
             f"```text\n{textwrap.dedent(entry.layout)}\n```\n",
-            f"- **Labels that come out:** {entry.labels}.",
-            f"- **Decided over the whole set:** {entry.decides}.",
-            f"- **Where to ask:** {entry.ask}.",
-            f"- **Licence:** {entry.licence}.\n",
+            _wrapped(f"- **Labels that come out:** {entry.labels}."),
+            _wrapped(f"- **Decided over the whole set:** {entry.decides}."),
+            _wrapped(f"- **Where to ask:** {entry.ask}."),
+            _wrapped(f"- **Licence:** {entry.licence}.") + "\n",
         ]
     return "\n".join(parts)
+
+
+def _wrapped(text: str) -> str:
+    """A paragraph or an item of Markdown in lines of 110 characters at most."""
+    indent = "  " if text.startswith("- ") else ""
+    lines = textwrap.wrap(text, 110, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
+    return "\n".join(lines)
 
 
 def write_readme(path: Path = README) -> None:

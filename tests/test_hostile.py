@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import faulthandler
 import io
 import json
 import os
@@ -64,6 +65,7 @@ def test_the_tester_finds_what_it_should() -> None:
         (folder.parent / "stray").write_text("")
 
     def die(_: Path) -> None:
+        faulthandler.disable()  # this death is meant
         os.abort()
 
     def eat(_: Path) -> None:
