@@ -1,4 +1,4 @@
-"""The search for the recipe of pcl_video: `python -m pcl_lib.clip_search` trains and measures each try.
+"""The search for the recipe of pcl_video: `python -m pcl_lib.ablations.clip_search` trains and measures each try.
 
 Tries are trained on clips and judged on still images of other people: a set whose test people are the validation
 people of the default set, so that the default's test people stay unseen. A try leaves a row in clip_search.csv, its
@@ -173,8 +173,8 @@ def search(names: Sequence[str], clips: PreparedFaces, stills: PreparedFaces, ou
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Command line: python -m pcl_lib.clip_search."""
-    parser = argparse.ArgumentParser(prog="python -m pcl_lib.clip_search", description=__doc__)
+    """Command line: python -m pcl_lib.ablations.clip_search."""
+    parser = argparse.ArgumentParser(prog="python -m pcl_lib.ablations.clip_search", description=__doc__)
     parser.add_argument(
         "--out", type=Path, default=Path("runs/clip-search"), help="rows, weights and pictures"
     )

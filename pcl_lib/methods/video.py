@@ -32,9 +32,12 @@ class PCLVideo(Method):
       Laplacian pyramid, which is not satisfied by a blurred head on the right background;
     - contrast: InfoNCE between the face-aware features of a clip's frames, on the numbers that the decoder gets and
       not behind a projector, which would shed pose for the loss alone and leave it in the feature;
-    - incoherence: two frames of a clip were chosen at random, so their poses have little in common, their looks all.
-      Pose-related features of two frames must therefore be uncorrelated over clips.
-    The image that the pose is taken from has other colours (jitter), so that they cannot be copied from it.
+    - restaging: a share of the images that poses are taken from are the model's own pictures of other people in that
+      pose, so that looks taken from there are the wrong ones. The colours of all of them are moved (jitter).
+
+    `incoherence` logs how much the pose-related features of two frames have in common: poses little, looks all. As a
+    loss it was tried and starved the pose-related feature, as the poses of a clip do have something in common.
+    `video.person` adds the contrast between clips of a person, which needs to know identities.
 
     Source: ours. The reconstruction follows Burkov et al. 2020 (arXiv 2004.12000), the contrast van den Oord et al.
     2018, that positives keep what they share von Kuegelgen et al. 2021 (arXiv 2106.04619), the pyramid Bojanowski
@@ -69,9 +72,8 @@ class PCLVideo(Method):
 
     def take(self, source: ImageSource, rows: np.ndarray, rng: np.random.Generator) -> Tensor:
         """The images of these rows with other frames of their clips: uint8 [n, FRAMES, 3, S, S]."""
-        own = np.random.default_rng(
-            rng.integers(2**32, size=distributed.world())[distributed.rank()]
-        )  # drawn for all ranks
+        seeds = rng.integers(2**32, size=distributed.world())  # drawn for all ranks' blocks
+        own = np.random.default_rng(seeds[distributed.rank()])
         if self.preset.video.person:
             rows = self.index.with_another_clip(rows[: len(rows) // 2], own)
         frames = self.index.draw(rows, own)
@@ -98,9 +100,8 @@ class PCLVideo(Method):
             "incoherence": self.incoherence(pose),
         }
         if video.person:
-            person = (
-                face.unflatten(0, (2, -1)).transpose(0, 1).flatten(1, 2)
-            )  # both clips' frames of each person
+            # the frames of both clips of each person
+            person = face.unflatten(0, (2, -1)).transpose(0, 1).flatten(1, 2)
             parts["person"] = losses.clip_contrast(person[:, :, : person.shape[2] // 2], video.temperature)
         total = (
             parts["reconstruction"]
