@@ -10,8 +10,8 @@ DATA   ?=
 # PyTorch's build for a new .venv: cpu, cu126, auto, ... as `uv pip install --torch-backend` knows them, from PyTorch's own
 # index; empty takes PyPI's. Only the empty one could be tried where the kit was made: no index but PyPI was in reach.
 TORCH  ?=
-# That index has builds, and so hashes, of its own.
-UNHASHED := '/^ *--hash/d; s/ *\\$$//; /^(cuda-|nvidia-|triton)/d'
+# Its pins: no CUDA, and no hashes, which are those of PyPI's files.
+CPU_PINS := /^(cuda-|nvidia-|triton)/d; s/^([a-z][^\\]*[^\\ ]) *\\?$$/\1/p
 WORKERS ?=
 MINUTES ?=
 SITE   ?= $(OUT)/site
@@ -35,8 +35,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@echo "  pytest, ruff, ...     what make test needs, with a driver for the Chromium that may be on this machine"
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(if $(TORCH),sed -E $(UNHASHED),cat) requirements.lock | $(BIN)/uv pip install --quiet --compile-bytecode \
-	  --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH),--require-hashes) -r -
+	$(if $(TORCH),sed -nE '$(CPU_PINS)' requirements.lock,cat requirements.lock) | $(BIN)/uv pip install --quiet \
+	  --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH),--require-hashes) -r -
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 

@@ -22,6 +22,7 @@ from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
 from pcl_lib.data.labels import EXPRESSION_NAMES
+from pcl_lib.probes.progress import READINGS
 from pcl_lib.tables import CONSTANT
 from pcl_lib.utils import BadInput, replace_atomically, spent
 
@@ -186,7 +187,9 @@ def training_curves(histories: Mapping[str, pd.DataFrame], against: str = "epoch
     against: the column on the horizontal axis. Raises BadInput where no run has been trained.
     """
     aside = {"epoch", "iterations", "seconds", "images", "lr"}
-    changing = [c for h in histories.values() for c in h if h[c].count() == 1 or h[c].nunique() > 1]
+    changing = [
+        c for h in histories.values() for c in h if c in READINGS or h[c].count() == 1 or h[c].nunique() > 1
+    ]
     names = [name for name in dict.fromkeys(map(str, changing)) if name not in aside]
     if not names:
         raise BadInput("no run has a training history: train a method that has tasks, such as pcl")

@@ -87,7 +87,6 @@ def fit(
     if not trainer.finished:  # what is finished can be read where nothing can be written
         with trainer.alone():
             trainer.resume()  # another process may just have ended
-            trainer.settle_format()
             _train(trainer, method, progress, callback)
     history = pd.DataFrame(trainer.history)
     return Trained(
@@ -99,6 +98,7 @@ def _train(
     trainer: _Trainer, method: str, progress: bool, callback: Callable[[PCL, pd.DataFrame], bool] | None
 ) -> None:
     """Train the epochs that are left, or until `callback` says so."""
+    trainer.settle_format()
     with tqdm(
         total=trainer.epochs,
         initial=trainer.epoch,
@@ -275,11 +275,6 @@ class _Trainer:
         self.method.on_epoch_end(self.history)
         return means
 
-    def _read(self) -> dict[str, float]:
-        """What validation people tell after this epoch, where it is due; the training is none the wiser."""
-        due = self.epoch % max(1, self.preset.train.probe_every) == 0 or self.epoch == self.epochs
-        return self.probe(self.model) if self.probe and due and self.fabric.is_global_zero else {}
-
     def settle_format(self) -> None:
         """Train in the memory format of the state that was resumed, else the fastest (`tuning`): never in two.
 
@@ -292,6 +287,11 @@ class _Trainer:
                 dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float32
                 self.memory_format = tuning.choose_format(self.model.config, self.fabric.device, dtype)
         self.model.use_format(tuning.FORMATS[self.memory_format])
+
+    def _read(self) -> dict[str, float]:
+        """What validation people tell after this epoch, where it is due; the training is none the wiser."""
+        due = self.epoch % max(1, self.preset.train.probe_every) == 0 or self.epoch == self.epochs
+        return self.probe(self.model) if self.probe and due and self.fabric.is_global_zero else {}
 
     def _set_lr(self, share: float) -> None:
         self._lr = self.preset.train.lr * 0.5 * (1 + math.cos(math.pi * share))
@@ -377,7 +377,9 @@ class _Trainer:
         # Older versions of the kit called it "beside", or had none.
         self.auxiliary.load_state_dict(state.get("auxiliary") or state.get("beside") or {})
         self.epoch, self.seconds, self.history = epoch, float(state["seconds"]), history
-        self.memory_format = state.get("memory_format", "")  # older versions had the default alone
+        if self.epoch and (name := state.get("memory_format")):  # older versions had the default alone
+            self.memory_format = name
+            self.model.use_format(tuning.FORMATS[name])
         self.method.on_epoch_end(self.history)
 
 

@@ -192,8 +192,8 @@ def test_command_writes_rows_and_page(tmp_path: Path, monkeypatch: pytest.Monkey
     [
         (
             ["speed"],
-            "unknown part 'speed': choose one of faces, augment, losses, step, probes, iteration, simclr, data, "
-            "operators, sizes, scaling, prepare, index, widgets or all",
+            "unknown part 'speed': choose one of faces, augment, losses, step, limit, probes, iteration, simclr, "
+            "data, operators, sizes, scaling, prepare, index, widgets, gpu-check or all",
         ),
         (["faces", "--repeats", "0"], "must be at least 1"),
         (["faces", "--device", "abacus"], "device 'abacus' is not here"),

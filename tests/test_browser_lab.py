@@ -20,7 +20,7 @@ def options() -> list[str]:
     """What make lab passes to JupyterLab."""
     recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nlab: env")[1].split("\n\n")[0]
     found = re.findall(r"--\S+", recipe)
-    assert len(found) == 2
+    assert "--ServerApp.ip=127.0.0.1" in found and len(found) == 3
     return found
 
 
@@ -43,7 +43,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         "--allow-root",
         f"--port={port}",
     ]
-    command += ["--ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}", f"--LabApp.workspaces_dir={tmp_path}"]
+    command += [f"--IdentityProvider.token={TOKEN}", f"--LabApp.workspaces_dir={tmp_path}"]
     with open(tmp_path / "log", "wb") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, cwd=ROOT)
     end = time.monotonic() + 60 * PATIENCE

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -98,8 +100,10 @@ def test_a_step_is_timed_and_gradients_reach_the_weights(monkeypatch: pytest.Mon
     monkeypatch.setattr(torch.optim.Adam, "step", lambda self: steps.append(plain(self)))
     assert doctor.step_ms("cpu", seconds=0.0) > 0
     assert len(steps) == 1  # it alone took longer than that
-    doctor.step_ms("cpu", seconds=1.0)
-    assert len(steps) > 2
+    clock = SimpleNamespace(monotonic=iter((0.0, 1.0, 2.0, 5.0)).__next__, perf_counter=time.perf_counter)
+    monkeypatch.setattr(doctor, "time", clock)
+    doctor.step_ms("cpu", seconds=4.0)  # until 4: begun at 1 and at 2, no more at 5
+    assert len(steps) == 1 + 3
 
 
 def test_recorded_minutes_name_their_machine() -> None:

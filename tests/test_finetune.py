@@ -137,7 +137,7 @@ def test_what_cannot_be_done_is_one_sentence(
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
     with pytest.raises(
-        BadInput, match=r"blobs cannot be trained on expression\. Expression was left out: blobs has no"
+        BadInput, match=r"blobs cannot be trained on expression\. Expression left out: blobs has no labels"
     ):
         finetune.Labels(blobs, "expression")
     with pytest.raises(BadInput, match="unknown task 'age': choose expression, head pose, action units"):

@@ -183,6 +183,45 @@ def test_the_test_split_chooses_nothing():
         probes.evaluate(model, faces, protocol="test")
 
 
+CHOICES = ["feature", "task", "metric", "penalty", "threshold"]
+FITTED = ["expression", "action units", "head pose"]
+
+
+def choices(model: Lookup, faces: FakeFaces) -> pd.DataFrame:
+    table = probes.evaluate(model, faces)
+    return table.loc[table["task"].isin(FITTED), CHOICES].reset_index(drop=True)
+
+
+def test_features_of_test_people_choose_nothing():
+    """Noise in place of the test people's features moves no penalty and no threshold: whitening is of train alone."""
+    faces = make_faces(600)
+    features = known_features(faces)
+    before = choices(Lookup(**features), faces)
+    g, test = np.random.default_rng(6), faces.split("test")
+    for x in features.values():
+        x[test] = 50 * g.normal(size=(len(test), x.shape[1]))
+    pd.testing.assert_frame_equal(choices(Lookup(**features), faces), before)
+
+
+def test_a_class_that_only_test_people_show_changes_no_fit():
+    """It can only be told wrong: the classes are those of train and validation."""
+    faces = make_faces(600)
+    last, others = EXPRESSION_NAMES[-1], list(EXPRESSION_NAMES[:-1])
+    seen = faces.table["split"] != "test"
+    g = np.random.default_rng(7)
+    faces.table.loc[seen, "expression"] = g.choice(others, int(seen.sum()))
+    faces.table.loc[~seen, "expression"] = g.choice(others, int((~seen).sum()))
+    model = Lookup(**known_features(faces))
+    cached = linear.CachedFeatures(probes.extract(model, faces).general, np.arange(600), 600)
+    split = Split(*(faces.split(name) for name in ("train", "validation", "test")))
+    codes = pd.Categorical(faces.table["expression"], categories=EXPRESSION_NAMES).codes.astype(np.int64)
+    before = linear.predict_classes(cached, split, codes)
+    codes[split.test[::2]] = EXPRESSION_NAMES.index(last)
+    after = linear.predict_classes(cached, split, codes)
+    np.testing.assert_array_equal(before[0], after[0])
+    assert before[1] == after[1]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_probes_on_a_gpu_find_the_same():
     faces = make_faces()

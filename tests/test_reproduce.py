@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from conftest import blob_images
 
-from pcl_lib import data, presets, reproduce, tables
+from pcl_lib import data, presets, reproduce, tables, utils
 from pcl_lib.reproduce import notebooks, run, runner
 from pcl_lib.utils import BadInput, exit_cleanly
 
@@ -214,6 +214,24 @@ def test_an_earlier_notebook_that_ran_again_takes_the_later_ones_along(blobs, tm
     assert run("00") == [] and run("02") == ["02"] and run() == ["05"] and run() == []
     monkeypatch.setattr(notebooks, "library_hash", lambda: "newer")
     assert run("05") == ["05"] and run() == ["00", "02", "05"]
+
+
+@pytest.mark.usefixtures("still")
+def test_a_clock_that_is_set_back_changes_nothing(blobs, tmp_path, monkeypatch):
+    """An hour earlier at every look: what ran last still counts as last."""
+    hours = iter(range(1000, 0, -1))
+    monkeypatch.setattr("time.time", lambda: 3600.0 * next(hours))
+    test_an_earlier_notebook_that_ran_again_takes_the_later_ones_along(blobs, tmp_path, monkeypatch)
+
+
+def test_a_second_run_in_a_folder_is_refused_by_name(blobs, tmp_path):
+    folder, out = tmp_path / "notebooks", tmp_path / "out"
+    write_notebook(folder, "00_a")
+    with (
+        utils.only_one(out.resolve() / ".reproduce.lock", "it"),
+        pytest.raises(BadInput, match=r"the run folder .*out is in use by process \d+ on"),
+    ):
+        runner.reproduce("smoke", blobs.folder, out, 0, folder=folder)
 
 
 def test_summary_holds_the_headline_numbers(blobs, tmp_path, capsys):

@@ -248,6 +248,10 @@ def test_what_killed_processes_left_is_removed(tmp_path: Path) -> None:
     assert listing(tmp_path) == [".hidden", "pcl.state"]
 
 
+def test_a_reason_of_several_lines_becomes_one() -> None:
+    assert str(BadInput("first\n  second\r\nthird\n")) == "first second third"
+
+
 def test_versions_and_commit_say_what_ran() -> None:
     assert "torch 2" in utils.versions()
     head = subprocess.run(

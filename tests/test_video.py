@@ -231,33 +231,41 @@ def test_restaging_shows_others_in_the_same_poses() -> None:
     torch.testing.assert_close(shown[~kept], others[~kept])
 
 
-def test_pitch_leaves_the_face_feature_and_does_so_because_of_the_contrast(tmp_path: Path) -> None:
-    faces = data.prepare_rendered(
-        tmp_path / "clips",
-        identities=(160, 30, 50),
-        images_per_identity=4,
-        size=32,
-        frames_per_clip=4,
-        progress=False,
+def drawn_clips(folder: Path, clips: int = 300, frames: int = 4, size: int = 16) -> data.PreparedFaces:
+    """Clips of bright discs with dark eyes and mouth: colours are the clip's, the face moves as the head does."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {"clip": np.arange(clips).repeat(frames), "identity": np.arange(clips).repeat(frames)}
     )
-    changes = {"video.restage": 0.0, "train.epochs": 8, "train.iterations_per_epoch": 25, "train.lr": 3e-3}
-    changes |= {"model.width": 0.5, "model.decoder_width": 0.25, "model.backbone": "patches"}
-    changes |= {
-        "train.frames_per_identity": 8,
-        "train.pdd_batch": 32,
-        "train.face_batch": 14,
-        "train.pose_batch": 2,
-    }
+    table["yaw"], table["pitch"] = rng.normal(0, 30, len(table)).clip(-75, 75), rng.normal(0, 11, len(table))
+    table["split"] = np.repeat(["train", "validation", "test"], [frames * clips // 3 * k for k in (2, 0, 1)])
+    low, high = np.array([[0.0, 0.5, 0.0], [1.0, 1.0, 0.2]])[:, :, None]  # of ground, skin and features
+    colours = rng.uniform(low, high, (clips, 3, 3)).repeat(frames, 0)
+    y, x = (np.indices((size, size))[:, None] + 0.5) / size - 0.5
+    right, down = (table[["yaw", "pitch"]].to_numpy() / [250, 80]).T[:, :, None, None]
+    head = np.hypot(x, y) < 0.42
+    marks = [(-0.14, -0.1, 0.09, 0.09), (0.14, -0.1, 0.09, 0.09), (0.0, 0.17, 0.18, 0.07)]
+    face = sum(np.exp(-(((x - right - a) / w) ** 2) - ((y + down - b) / h) ** 2) for a, b, w, h in marks)
+    images = np.where(head[:, None], colours[:, 1, :, None, None], colours[:, 0, :, None, None])
+    images = images + (face * head)[:, None] * (colours[:, 2, :, None, None] - images)
+    pixels = torch.from_numpy((255 * images.clip(0, 1)).astype(np.uint8))
+    data.write_prepared(folder, pixels, table, name="drawn clips", source="drawn by the tests")
+    return data.PreparedFaces(folder)
+
+
+def test_pitch_leaves_the_face_feature_because_of_the_contrast(tmp_path: Path) -> None:
+    """In so short a run the pose-related feature has not found its task yet: what is seen is the face-aware one."""
+    faces = drawn_clips(tmp_path / "clips")
+    changes = {"model.image_size": 16, "model.width": 1.0, "model.backbone": "patches", "train.epochs": 4}
+    changes |= {"train.iterations_per_epoch": 50, "train.frames_per_identity": 8}
+    changes |= {"train.pdd_batch": 48, "train.face_batch": 22, "train.pose_batch": 2}
     found = {}
-    for name, contrast in (("pcl_video", 0.5), ("control", 0.0)):
+    for name, contrast in (("pcl_video", 0.3), ("control", 0.0)):
         preset = presets.override(presets.get("smoke"), changes | {"video.contrast": contrast})
         run = pretrain.fit("pcl_video", preset=preset, faces=faces, out=tmp_path / name, progress=False)
         assert run.history["reconstruction"].iloc[-1] < 0.9 * run.history["reconstruction"].iloc[0]
-        x = probes.extract(run.model, faces)
-        found[name] = {
-            part: readable(getattr(x, part).numpy(), faces) for part in ("face", "pose", "general")
-        }
-    assert found["pcl_video"]["face"] < found["control"]["face"] - 0.1
+        found[name] = readable(probes.extract(run.model, faces).face.numpy(), faces)
+    assert found["control"] > 0.4 and found["pcl_video"] < found["control"] - 0.3
 
 
 def readable(x: np.ndarray, faces: data.PreparedFaces) -> float:

@@ -2,6 +2,7 @@
 
 base         `Method` and `Task`; to add a method, see pcl_lib/README.md
 pcl          PCL and pcl_plus
+changes      PCL with another change than the flip: rotation, light, colour, an occluder
 simclr       SimCLR, with and without flips
 video        pcl_video: several frames of one person
 siamese      MoCo, BYOL, SimSiam
@@ -15,6 +16,7 @@ supervised   upper bounds, trained on the labels of one task
 from __future__ import annotations
 
 from pcl_lib.methods.base import Method, Task, TaskLoss
+from pcl_lib.methods.changes import PCLOfChange
 from pcl_lib.methods.facecycle import FaceCycle
 from pcl_lib.methods.frame_pairs import TCAE, FAbNet
 from pcl_lib.methods.masked import MaskedAutoencoder
@@ -46,6 +48,7 @@ METHODS: dict[str, type[Method]] = {
     "pcl": PCLMethod,
     "pcl_plus": PCLPlus,
     "pcl_video": PCLVideo,
+    "pcl_change": PCLOfChange,
     "simclr": SimCLR,
     "simclr_noflip": SimCLRNoFlip,
     "moco": MoCo,

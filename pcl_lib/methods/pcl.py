@@ -59,7 +59,7 @@ class PCLMethod(Method):
         """Four reconstructions with swapped pose-related features, and orthogonality. Paper section 3.2."""
         preset = self.preset.loss
         clean = as_float(images)
-        clean = torch.cat([clean, clean.flip(3)])
+        clean = torch.cat([clean, self.counterpart(clean, generator)])
         shape = (len(clean) * distributed.world(), *clean.shape[1:])
         noise = torch.randn(shape, device=clean.device, generator=generator)
         _, face, pose = model.mirror_features(clean + preset.noise * distributed.own(noise, 2))
@@ -96,10 +96,8 @@ class PCLMethod(Method):
 
     def _flip_logits(self, model: PCL, images: Tensor, generator: torch.Generator) -> Tensor:
         preset, count = self.preset.loss, self.preset.train.pose_negatives
-        view = self.preset.pose_view
-        images, other = self._changed(images)
-        same = views(images, view, generator, 2)
-        changed = self._rotated(views(other, view, generator, count), count, generator)  # ordered [k][sample]
+        same = self.positives(images, generator)
+        changed = self.negatives(images, count, generator)
         z = model.pose_projector(model.pose_feature(torch.cat([same, changed])))
         z, negatives = distributed.gather(z[: len(same)], 2), distributed.gather(z[len(same) :], count)
         if preset.negatives == "own_flip":
@@ -107,6 +105,19 @@ class PCLMethod(Method):
         else:  # "released_code": chunked as if ordered [sample][k]
             negatives = negatives.unflatten(0, (-1, count))
         return losses.pose_logits(z, negatives, preset.temperature, mixing=preset.mixing, generator=generator)
+
+    def counterpart(self, images: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
+        """The other image of the PDD's pair: the flip, whatever the pose contrast takes."""
+        return images.flip(3)
+
+    def positives(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Two photometric views of each image."""
+        return views(self._changed(images)[0], self.preset.pose_view, generator, 2)
+
+    def negatives(self, images: Tensor, count: int, generator: torch.Generator) -> Tensor:
+        """Views of each image with another pose, ordered [k][sample]."""
+        changed = views(self._changed(images)[1], self.preset.pose_view, generator, count)
+        return self._rotated(changed, count, generator)
 
     def _changed(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The images, and for each the one to make its negatives of."""

@@ -16,6 +16,7 @@ from pcl_lib.utils import BadInput
 MOST = 320  # images
 NEIGHBOURS = 5  # that vote for an expression
 FOLDS = 5  # of people
+READINGS = ("knn_identity", "knn_expression", "pose_mae")  # as the log calls them
 
 
 class ValidationProbe:

@@ -3,8 +3,8 @@
 `python -m pcl_lib.reproduce.readme runs/cpu runs/smoke` reads the minutes that these runs measured (summary.json),
 keeps them in figures/tables/minutes.csv, and writes them into the metadata of each notebook (`COURSE`), where its
 question and its section of the paper stand. From this metadata it writes the text between the markers of each
-notebook's first cell, and README's table of the notebooks. It also fills the minutes of the course's page, README's
-small table of results and all generated tables of figures/RESULTS.md from figures/tables.
+notebook's first cell, README's table of the notebooks, and that of the course's page. It also fills README's small
+table of results and all generated tables of figures/RESULTS.md from figures/tables.
 """
 
 from __future__ import annotations
@@ -209,9 +209,9 @@ def update(root: Path, runs: Sequence[Path]) -> None:
     readme = root / "README.md"
     text = between(readme.read_text(encoding="utf-8"), "notebooks", f"\n{table(courses, minutes)}\n")
     _write(readme, between(text, "results", f"\n{results(pd.read_csv(root / TABLES / 'main.csv'))}\n"))
-    page = root / COURSE_PAGE
-    text = page.read_text(encoding="utf-8")
-    _write(page, between(text, "minutes", f"\n{minutes_table(minutes)}\n"))
+    map_of_course = root / COURSE_PAGE
+    text = map_of_course.read_text(encoding="utf-8")
+    _write(map_of_course, between(text, "minutes", f"\n{minutes_table(minutes)}\n"))
     page = root / RESULTS
     _write(page, with_tables(page.read_text(encoding="utf-8"), root / TABLES))
 
