@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -99,20 +99,22 @@ def small(name: str, sources: Path, folder: Path) -> dict[str, str]:
     return said
 
 
-def faults(name: str, sources: Path, folder: Path, shim: Path, rng: random.Random) -> dict[str, str]:
-    """write() that fails after a random number of bytes, with each of `FAULTS`."""
+def faults(
+    name: str,
+    sources: Path,
+    folder: Path,
+    shim: Path,
+    rng: random.Random,
+    kinds: Sequence[str] = tuple(FAULTS),
+) -> dict[str, str]:
+    """write() that fails after a random number of bytes, with each of `kinds`."""
     said = {}
-    for fault, number in FAULTS.items():
-        out = folder / f"out-{fault}"
+    for kind in kinds:
+        out = folder / f"out-{kind}"
         line = STAGES[name].command(sources, out)
         after = rng.randrange(100, 400_000)
-        where = {
-            "LD_PRELOAD": str(shim),
-            "FAIL_BELOW": str(out),
-            "FAIL_WITH": str(number),
-            "FAIL_AFTER": str(after),
-        }
-        said[fault] = refused(run(line, **where), f"{name} with {fault}") or "done"
+        where = {"FAIL_BELOW": str(out), "FAIL_WITH": str(FAULTS[kind]), "FAIL_AFTER": str(after)}
+        said[kind] = refused(run(line, LD_PRELOAD=str(shim), **where), f"{name} with {kind}") or "done"
         if out.exists():
             STAGES[name].check(out)
         finish(line, out)
