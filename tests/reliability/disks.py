@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -57,6 +58,17 @@ FAULTS = {"EIO": 5, "EDQUOT": 122}
 def mount(folder: Path, options: str) -> bool:
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)], capture_output=True)
     return done.returncode == 0
+
+
+@contextmanager
+def mounts_removed(place: Path) -> Iterator[None]:
+    """Whatever happens in the block, no file system stays mounted below `place`."""
+    try:
+        yield
+    finally:
+        for line in reversed(Path("/proc/mounts").read_text().splitlines()):
+            if (where := line.split()[1]).startswith(f"{place}/"):
+                subprocess.run(["umount", "--lazy", where], check=True)
 
 
 def run(line: list[str], **variables: str) -> subprocess.Popen[str]:
@@ -99,20 +111,22 @@ def small(name: str, sources: Path, folder: Path) -> dict[str, str]:
     return said
 
 
-def faults(name: str, sources: Path, folder: Path, shim: Path, rng: random.Random) -> dict[str, str]:
-    """write() that fails after a random number of bytes, with each of `FAULTS`."""
+def faults(
+    name: str,
+    sources: Path,
+    folder: Path,
+    shim: Path,
+    rng: random.Random,
+    kinds: Sequence[str] = tuple(FAULTS),
+) -> dict[str, str]:
+    """write() that fails after a random number of bytes, with each of `kinds`."""
     said = {}
-    for fault, number in FAULTS.items():
-        out = folder / f"out-{fault}"
+    for kind in kinds:
+        out = folder / f"out-{kind}"
         line = STAGES[name].command(sources, out)
         after = rng.randrange(100, 400_000)
-        where = {
-            "LD_PRELOAD": str(shim),
-            "FAIL_BELOW": str(out),
-            "FAIL_WITH": str(number),
-            "FAIL_AFTER": str(after),
-        }
-        said[fault] = refused(run(line, **where), f"{name} with {fault}") or "done"
+        where = {"FAIL_BELOW": str(out), "FAIL_WITH": str(FAULTS[kind]), "FAIL_AFTER": str(after)}
+        said[kind] = refused(run(line, LD_PRELOAD=str(shim), **where), f"{name} with {kind}") or "done"
         if out.exists():
             STAGES[name].check(out)
         finish(line, out)
@@ -161,7 +175,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     failed = 0
-    with tempfile.TemporaryDirectory() as place:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as place, mounts_removed(Path(place)):
         sources = Path(place)
         (sources / "shim.c").write_text(SHIM)
         shim = sources / "shim.so"
