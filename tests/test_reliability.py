@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pickle
@@ -19,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent / "reliability"))
 import audit
 import disks
 import kills
+import mutations
 import soak
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals and disks as on Linux and macOS")
@@ -86,3 +88,9 @@ def test_an_audit_that_asked_nobody_is_not_a_clean_one() -> None:
         audit.found_in(json.dumps({"dependencies": [clean, skipped]}), "")
     with pytest.raises(RuntimeError, match="cannot connect"):
         audit.found_in("", "Traceback\ncannot connect")
+
+
+@pytest.mark.parametrize("mutation", mutations.MUTATIONS, ids=lambda mutation: mutation.name)
+def test_every_known_line_is_there_to_be_changed(mutation: mutations.Mutation) -> None:
+    assert ast.parse(mutations.changed(mutation, mutations.ROOT))
+    assert all((mutations.ROOT / "tests" / f"{name}.py").is_file() for name in mutation.tests.split())

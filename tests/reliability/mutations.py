@@ -233,14 +233,15 @@ def fails(copy: Path, tests: str, minutes: float) -> tuple[bool, str]:
     return done.returncode == 1, (said or [f"exit {done.returncode}"])[0][:150]
 
 
-def apply(mutation: Mutation, copy: Path) -> None:
-    """Change the line; raises ValueError where the source no longer has it once."""
-    source = (ROOT / mutation.file).read_text(encoding="utf-8")
+def changed(mutation: Mutation, root: Path) -> str:
+    """The source with the line changed; raises ValueError where it does not have it once."""
+    path = root / mutation.file
+    source = path.read_text(encoding="utf-8") if path.is_file() else ""
     if source.count(mutation.old) != 1 or mutation.old == mutation.new:
         raise ValueError(
             f"{mutation.name}: {mutation.file} has {mutation.old!r} {source.count(mutation.old)} times"
         )
-    (copy / mutation.file).write_text(source.replace(mutation.old, mutation.new), encoding="utf-8")
+    return source.replace(mutation.old, mutation.new)
 
 
 def main() -> None:
@@ -260,9 +261,10 @@ def main() -> None:
         )
         for mutation in chosen:
             begun = time.monotonic()
-            apply(mutation, copy)
+            path, before = copy / mutation.file, (copy / mutation.file).read_bytes()
+            path.write_text(changed(mutation, copy), encoding="utf-8")
             caught, why = fails(copy, mutation.tests, given.minutes)
-            shutil.copy(ROOT / mutation.file, copy / mutation.file)
+            path.write_bytes(before)
             missed += [] if caught else [mutation.name]
             print(
                 f"{'caught' if caught else 'MISSED'}: {mutation.name} ({time.monotonic() - begun:.0f} s) {why}",
