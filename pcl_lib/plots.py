@@ -83,6 +83,7 @@ def axes_grid(figure: Figure, down: int, across: int, used: int | None = None, *
 
 
 def clean_axes(axes: Axes) -> Axes:
+    """The same axes with a light grid behind the data, and no frame above and at the right."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="0.9")
     axes.set_axisbelow(True)

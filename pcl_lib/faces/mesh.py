@@ -68,6 +68,7 @@ class Head:
 
 
 def smooth(low: float, high: float, x: Floats) -> Floats:
+    """Smoothstep: 0 up to `low`, 1 from `high` on, a cubic between."""
     t = np.clip((x - low) / (high - low), 0.0, 1.0)
     return t * t * (3.0 - 2.0 * t)
 
@@ -84,6 +85,7 @@ def curve(at: Floats, *points: tuple[float, float]) -> Floats:
 
 
 def azimuths() -> Floats:
+    """Azimuths of the columns of the grid in radians, ascending and symmetric about 0, the front."""
     return np.r_[-HALF[:0:-1], HALF]
 
 
