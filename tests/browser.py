@@ -11,6 +11,7 @@ import base64
 import io
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -204,22 +205,36 @@ class Jupyter:
 
 
 @contextmanager
-def serve(folder: Path) -> Iterator[Jupyter]:
-    """JupyterLab and Chromium, ended with the block."""
+def start_chromium() -> Iterator[Any]:
+    """A Chromium, ended with the block. Playwright allows one such block at a time in a process."""
     from playwright.sync_api import sync_playwright
 
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=60 * SECOND
+        )
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def serve(folder: Path, chromium: Any) -> Iterator[Jupyter]:
+    """JupyterLab for a Chromium, ended with the block."""
     screenshots = Path(os.environ.get("PCL_KIT_SCREENSHOTS", folder / "screenshots"))
     server, address = start_jupyterlab(folder)
     try:
-        with sync_playwright() as playwright:
-            chromium = playwright.chromium.launch(
-                executable_path=CHROMIUM, args=["--no-sandbox"], timeout=60 * SECOND
-            )
-            yield Jupyter(folder, address, chromium, screenshots)
-            chromium.close()
+        yield Jupyter(folder, address, chromium, screenshots)
     finally:
         server.terminate()
         server.wait(30 * PATIENCE)
+
+
+def lab_options() -> list[str]:
+    """What make lab passes to JupyterLab."""
+    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nlab: env")[1].split("\n\n")[0]
+    found = re.findall(r"--\S+", recipe)
+    assert "--ServerApp.ip=127.0.0.1" in found and len(found) == 3
+    return found
 
 
 def start_jupyterlab(folder: Path) -> tuple[subprocess.Popen[bytes], str]:

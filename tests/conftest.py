@@ -6,9 +6,11 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import browser
 import numpy as np
+import offline
 import pandas as pd
 import pytest
 import torch
@@ -62,9 +64,23 @@ def small_disk(tmp_path: Path) -> Iterator[Callable[[str], Path]]:
 
 
 @pytest.fixture(scope="session")
-def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[browser.Jupyter]:
-    """One JupyterLab and one browser for all tests that drive them."""
+def chromium() -> Iterator[Any]:
+    """One browser for all tests that need one: a process can have no second Playwright beside it."""
     if why := browser.browser_missing():
         pytest.skip(why)
-    with browser.serve(tmp_path_factory.mktemp("lab")) as running:
+    with browser.start_chromium() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def offline_window(chromium: Any) -> Iterator[Any]:
+    """A window without network that can be touched, for `offline.page`."""
+    with offline.window(chromium) as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def jupyter(tmp_path_factory: pytest.TempPathFactory, chromium: Any) -> Iterator[browser.Jupyter]:
+    """One JupyterLab for all tests that drive it."""
+    with browser.serve(tmp_path_factory.mktemp("lab"), chromium) as running:
         yield running

@@ -7,24 +7,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from browser import CHROMIUM, SECOND
+from browser import SECOND
 
 NARROW = 360  # pixels: a small telephone
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
-    """A Chromium context that is offline and can be touched."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=60 * SECOND
-        )
-        context = browser.new_context(offline=True, has_touch=True, viewport={"width": 1280, "height": 900})
-        context.set_default_timeout(30 * SECOND)
-        yield context
-        browser.close()
+def window(chromium: Any) -> Iterator[Any]:
+    """A window of a Chromium that is offline and can be touched."""
+    opened = chromium.new_context(offline=True, has_touch=True, viewport={"width": 1280, "height": 900})
+    opened.set_default_timeout(30 * SECOND)
+    yield opened
+    opened.close()
 
 
 @contextmanager

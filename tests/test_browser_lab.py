@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from browser import CHROMIUM, PATIENCE, ROOT, SECOND, TOKEN, browser_missing, free_port
-
-
-def options() -> list[str]:
-    """What make lab passes to JupyterLab."""
-    recipe = (ROOT / "Makefile").read_text(encoding="utf-8").split("\nlab: env")[1].split("\n\n")[0]
-    found = re.findall(r"--\S+", recipe)
-    assert "--ServerApp.ip=127.0.0.1" in found and len(found) == 3
-    return found
+from browser import PATIENCE, ROOT, SECOND, TOKEN, browser_missing, free_port, lab_options
 
 
 @pytest.fixture
@@ -38,7 +30,7 @@ def address(tmp_path: Path) -> Iterator[str]:
         sys.executable,
         "-m",
         "jupyterlab",
-        *options(),
+        *lab_options(),
         "--no-browser",
         "--allow-root",
         f"--port={port}",
@@ -60,24 +52,18 @@ def address(tmp_path: Path) -> Iterator[str]:
         server.wait(30 * PATIENCE)
 
 
-def test_the_first_thing_seen_is_the_map_of_the_course(address: str) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=60 * SECOND
-        )
-        page = chromium.new_page(viewport={"width": 1280, "height": 720})
-        page.set_default_timeout(90 * SECOND)
-        page.goto(f"{address}/?token={TOKEN}")
-        page.locator(".jp-MarkdownViewer h1", has_text="The course").wait_for()
-        shown = page.locator(".jp-MarkdownViewer img[alt*='turns the head']")
-        shown.wait_for()
-        page.wait_for_function("e => e.complete && e.naturalWidth > 100", arg=shown.element_handle())
-        assert page.locator(".jp-MarkdownViewer a", has_text="00 Tour").count()
-        if folder := os.environ.get("PCL_KIT_SCREENSHOTS"):
-            page.screenshot(path=Path(folder) / "lab.png")
-        chromium.close()
+def test_the_first_thing_seen_is_the_map_of_the_course(address: str, chromium: Any) -> None:
+    page = chromium.new_page(viewport={"width": 1280, "height": 720})
+    page.set_default_timeout(90 * SECOND)
+    page.goto(f"{address}/?token={TOKEN}")
+    page.locator(".jp-MarkdownViewer h1", has_text="The course").wait_for()
+    shown = page.locator(".jp-MarkdownViewer img[alt*='turns the head']")
+    shown.wait_for()
+    page.wait_for_function("e => e.complete && e.naturalWidth > 100", arg=shown.element_handle())
+    assert page.locator(".jp-MarkdownViewer a", has_text="00 Tour").count()
+    if folder := os.environ.get("PCL_KIT_SCREENSHOTS"):
+        page.screenshot(path=Path(folder) / "lab.png")
+    page.close()
 
 
 def test_the_settings_name_plugins_that_jupyterlab_has() -> None:

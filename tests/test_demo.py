@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from browser import CHROMIUM, PATIENCE, READ, ROOT, SECOND, browser_missing, free_port
+from browser import PATIENCE, READ, ROOT, SECOND, browser_missing, free_port
 from PIL import Image
 from test_notebooks import code_cells, read
 
@@ -80,30 +80,25 @@ def picture(page: Any, name: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))).convert("RGB")).astype(int)
 
 
-def test_two_people_move_their_own_sliders(address: str) -> None:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox"], timeout=60 * SECOND
-        )
-        pages = [chromium.new_context(viewport={"width": 1280, "height": 720}).new_page() for _ in range(2)]
-        for page in pages:
-            page.set_default_timeout(120 * SECOND)
-            page.route(lambda url: not url.startswith(address), lambda route: route.abort())  # no network
-            page.goto(address, wait_until="commit")
-        for page in pages:
-            page.locator("img.pcl-by-pose").first.wait_for()
-        first, second = pages
-        before, others = picture(first, "blend"), picture(second, "blend")
-        assert np.array_equal(before, others)
-        knob = first.locator(".widget-slider", has_text="pose A to B").first.locator(".noUi-handle")
-        knob.focus()
-        knob.press("Home")
-        end = time.monotonic() + 20 * PATIENCE
-        while np.array_equal(picture(first, "blend"), before):
-            assert time.monotonic() < end, "the picture did not follow the slider"
-            first.wait_for_timeout(100)
-        assert np.array_equal(picture(second, "blend"), others)
-        assert first.locator(".jp-OutputArea-error").count() == 0
-        chromium.close()
+def test_two_people_move_their_own_sliders(address: str, chromium: Any) -> None:
+    people = [chromium.new_context(viewport={"width": 1280, "height": 720}) for _ in range(2)]
+    first, second = (person.new_page() for person in people)
+    for page in (first, second):
+        page.set_default_timeout(120 * SECOND)
+        page.route(lambda url: not url.startswith(address), lambda route: route.abort())  # no network
+        page.goto(address, wait_until="commit")
+    for page in (first, second):
+        page.locator("img.pcl-by-pose").first.wait_for()
+    before, others = picture(first, "blend"), picture(second, "blend")
+    assert np.array_equal(before, others)
+    knob = first.locator(".widget-slider", has_text="pose A to B").first.locator(".noUi-handle")
+    knob.focus()
+    knob.press("Home")
+    end = time.monotonic() + 20 * PATIENCE
+    while np.array_equal(picture(first, "blend"), before):
+        assert time.monotonic() < end, "the picture did not follow the slider"
+        first.wait_for_timeout(100)
+    assert np.array_equal(picture(second, "blend"), others)
+    assert first.locator(".jp-OutputArea-error").count() == 0
+    for person in people:
+        person.close()

@@ -221,7 +221,9 @@ def test_executed_copies_ran_to_their_end_without_warnings(whole_run: Path) -> N
                 assert output.output_type != "error" and "Warning" not in text, f"{path.name}: {text}"
 
 
-def test_the_site_of_the_whole_run_is_whole_offline_and_accessible(whole_run: Path) -> None:
+def test_the_site_of_the_whole_run_is_whole_offline_and_accessible(
+    whole_run: Path, request: pytest.FixtureRequest
+) -> None:
     made = pages.build(whole_run, whole_run / "site")
     assert (
         len(made) == 1 + 2 * len(NAMES) + len(pages.PAGES) + 1
@@ -230,12 +232,12 @@ def test_the_site_of_the_whole_run_is_whole_offline_and_accessible(whole_run: Pa
     assert len(strips) == 3 and sum(strips) + max(page.stat().st_size for page in made) < 5_000_000
     if why := browser_missing():
         pytest.skip(f"built, but not looked at: {why}")
-    with offline.chromium() as context:
-        for path in made:
-            with offline.page(context, path) as (opened, wrong):
-                assert not wrong, path.name
-                assert offline.serious(opened) == [], path.name
-                assert offline.width_needed(opened) <= offline.NARROW, path.name
+    window = request.getfixturevalue("offline_window")
+    for path in made:
+        with offline.page(window, path) as (opened, wrong):
+            assert not wrong, path.name
+            assert offline.serious(opened) == [], path.name
+            assert offline.width_needed(opened) <= offline.NARROW, path.name
 
 
 def test_summary_has_headlines_and_times(whole_run: Path) -> None:

@@ -7,7 +7,6 @@ import io
 import json
 import re
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +14,6 @@ import nbformat
 import numpy as np
 import offline
 import pytest
-from browser import browser_missing
 from PIL import Image
 
 from pcl_lib.faces import AUS, render, sample_factors
@@ -228,24 +226,18 @@ def test_the_strips_of_the_site_are_small(tmp_path: Path) -> None:
 # In a browser -----------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def context() -> Iterator[Any]:
-    if why := browser_missing():
-        pytest.skip(why)
-    with offline.chromium() as found:
-        yield found
-
-
 @pytest.mark.parametrize("name", ["index", "00_start", "sliders", "method", "solutions/00_start", "search"])
-def test_pages_are_whole_offline_accessible_and_fit_a_telephone(site: Path, context: Any, name: str) -> None:
-    with offline.page(context, site / f"{name}.html") as (opened, wrong):
+def test_pages_are_whole_offline_accessible_and_fit_a_telephone(
+    site: Path, offline_window: Any, name: str
+) -> None:
+    with offline.page(offline_window, site / f"{name}.html") as (opened, wrong):
         assert not wrong
         assert offline.serious(opened) == []
         assert offline.width_needed(opened) <= offline.NARROW
 
 
-def test_dark_pages_are_as_accessible(site: Path, context: Any) -> None:
-    with offline.page(context, site / "00_start.html") as (opened, wrong):
+def test_dark_pages_are_as_accessible(site: Path, offline_window: Any) -> None:
+    with offline.page(offline_window, site / "00_start.html") as (opened, wrong):
         opened.emulate_media(color_scheme="dark")
         opened.wait_for_function("document.documentElement.dataset.theme === 'dark'")
         assert offline.serious(opened) == [] and not wrong
@@ -258,8 +250,8 @@ def shown(opened: Any) -> int:
     return round(np.asarray(picture)[20:-20, 20:-20].mean() / 20)
 
 
-def test_strips_move_by_keyboard_and_by_touch(site: Path, context: Any) -> None:
-    with offline.page(context, site / "sliders.html") as (opened, _):
+def test_strips_move_by_keyboard_and_by_touch(site: Path, offline_window: Any) -> None:
+    with offline.page(offline_window, site / "sliders.html") as (opened, _):
         assert shown(opened) == 1  # a, y: where the controls start
         row = opened.get_by_role("slider", name="row")
         row.focus()
@@ -271,15 +263,15 @@ def test_strips_move_by_keyboard_and_by_touch(site: Path, context: Any) -> None:
         assert "line: b, row: z" in opened.locator(".strip-picture").first.get_attribute("aria-label")
 
 
-def test_pictures_open_large_formulas_and_search_work(site: Path, context: Any) -> None:
-    with offline.page(context, site / "00_start.html") as (opened, wrong):
+def test_pictures_open_large_formulas_and_search_work(site: Path, offline_window: Any) -> None:
+    with offline.page(offline_window, site / "00_start.html") as (opened, wrong):
         opened.locator(".opens-large").first.press("Enter")
         large = opened.locator("dialog.large-picture")
         assert large.is_visible() and large.locator("img").bounding_box()["width"] > 500
         opened.keyboard.press("Escape")
         assert not large.is_visible()
         assert opened.locator("mjx-container").count() == 1 and not wrong
-    with offline.page(context, site / "search.html") as (opened, wrong):
+    with offline.page(offline_window, site / "search.html") as (opened, wrong):
         opened.goto(opened.url + "?q=encoder")
         opened.locator("#search-results li a").first.wait_for()
         assert "The method" in opened.locator("#search-results").inner_text() and not wrong
