@@ -117,11 +117,11 @@ def test_a_machine_without_jupyter_and_others_renders_trains_probes_and_runs_cel
 
 
 def test_without_any_fabric_training_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pcl_lib import pretrain
+    from pcl_lib.pretrain import fabric
 
     def absent(name: str) -> None:
         raise ModuleNotFoundError(f"No module named {name!r}", name=name.partition(".")[0])
 
-    monkeypatch.setattr(pretrain.importlib, "import_module", absent)
+    monkeypatch.setattr(fabric.importlib, "import_module", absent)
     with pytest.raises(BadInput, match="install lightning-fabric, or lightning"):
-        pretrain.fabric_class()
+        fabric.fabric_class()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from pcl_lib import data, distributed, pretrain
 from pcl_lib.models import PCL
+from pcl_lib.pretrain.trainer import Trainer
 from pcl_lib.utils import BadInput
 
 METHODS = ("pcl", "pcl_plus", "simclr", "fabnet")
@@ -162,7 +163,7 @@ def test_a_run_goes_on_with_another_number_of_processes(blobs: data.PreparedFace
 
 def fit_until(faces: data.PreparedFaces, out: Path, epochs: int, changes: dict[str, Any]) -> int:
     """Stop a run after so many epochs, as a kill would; returns the epoch of its checkpoint."""
-    train_epoch = pretrain._Trainer.train_epoch
+    train_epoch = Trainer.train_epoch
 
     def stopping(self: Any) -> dict[str, float]:
         if self.epoch == epochs:
@@ -170,7 +171,7 @@ def fit_until(faces: data.PreparedFaces, out: Path, epochs: int, changes: dict[s
         return train_epoch(self)
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(pretrain._Trainer, "train_epoch", stopping)
+        patch.setattr(Trainer, "train_epoch", stopping)
         fit(faces, out, **changes)
     return int(torch.load(out / "checkpoints" / "pcl.state")["epoch"])
 
@@ -192,15 +193,16 @@ def test_batches_that_cannot_be_shared_are_refused(blobs: data.PreparedFaces, tm
 
 FALLING = """
 import os, signal
-from pcl_lib import pretrain
+from pcl_lib.pretrain.__main__ import main
+from pcl_lib.pretrain.trainer import Trainer
 from pcl_lib.utils import exit_cleanly
-train_epoch = pretrain._Trainer.train_epoch
+train_epoch = Trainer.train_epoch
 def falling(self):
     if self.epoch == 2 and os.environ["RANK"] == "1" and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
         os.kill(os.getpid(), signal.SIGKILL)
     return train_epoch(self)
-pretrain._Trainer.train_epoch = falling
-exit_cleanly(pretrain.main)
+Trainer.train_epoch = falling
+exit_cleanly(main)
 """
 
 
@@ -222,14 +224,15 @@ def test_a_killed_rank_starts_again_from_the_checkpoint(blobs: data.PreparedFace
 
 FAILING = """
 import os
-from pcl_lib import methods, pretrain
+from pcl_lib import methods
+from pcl_lib.pretrain.__main__ import main
 from pcl_lib.utils import exit_cleanly
 import torch
 def hungry(self, *rest):
     raise torch.OutOfMemoryError("full")
 if os.environ["RANK"] == "1":
     methods.PCLMethod.face = hungry
-exit_cleanly(pretrain.main)
+exit_cleanly(main)
 """
 
 

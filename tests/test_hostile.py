@@ -36,9 +36,11 @@ from browser import free_port, lab_options
 
 from data_scripts import images, sources
 from data_scripts.mat_pose import read_mat
-from pcl_lib import presets, pretrain
+from pcl_lib import presets
 from pcl_lib.data import PreparedFaces
 from pcl_lib.models import load_checkpoint, load_released
+from pcl_lib.pretrain.fabric import start_fabric
+from pcl_lib.pretrain.trainer import Trainer
 from pcl_lib.reproduce import notebooks
 from pcl_lib.utils import REPOSITORY, BadInput
 from pcl_lib.widgets import pictures
@@ -322,9 +324,7 @@ def test_make_lab_listens_on_this_machine_alone_and_asks_for_a_token(tmp_path: P
 
 def test_training_states_go_through_the_weights_only_loader(whole: Path, tmp_path: Path) -> None:
     preset = readers.tiny()
-    trainer = pretrain._Trainer(
-        "pcl", preset, PreparedFaces(whole), tmp_path, 0, pretrain.start_fabric(preset)
-    )
+    trainer = Trainer("pcl", preset, PreparedFaces(whole), tmp_path, 0, start_fabric(preset))
     (tmp_path / "checkpoints").mkdir()
     table = pd.DataFrame({"a": [1]})
     torch.save({"settings": {}, "table": table}, tmp_path / "checkpoints" / "pcl.state")

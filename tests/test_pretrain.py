@@ -25,6 +25,9 @@ from torch import Tensor
 from pcl_lib import data, methods, presets, pretrain
 from pcl_lib.models import PCL, checkpoint_notes, load_checkpoint
 from pcl_lib.presets import PRESETS, Preset
+from pcl_lib.pretrain.__main__ import main
+from pcl_lib.pretrain.fabric import is_full, start_fabric
+from pcl_lib.pretrain.trainer import Trainer
 from pcl_lib.utils import BadInput, exit_cleanly
 
 FORK = multiprocessing.get_context("fork")  # a process without a second import of torch
@@ -114,14 +117,14 @@ def test_auxiliary_modules_are_resumed_too(
 ) -> None:
     """A run that is stopped after two epochs and goes on ends bit for bit as one that was not."""
     whole = fit(blobs, tmp_path / "whole", method)
-    epoch = pretrain._Trainer.train_epoch
+    epoch = Trainer.train_epoch
 
-    def stop(self: pretrain._Trainer) -> dict[str, float]:
+    def stop(self: Trainer) -> dict[str, float]:
         if self.epoch == 2:
             raise KeyboardInterrupt
         return epoch(self)
 
-    monkeypatch.setattr(pretrain._Trainer, "train_epoch", stop)
+    monkeypatch.setattr(Trainer, "train_epoch", stop)
     with pytest.raises(KeyboardInterrupt):
         fit(blobs, tmp_path / "parts", method)
     monkeypatch.undo()
@@ -146,7 +149,7 @@ def test_learning_rate_is_a_cosine_over_all_iterations(blobs: data.PreparedFaces
             return super().loss(model, images, generator)
 
     preset = tiny()
-    trainer = pretrain._Trainer("simclr", preset, blobs, tmp_path, 0, pretrain.start_fabric(preset))
+    trainer = Trainer("simclr", preset, blobs, tmp_path, 0, start_fabric(preset))
     trainer.method = Watched(preset)
     for _ in range(4):
         trainer.train_epoch()
@@ -162,7 +165,7 @@ def test_an_epoch_has_at_most_the_iterations_of_the_preset(blobs: data.PreparedF
 
 def test_batches_draw_one_frame_an_identity(blobs: data.PreparedFaces, tmp_path: Path) -> None:
     preset = tiny()
-    trainer = pretrain._Trainer("pcl", preset, blobs, tmp_path, 0, pretrain.start_fabric(preset))
+    trainer = Trainer("pcl", preset, blobs, tmp_path, 0, start_fabric(preset))
     everything = blobs.images(blobs.split("train")).flatten(1)
     drawn = {}
     for number, task in enumerate(trainer.method.tasks[:2]):
@@ -178,9 +181,9 @@ def test_resumed_at_any_epoch_is_the_uninterrupted_run(
     whole: pretrain.Trained, blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three interruptions, before the weights move, as they begin to, and after the last epoch."""
-    train_epoch, trained = pretrain._Trainer.train_epoch, []
+    train_epoch, trained = Trainer.train_epoch, []
 
-    def one_epoch(self: pretrain._Trainer) -> dict[str, float]:
+    def one_epoch(self: Trainer) -> dict[str, float]:
         if trained and trained[-1] != self.epoch:
             raise KeyboardInterrupt
         losses = train_epoch(self)
@@ -189,11 +192,11 @@ def test_resumed_at_any_epoch_is_the_uninterrupted_run(
             raise KeyboardInterrupt
         return losses
 
-    monkeypatch.setattr(pretrain._Trainer, "train_epoch", one_epoch)
+    monkeypatch.setattr(Trainer, "train_epoch", one_epoch)
     for _ in range(2):
         with pytest.raises(KeyboardInterrupt):
             fit(blobs, tmp_path)
-    monkeypatch.setattr(pretrain._Trainer, "train_epoch", train_epoch)
+    monkeypatch.setattr(Trainer, "train_epoch", train_epoch)
     resumed = fit(blobs, tmp_path)
     assert trained == [1, 2, 3]
     assert_equal_weights(resumed.model, whole.model)
@@ -226,7 +229,7 @@ def test_killed_in_the_middle_of_an_epoch_and_resumed(
     monkeypatch.undo()
     assert checkpoint_notes(tmp_path / "checkpoints" / "pcl.safetensors")["epoch"] == 2
     monkeypatch.setattr(sys, "argv", command(blobs, tmp_path))
-    pretrain.main()
+    main()
     assert_equal_weights(load_checkpoint(tmp_path / "checkpoints" / "pcl.safetensors"), whole.model)
     log = pd.read_csv(tmp_path / "logs" / "pcl.csv")
     pd.testing.assert_frame_equal(without_clock(log), without_clock(whole.history), rtol=1e-12)
@@ -531,7 +534,7 @@ def test_command_line_refuses_in_one_sentence(
     ):
         monkeypatch.setattr(sys, "argv", ["pretrain", *arguments])
         with pytest.raises(SystemExit) as caught:
-            exit_cleanly(pretrain.main)
+            exit_cleanly(main)
         error = capsys.readouterr().err
         assert caught.value.code == 2 and error.startswith("error: ") and said in error
         assert error.count("\n") == 1 and "Traceback" not in error
@@ -592,7 +595,7 @@ def test_memory_that_runs_out_names_task_batch_and_what_to_do(
 def test_a_full_main_memory_is_told_from_other_errors() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert pretrain.is_full(caught.value)
+    assert is_full(caught.value)
     with pytest.raises(RuntimeError) as caught:
         torch.zeros(2, 3) @ torch.zeros(2, 3)
-    assert not pretrain.is_full(caught.value)
+    assert not is_full(caught.value)

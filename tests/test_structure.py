@@ -9,7 +9,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # Reading order: a room may import those before it, never those after it.
 ORDER = (
-    "utils", "distributed", "presets", "faces", "data", "augment", "losses", "models", "methods", "probes", "tuning",
+    "utils", "distributed", "presets", "faces", "data", "augment", "losses", "models", "methods", "probes",
     "pretrain", "disentangle", "tables", "plots", "finetune", "reproduce", "ablations", "widgets", "site", "bench",
 )  # fmt: skip
 # Jupyter's own packages, which a machine without notebooks does not have.

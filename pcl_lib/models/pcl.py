@@ -63,7 +63,7 @@ class PCL(nn.Module):
                 config.face_dim or size, config.projector_hidden, config.projector_out
             )
             self.pose_projector = projector(pose_size, config.projector_hidden, config.projector_out)
-        # Convolutions like channels last, group norm does not; long trainings measure it (`tuning`).
+        # Convolutions like channels last, group norm does not; long trainings measure it (`pretrain.formats`).
         self.use_format(torch.contiguous_format if config.norm == "group" else torch.channels_last)
         self.decoder.to(memory_format=torch.channels_last)
 

@@ -28,6 +28,8 @@ from pcl_lib import data, presets, pretrain, reproduce
 from pcl_lib.ablations import cells
 from pcl_lib.data.writer import FolderWriter, read_parts, write_part
 from pcl_lib.models import PCL, checkpoint_notes, load_checkpoint, load_released, save_checkpoint
+from pcl_lib.pretrain.fabric import start_fabric
+from pcl_lib.pretrain.trainer import Trainer
 from pcl_lib.reproduce import notebooks
 from pcl_lib.widgets.pictures import read_upload
 
@@ -115,7 +117,7 @@ def make_state(folder: Path) -> None:
 def read_state(folder: Path) -> None:
     preset = tiny()
     faces = data.PreparedFaces(folder / "set")
-    pretrain._Trainer("pcl", preset, faces, folder / "run", 0, pretrain.start_fabric(preset)).resume()
+    Trainer("pcl", preset, faces, folder / "run", 0, start_fabric(preset)).resume()
 
 
 def make_checkpoint(folder: Path) -> None:

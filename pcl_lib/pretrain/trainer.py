@@ -1,4 +1,4 @@
-"""One pre-training loop for all methods, on Lightning Fabric; also `python -m pcl_lib.pretrain`.
+"""One training: its loop over an epoch, and its state between epochs.
 
 Random numbers of an epoch come from (seed, epoch), so a run that is resumed at an epoch's end goes on bit for bit as
 the uninterrupted one on the same machine, and any number of processes draws the same (`pcl_lib.distributed`). Every
@@ -7,16 +7,11 @@ file is replaced atomically.
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import io
-import logging
 import math
-import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,21 +19,19 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from pcl_lib import data, distributed, methods, presets, tuning
+from pcl_lib import data, distributed, methods, presets
 from pcl_lib.models import PCL, save_checkpoint
 from pcl_lib.presets import Preset
+from pcl_lib.pretrain import formats
+from pcl_lib.pretrain.fabric import is_full
 from pcl_lib.probes.progress import ValidationProbe
 from pcl_lib.utils import (
     BadInput,
     check_writable,
-    exit_cleanly,
-    has_fast_bf16,
     only_one,
     remove_leftovers,
     replace_atomically,
-    spent,
     write_whole,
 )
 
@@ -46,78 +39,7 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 
-@dataclass
-class Trained:
-    """What `fit` returns: the model in eval mode, one row of history per epoch, its folder, the seconds it took."""
-
-    model: PCL
-    method: methods.Method
-    history: pd.DataFrame
-    folder: Path
-    seconds: float
-    precision: str
-
-
-@spent("train")
-def fit(
-    method: str = "pcl",
-    *,
-    preset: Preset | str,
-    faces: data.PreparedFaces,
-    out: Path | str,
-    seed: int = 0,
-    devices: int = 1,
-    progress: bool = True,
-    callback: Callable[[PCL, pd.DataFrame], bool] | None = None,
-) -> Trained:
-    """Pre-train on the training split of `faces`; resumes where `out` holds a checkpoint of the same settings.
-
-    Writes out/checkpoints/<method>.safetensors and .state, and out/logs/<method>.csv.
-    devices: processes or GPUs that share the batches of the preset, with the results of one (`pcl_lib.distributed`);
-    where torchrun started this process, its numbers hold. callback: called after each epoch with the model and the
-    history; where it returns True, training stops there with a checkpoint to go on from. Raises BadInput on bad
-    settings or data, on a checkpoint of other settings, where another process trains the same method into `out`, on
-    NaN or inf losses and where memory runs out (the last checkpoint stays).
-    """
-    preset = presets.get(preset) if isinstance(preset, str) else preset
-    presets.check_seed(seed)
-    fabric = start_fabric(preset, devices)
-    trainer = _Trainer(method, preset, faces, Path(out), seed, fabric)
-    trainer.resume()
-    if not trainer.finished:  # what is finished can be read where nothing can be written
-        with trainer.alone():
-            trainer.resume()  # another process may just have ended
-            _train(trainer, method, progress, callback)
-    history = pd.DataFrame(trainer.history)
-    return Trained(
-        trainer.model.eval(), trainer.method, history, trainer.out, trainer.seconds, trainer.precision
-    )
-
-
-def _train(
-    trainer: _Trainer, method: str, progress: bool, callback: Callable[[PCL, pd.DataFrame], bool] | None
-) -> None:
-    """Train the epochs that are left, or until `callback` says so."""
-    trainer.settle_format()
-    with tqdm(
-        total=trainer.epochs,
-        initial=trainer.epoch,
-        desc=f"{method} ({trainer.fabric.device.type}, {trainer.precision}, {trainer.memory_format})",
-        unit="epoch",
-        disable=not progress or distributed.rank() > 0 or trainer.epoch >= trainer.epochs,
-    ) as bar:
-        while trainer.epoch < trainer.epochs:
-            means = trainer.train_epoch()
-            bar.set_postfix({task: f"{means[task]:.3f}" for task in trainer.method.weights})
-            bar.update()
-            if callback is not None and callback(trainer.model, pd.DataFrame(trainer.history)):
-                trainer.save()
-                break
-    if not trainer.epochs:
-        trainer.save()
-
-
-class _Trainer:
+class Trainer:
     """State of one training between epochs."""
 
     def __init__(
@@ -276,17 +198,17 @@ class _Trainer:
         return means
 
     def settle_format(self) -> None:
-        """Train in the memory format of the state that was resumed, else the fastest (`tuning`): never in two.
+        """Train in the memory format of the state that was resumed, else the fastest (`formats`): never in two.
 
         Short trainings, and several processes, which have to agree, keep the default.
         """
         if not self.memory_format:
-            self.memory_format = tuning.default_format(self.model)
+            self.memory_format = formats.default_format(self.model)
             iterations = self.epochs * self.steps if self.method.tasks else 0
-            if self.epoch == 0 and iterations >= tuning.WORTH and distributed.world() == 1:
+            if self.epoch == 0 and iterations >= formats.WORTH and distributed.world() == 1:
                 dtype = torch.bfloat16 if self.precision == "bf16-mixed" else torch.float32
-                self.memory_format = tuning.choose_format(self.model.config, self.fabric.device, dtype)
-        self.model.use_format(tuning.FORMATS[self.memory_format])
+                self.memory_format = formats.choose_format(self.model.config, self.fabric.device, dtype)
+        self.model.use_format(formats.FORMATS[self.memory_format])
 
     def _read(self) -> dict[str, float]:
         """What validation people tell after this epoch, where it is due; the training is none the wiser."""
@@ -379,88 +301,5 @@ class _Trainer:
         self.epoch, self.seconds, self.history = epoch, float(state["seconds"]), history
         if self.epoch and (name := state.get("memory_format")):  # older versions had the default alone
             self.memory_format = name
-            self.model.use_format(tuning.FORMATS[name])
+            self.model.use_format(formats.FORMATS[name])
         self.method.on_epoch_end(self.history)
-
-
-def fabric_class() -> type[Fabric]:
-    """Lightning Fabric, from the package lightning-fabric or from lightning, which holds it too.
-
-    Imported only where something is trained: it takes a second or two. Raises BadInput where neither is installed.
-    """
-    for package in ("lightning_fabric", "lightning.fabric"):
-        try:
-            found: type[Fabric] = importlib.import_module(package).Fabric
-            return found
-        except ModuleNotFoundError as error:
-            if error.name not in (package, package.partition(".")[0]):
-                raise
-    raise BadInput("training needs Lightning Fabric: install lightning-fabric, or lightning, which holds it")
-
-
-def start_fabric(preset: Preset, devices: int = 1) -> Fabric:
-    """A Fabric on the best device there is, with the preset's precision; the progress bar of `fit` names both."""
-    kind = fabric_class()
-    # Its notes look like errors in a notebook.
-    logging.getLogger(kind.__module__.removesuffix(".fabric")).setLevel(logging.WARNING)
-    _check_devices(preset, devices)
-    precision = preset.train.precision
-    if precision == "auto":
-        precision = "bf16-mixed" if has_fast_bf16() else "32-true"
-    nodes = 1
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # started by torchrun, which knows how many
-        devices = int(os.environ["LOCAL_WORLD_SIZE"])
-        nodes = int(os.environ["WORLD_SIZE"]) // devices
-    fabric = kind(
-        accelerator="auto",
-        devices=devices,
-        num_nodes=nodes,
-        strategy="ddp" if devices * nodes > 1 else "auto",
-        precision=precision,  # type: ignore[arg-type]
-    )
-    fabric.launch()
-    return fabric
-
-
-def _check_devices(preset: Preset, devices: int) -> None:
-    train = preset.train
-    most = min(train.pdd_batch, train.face_batch, train.pose_batch)
-    if not 1 <= devices <= most:
-        raise BadInput(
-            f"--devices is {devices}: it must be from 1 to {most}, the smallest batch of the preset"
-        )
-    if torch.cuda.is_available() and devices > torch.cuda.device_count():
-        raise BadInput(f"--devices is {devices}, and this machine has {torch.cuda.device_count()} GPUs")
-
-
-def main() -> None:
-    """Command line: python -m pcl_lib.pretrain."""
-    parser = argparse.ArgumentParser(prog="python -m pcl_lib.pretrain", description="Pre-train one method.")
-    parser.add_argument("--preset", default="cpu", help=", ".join(presets.PRESETS))
-    parser.add_argument("--method", default="pcl", help=", ".join(methods.METHODS))
-    parser.add_argument("--data", type=Path, help="prepared folder; without it faces are rendered")
-    parser.add_argument("--out", type=Path, help="run folder (default runs/PRESET)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--devices", type=int, default=1, help="processes or GPUs on this machine")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.lr=1e-3")
-    arguments = parser.parse_args()
-    preset = presets.override(presets.get(arguments.preset), dict(map(presets.parse_setting, arguments.set)))
-    presets.check_seed(arguments.seed)
-    _check_devices(preset, arguments.devices)
-    out = arguments.out or Path("runs") / preset.name
-    faces = data.open_faces(arguments.data, preset, out.parent)
-    print(f"{arguments.method} on {faces.name}: {len(faces.split('train'))} training images")
-    found = fit(
-        arguments.method, preset=preset, faces=faces, out=out, seed=arguments.seed, devices=arguments.devices
-    )
-    weights = f"{out}/checkpoints/{arguments.method}.safetensors"
-    print(f"{found.seconds:.0f} s in {found.precision}; weights in {weights}")
-
-
-def is_full(error: RuntimeError) -> bool:
-    """Whether an error of PyTorch means that a GPU or the main memory is full."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-
-
-if __name__ == "__main__":
-    exit_cleanly(main)
