@@ -76,8 +76,9 @@ site: env  ## the executed notebooks of the run in OUT as a web site that needs 
 handout: env  ## a students' copy of the notebooks without solutions (OUT=handout)
 	$(BIN)/python -m pcl_lib.reproduce.handout $(if $(filter command line environment,$(origin OUT)),$(OUT),handout)
 
-weights: env  ## train the weights that ship, longer than the preset does (`shipped_weights.RECIPES`), a card beside each (PRESET=cpu)
+weights: env  ## train the weights that ship (`shipped_weights.RECIPES`), a card beside each, and judge them (PRESET=cpu)
 	$(BIN)/python -m pcl_lib.reproduce.shipped_weights --preset $(PRESET)
+	$(BIN)/python -m pcl_lib.reproduce.shipped_report --preset $(PRESET)
 
 test: env  ## lint, types, unit tests and every notebook at the smoke preset
 	$(BIN)/ruff check .

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
 from pcl_lib import data, presets
 from pcl_lib.ablations import clip_search
 from pcl_lib.disentangle import swap_truth
+from pcl_lib.reproduce import judge
 from pcl_lib.utils import BadInput
 
 SMALL = {"train.epochs": 1, "train.iterations_per_epoch": 2, "train.frames_per_identity": 50}
@@ -36,22 +35,13 @@ def test_a_try_leaves_its_row_weights_and_picture_and_is_not_run_twice(
     assert found["face |yaw|"].le(1).all() and found["face verification"].between(0, 1).all()
     folder = tmp_path / "out" / "pcl_video"
     assert (folder / "checkpoints" / "pcl_video.safetensors").is_file()
-    rows, columns = clip_search.DRAWN
+    rows, columns = judge.DRAWN
     with Image.open(folder / "swaps.png") as picture:
         assert picture.size == (2 * 64 * (columns + 2), 2 * 64 * (2 * rows + 1))
     capsys.readouterr()
     again = clip_search.search(["pcl_video", "person"], clips, stills, tmp_path / "out")
     assert capsys.readouterr().out == "2 tries, 2 of them done before.\n"
     pd.testing.assert_frame_equal(again, found)
-
-
-def test_verification_is_the_share_of_pairs_that_a_threshold_tells() -> None:
-    x = torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]])
-    first, second = np.array([0, 2, 0, 1] * 2), np.array([1, 3, 2, 3] * 2)
-    pairs = pd.DataFrame({"first": first, "second": second, "same": [True, True, False, False] * 2})
-    assert clip_search.verification(x, pairs.assign(fold=[0] * 4 + [1] * 4)) == 1
-    wrong = pairs.assign(fold=[0] * 4 + [1] * 4, same=[True, False, True, False] * 2)
-    assert clip_search.verification(x, wrong) == 0.5
 
 
 def test_every_try_is_made_of_settings_that_exist() -> None:

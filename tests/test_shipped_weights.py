@@ -17,7 +17,7 @@ from pcl_lib.reproduce import shipped_weights
 from pcl_lib.utils import BadInput
 from pcl_lib.widgets import live
 
-METHODS = ("pcl", "pcl_plus")
+METHODS = ("pcl", "pcl_plus", "pcl_video")
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -30,7 +30,7 @@ def test_what_ships_is_whole_and_says_where_it_is_from(method: str) -> None:
     assert settings == shipped_weights.RECIPES[method].of(
         presets.get(about["preset"])
     )  # what `make weights` would train
-    assert model.decoder_noise == settings.loss.noise
+    assert model.decoder_noise == (0 if method == "pcl_video" else settings.loss.noise)
     assert settings.model.width == model.config.width and settings.model.image_size == model.image_size
     with torch.inference_mode():
         picture = model.decode(*model.features(torch.rand(2, 3, 64, 64))[1:])

@@ -13,23 +13,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
-import torch
-import torch.nn.functional as F
-from PIL import Image
-from sklearn.metrics import r2_score
-from torch import Tensor
 
-from pcl_lib import presets, pretrain, probes
+from pcl_lib import presets, pretrain
 from pcl_lib.data import PreparedFaces, prepare_rendered
-from pcl_lib.data.labels import expression_codes
 from pcl_lib.disentangle import swap_truth
-from pcl_lib.faces import render
-from pcl_lib.models import PCL
-from pcl_lib.probes import FEATURES, linear
-from pcl_lib.probes.tasks import Split, plan
-from pcl_lib.reproduce import measure as measures
+from pcl_lib.reproduce import judge
+from pcl_lib.reproduce.shipped_weights import CLIPS, CLIPS_FOLDER
 from pcl_lib.utils import BadInput, exit_cleanly, replace_atomically
 
 STILLS: dict[str, Any] = {
@@ -37,10 +27,7 @@ STILLS: dict[str, Any] = {
     "images_per_identity": 30,
     "seed": 1,
 }  # tested on the validation people
-CLIPS: dict[str, Any] = {"identities": (2400, 60, 60), "images_per_identity": 15, "frames_per_clip": 5}
-CLUTTER = 0.2  # of both
-READ = 6000  # training images that a linear reader learns from, at most
-DRAWN = (5, 7)  # face donors and pose donors in the picture of swaps
+CLUTTER = 0.2  # of the stills
 # All tries: an encoder that is fast on processors, and no more iterations than some minutes allow.
 COMMON = {
     "model.backbone": "patches", "model.width": 1.0, "train.iterations_per_epoch": 100, "train.epochs": 12,
@@ -83,47 +70,11 @@ def run(
     done = pretrain.fit(tried.method, preset=preset, faces=clips, out=folder, progress=False)
     row: dict[str, Any] = {"try": name, "method": tried.method, "settings": str(dict(tried.changes))}
     row |= {"seconds": round(done.seconds), "images": int(done.history["images"].iloc[-1])}
-    row |= measure(done.model, stills)
+    row |= judge.features_tell(done.model, stills)
     if hasattr(done.model, "decode"):
         row |= swap_measures(swap_truth.report(done.model, stills, readers))
-        swap_picture(done.model, stills, folder / "swaps.png")
+        judge.draw_swaps(done.model, stills, folder / "swaps.png")
     return pd.DataFrame([row])
-
-
-def measure(model: PCL, stills: PreparedFaces) -> dict[str, float]:
-    """What each feature tells about test people of `stills`: "FEATURE MEASURE" -> value.
-
-    R2 of ridge regression for yaw, |yaw|, pitch, roll, skin and light; accuracy of expression; verification by cosine,
-    and of pairs whose yaws differ by more than 25 degrees.
-    """
-    features = probes.extract(probes.EvenOdd(model), stills)
-    made, table = plan(stills), stills.table
-    rows = np.random.default_rng(0).permutation(stills.split("train"))[:READ]
-    split = Split(np.sort(rows), stills.split("validation"), stills.split("test"))
-    truth = table[["yaw", "pitch", "roll", "skin_tone", "light_azimuth"]].assign(
-        **{"|yaw|": table["yaw"].abs()}
-    )
-    y, classes, found = truth.to_numpy(float), expression_codes(table["expression"]), {}
-    for name in FEATURES:
-        x = getattr(features, name)
-        frozen = linear.CachedFeatures(x, np.arange(len(stills)), len(stills))
-        values, _ = linear.predict_values(frozen, split, y)
-        for i, factor in enumerate(truth):
-            found[f"{name} {factor}"] = r2_score(y[split.test, i], values[:, i])
-        read, _ = linear.predict_classes(frozen, split, classes)
-        found[f"{name} expression"] = float((read == classes[split.test]).mean())
-        for what, pairs in (("verification", made.pairs), ("cross-pose", made.cross_pose)):
-            if pairs is not None:
-                found[f"{name} {what}"] = verification(x, pairs)
-    return found
-
-
-def verification(x: Tensor, pairs: pd.DataFrame) -> float:
-    """Accuracy of "same person" by the cosine of features [rows of the table, D], as in `probes.evaluate`."""
-    first, second, same, fold = (
-        pairs[name].to_numpy(copy=True) for name in ("first", "second", "same", "fold")
-    )
-    return float(linear.verify(F.cosine_similarity(x[first], x[second]).numpy(), same, fold)[0].mean())
 
 
 def swap_measures(report: pd.DataFrame) -> dict[str, float]:
@@ -131,26 +82,6 @@ def swap_measures(report: pd.DataFrame) -> dict[str, float]:
     return {
         f"swap {measure}": value for measure, value in zip(report["measure"], report["value"], strict=True)
     }
-
-
-def swap_picture(model: PCL, stills: PreparedFaces, path: Path) -> None:
-    """Face donors in rows (their own plain reconstruction next to them), pose donors in columns, the truth below."""
-    face, pose = measures.donors(stills, DRAWN)
-    shown = measures.swap(model, stills, face, pose)
-    size = model.image_size
-    with torch.inference_mode():
-        x = model.decoder_features(shown.faces)
-        own = model.decode(x.face, x.pose)
-    blank = torch.ones(2, 3, size, size)
-    lines = [torch.cat([blank, shown.poses / 255])]
-    for i, row in enumerate(face):
-        lines.append(torch.cat([shown.faces[i : i + 1] / 255, own[i : i + 1], shown.pictures[i]]))
-        true = render(swap_truth.turn(stills.table, np.full(len(pose), row), pose), size)
-        lines.append(torch.cat([blank, true / 255]))
-    grid = torch.cat([torch.cat(list(line), 2) for line in lines], 1).clamp(0, 1)
-    image = Image.fromarray((grid.permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
-    with replace_atomically(path) as temporary:
-        image.resize((2 * image.width, 2 * image.height)).save(temporary, format="PNG")
 
 
 def rows(out: Path) -> pd.DataFrame:
@@ -185,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     given = parser.parse_args(argv)
     if unknown := set(given.only) - set(TRIES):
         raise BadInput(f"--only: there is no try '{min(unknown)}', choose some of {', '.join(TRIES)}")
-    clips = prepare_rendered(given.faces / "clips-2400", clutter=CLUTTER, **CLIPS)
+    clips = prepare_rendered(given.faces / CLIPS_FOLDER, **CLIPS)
     stills = prepare_rendered(given.faces / "search", clutter=CLUTTER, **STILLS)
     search(given.only, clips, stills, given.out)
 

@@ -14,7 +14,7 @@ from pcl_lib.models.pcl import PCL
 from pcl_lib.utils import PACKAGE, BadInput
 
 WEIGHTS = PACKAGE / "weights"
-SHIPPED = ("pcl", "pcl_plus")  # the methods whose decoder swaps
+SHIPPED = ("pcl", "pcl_plus", "pcl_video")  # the methods whose decoder swaps
 LIMIT = 10_000_000  # bytes of all shipped weights
 
 
@@ -26,8 +26,8 @@ def shipped(method: str = "pcl", device: str = "cpu") -> PCL:
 def card(method: str = "pcl") -> dict[str, Any]:
     """Where the shipped weights of a method come from. Raises BadInput where there are none.
 
-    Keys: method, preset, seed, epochs, seconds, command, hardware, data, versions, commit, metrics (of the run that
-    trained them, on its own test people), exported (date).
+    Keys: method, preset, seed, epochs, seconds, command, hardware, data (which it learnt from), versions, commit,
+    metrics (on the test people of those, or of the set that "measured on" names), exported (date).
     """
     path = _weights(method).with_suffix(".json")
     try:

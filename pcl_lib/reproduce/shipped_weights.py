@@ -21,29 +21,59 @@ from pcl_lib.presets import Preset
 from pcl_lib.reproduce import measure
 from pcl_lib.utils import BadInput, commit, exit_cleanly, machine, replace_atomically, versions
 
+# What pcl_video learns from: clips of many people, none of whom any set of still images knows.
+CLIPS: dict[str, Any] = {
+    "identities": (2400, 60, 60),
+    "images_per_identity": 15,
+    "frames_per_clip": 5,
+    "clutter": 0.2,
+}
+CLIPS_FOLDER = "clips-2400"
+
 
 @dataclass(frozen=True)
 class Recipe:
-    """How shipped weights are trained: so many times the preset's epochs, and settings that differ from it."""
+    """How shipped weights are trained: so many times the preset's epochs, and settings that differ from it.
+
+    clips: whether the method learns from `CLIPS` rather than from the preset's still images.
+    """
 
     times: int
     changes: Mapping[str, Any] = field(default_factory=dict)
+    clips: bool = False
 
     def of(self, preset: Preset) -> Preset:
         """The preset with the recipe's changes."""
         return presets.override(preset, {**self.changes, "train.epochs": self.times * preset.train.epochs})
 
 
-# The swaps of the README and of the widgets are by pcl_plus: longer, and its decoder has more say in the features.
-RECIPES = {"pcl": Recipe(4), "pcl_plus": Recipe(8, {"loss.pdd": 16.0})}
+VIDEO = {
+    "model.backbone": "patches", "model.width": 1.0, "video.restage": 0.3, "train.iterations_per_epoch": 100,
+    "train.frames_per_identity": 4, "train.checkpoint_every": 2,
+    # Small batches: the pictures need many steps more than they need many images a step.
+    "train.pdd_batch": 12, "train.face_batch": 24, "train.pose_batch": 12,
+}  # fmt: skip
+# The decoder of pcl_plus has more say in the features than the preset gives it.
+RECIPES = {
+    "pcl": Recipe(4),
+    "pcl_plus": Recipe(8, {"loss.pdd": 16.0}),
+    "pcl_video": Recipe(8, VIDEO, clips=True),
+}
 
 
 def export_weights(
-    method: str, preset: Preset, faces: PreparedFaces, out: Path, folder: Path = WEIGHTS, command: str = ""
+    method: str,
+    preset: Preset,
+    faces: PreparedFaces,
+    out: Path,
+    folder: Path = WEIGHTS,
+    command: str = "",
+    judge: PreparedFaces | None = None,
 ) -> Path:
     """Train a method, or go on from what `out` holds, probe it and keep it in `folder`, in float16, with a card.
 
-    The card (see `shipped.card`) is measured on the test people of `faces` with the weights as they are shipped.
+    The card (see `shipped.card`) is measured on the test people of `judge`, by default `faces`, which the method is
+    trained on, with the weights as they are shipped.
     Returns the path of the weights. Raises BadInput as `pretrain.fit`, where weights leave float16, and where all in
     the folder together are larger than `LIMIT`.
     """
@@ -55,9 +85,11 @@ def export_weights(
     path = folder / f"{method}.safetensors"
     notes = {"method": method, "preset": preset.name, "seed": 0, "epoch": preset.train.epochs}
     save_checkpoint(model, path, notes)
-    found = measure.of_method(probes.extract(probes.EvenOdd(load_checkpoint(path)), faces), training.method)
-    about = _card(training, preset, faces, probes.evaluate(found, faces))
+    judge = judge or faces
+    found = measure.of_method(probes.extract(probes.EvenOdd(load_checkpoint(path)), judge), training.method)
+    about = _card(training, preset, faces, probes.evaluate(found, judge))
     about |= {"method": method, "command": command, "commit": tree}
+    about |= {"measured on": {"name": judge.name, "hash": judge.content_hash}}
     with replace_atomically(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
     size = sum(each.stat().st_size for each in folder.glob("*.safetensors"))
@@ -104,8 +136,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     preset = presets.get(given.preset)
     faces = rendered.open_faces(None, preset, given.out.parent)
     for method in given.only:
+        clips = RECIPES[method].clips
+        learnt = (
+            rendered.prepare_rendered(given.out.parent / "faces" / CLIPS_FOLDER, **CLIPS) if clips else faces
+        )
         command = f"python -m pcl_lib.reproduce.shipped_weights --preset {preset.name} --only {method}"
-        path = export_weights(method, RECIPES[method].of(preset), faces, given.out, command=command)
+        path = export_weights(
+            method, RECIPES[method].of(preset), learnt, given.out, command=command, judge=faces
+        )
         print(f"{path} ({path.stat().st_size / 1e6:.1f} MB) and {path.with_suffix('.json').name}")
 
 

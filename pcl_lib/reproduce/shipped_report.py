@@ -1,0 +1,139 @@
+"""Tables and a picture of the shipped weights: `python -m pcl_lib.reproduce.shipped_report`.
+
+All are judged on the test people of the preset's rendered faces, beside features that are not trained at all. Swaps are
+judged by the rendered truth (`disentangle.swap_truth`).
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from pcl_lib import presets, probes, tables
+from pcl_lib.data import PreparedFaces, rendered
+from pcl_lib.disentangle import swap_truth
+from pcl_lib.models import PCL
+from pcl_lib.models.shipped import SHIPPED, shipped
+from pcl_lib.reproduce import judge
+from pcl_lib.reproduce.measure import CONTROLS
+from pcl_lib.tables import Estimate, Table
+from pcl_lib.utils import BadInput, device_name, exit_cleanly
+
+UNTRAINED = ("HoG", "LBP")  # of `measure.CONTROLS`
+TOLD = (
+    "yaw",
+    "|yaw|",
+    "pitch",
+    "roll",
+    "skin_tone",
+    "light_azimuth",
+    "expression",
+    "verification",
+    "cross-pose",
+)
+# Measures of `swap_truth.report`: how the table calls them, digits, and whether more or less is better.
+SWAP_COLUMNS = {
+    "score SSIM": ("SSIM score", 2, "higher"),
+    "score SSIM head": ("SSIM score, head", 2, "higher"),
+    "score L1": ("L1 score", 2, "higher"),
+    "score L1 head": ("L1 score, head", 2, "higher"),
+    "identity rank-1": ("identity rank-1", 2, "higher"),
+    "yaw MAE": ("yaw MAE", 1, "lower"),
+    "pitch MAE": ("pitch MAE", 1, "lower"),
+    "roll MAE": ("roll MAE", 1, "lower"),
+}
+TRUTH = "the true pictures"
+
+
+def probe_table(models: Mapping[str, PCL], faces: PreparedFaces, **context: Any) -> Table:
+    """`tables.main_table` of `UNTRAINED` and of each model, read from one feature and from pairs of features."""
+    parts = [
+        probes.evaluate(CONTROLS[name](), faces, features=["general"]).assign(method=name)
+        for name in UNTRAINED
+    ]
+    for method, model in models.items():
+        found = probes.extract(probes.EvenOdd(model), faces)
+        parts.append(probes.evaluate(found, faces).assign(method=method))
+    rows = tables.readings(pd.concat(parts, ignore_index=True)).assign(feature="general", **context)
+    return tables.main_table(rows)
+
+
+def feature_table(models: Mapping[str, PCL], faces: PreparedFaces) -> Table:
+    """What the general, the face-aware and the pose-related feature of each model tell (`judge.features_tell`)."""
+    lines = []
+    for method, model in models.items():
+        found = judge.features_tell(model, faces)
+        for feature in ("general", "face", "pose"):
+            told = {name.replace("_", " "): found[f"{feature} {name}"] for name in TOLD}
+            lines.append({"method": method, "feature": feature} | {k: Estimate(v) for k, v in told.items()})
+    return Table(pd.DataFrame(lines))
+
+
+def swap_table(models: Mapping[str, PCL], faces: PreparedFaces, n: int = 400) -> Table:
+    """n swaps of each model against the truth (`swap_truth.report`), and what the readers make of the true pictures.
+
+    Raises as `swap_truth.draw_swaps`.
+    """
+    readers = swap_truth.fit_probes(faces, next(iter(models.values())).image_size)
+    lines: list[dict[str, Any]] = []
+    last: dict[str, Any] = {"method": TRUTH}
+    for method, model in models.items():
+        rows = swap_truth.report(model, faces, readers, n=n).set_index("measure").to_dict("index")
+        line: dict[str, Any] = {"method": method}
+        for name, (column, digits, better) in SWAP_COLUMNS.items():
+            row = rows[name]
+            line[column] = Estimate(row["value"], row["low"], row["high"], better=better, digits=digits)
+            last[column] = Estimate(
+                row["on_truth"], digits=digits, missing="" if "score" not in name else "not asked"
+            )
+        lines.append(line)
+    return Table(pd.DataFrame([*lines, last]))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line: python -m pcl_lib.reproduce.shipped_report."""
+    parser = argparse.ArgumentParser(prog="python -m pcl_lib.reproduce.shipped_report", description=__doc__)
+    parser.add_argument("--preset", default="cpu", help="whose rendered faces: " + ", ".join(presets.PRESETS))
+    parser.add_argument("--faces", type=Path, default=Path("runs"), help="the folder with faces/ of runs")
+    parser.add_argument(
+        "--out", type=Path, default=Path("figures"), help="the folder to write tables/ and pictures to"
+    )
+    given = parser.parse_args(argv)
+    preset = presets.get(given.preset)
+    faces = rendered.open_faces(None, preset, given.faces)
+    models = {method: shipped(method) for method in SHIPPED}
+    if unlike := [method for method, model in models.items() if model.image_size != faces.image_size]:
+        raise BadInput(
+            f"{unlike[0]} has pictures of another size than preset {preset.name}: choose that of its card"
+        )
+    context = {
+        "preset": preset.name,
+        "seed": 0,
+        "data": faces.name,
+        "protocol": "validation",
+        "precision": "32-true",
+    }
+    context |= {"device": device_name(), "versions": tables.versions(), "commit": tables.commit()}
+    made = {
+        "shipped_main": (probe_table(models, faces, **context), "The shipped weights, by linear probes"),
+        "shipped_features": (feature_table(models, faces), "What each feature of the shipped weights tells"),
+        "shipped_swaps": (
+            swap_table(models, faces),
+            "Swaps of the shipped weights, judged by the rendered truth",
+        ),
+    }
+    about = {name: str(context[name]) for name in ("preset", "data", "device", "versions", "commit")}
+    for name, (table, caption) in made.items():
+        table = Table(table.frame, table.context or about)
+        tables.write_table(table, given.out / "tables" / name, caption)
+        print(tables.to_markdown(table, caption))
+    for method in SHIPPED:
+        judge.draw_swaps(models[method], faces, given.out / f"swaps_shipped_{method}.png")
+
+
+if __name__ == "__main__":
+    exit_cleanly(main)
