@@ -125,17 +125,28 @@ def report(
     readers = readers or fit_probes(faces, model.image_size, seed)
     swapped, plain = decoded(model, swaps)
     weights = resampled(swaps.person, seed)
-    rows = []
-    for measure, distance in MEASURES.items():
-        for region in ("", " head"):
-            found = [distance(picture, swaps, bool(region)) for picture in (swaps.shown_face, plain, swapped)]
-            rows.append({"measure": f"score {measure}{region}"} | _score(found, weights))
+    rows = _scores(swapped, plain, swaps, weights)
     right = [readers.identity(x) == swaps.person for x in (swapped, swaps.truth)]
     rows.append({"measure": "identity rank-1"} | _mean(right, weights))
     errors = [np.abs(readers.pose(x) - swaps.angles) for x in (swapped, swaps.truth)]
     for i, angle in enumerate(POSE):
         rows.append({"measure": f"{angle} MAE"} | _mean([x[:, i] for x in errors], weights))
     return pd.DataFrame(rows).assign(n=n)
+
+
+def scores(model: Any, swaps: Swaps, seed: int = 0) -> pd.DataFrame:
+    """The rows of `report` that need no readers: the four scores of a model's swaps."""
+    found = _scores(*decoded(model, swaps), swaps, resampled(swaps.person, seed))
+    return pd.DataFrame(found).assign(n=len(swaps.face))
+
+
+def _scores(swapped: Tensor, plain: Tensor, swaps: Swaps, weights: np.ndarray) -> list[dict[str, Any]]:
+    rows = []
+    for measure, distance in MEASURES.items():
+        for region in ("", " head"):
+            found = [distance(picture, swaps, bool(region)) for picture in (swaps.shown_face, plain, swapped)]
+            rows.append({"measure": f"score {measure}{region}"} | _score(found, weights))
+    return rows
 
 
 def decoded(model: Any, swaps: Swaps, batch: int = 128) -> tuple[Tensor, Tensor]:

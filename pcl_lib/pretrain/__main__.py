@@ -6,8 +6,8 @@ import argparse
 from pathlib import Path
 
 from pcl_lib import data, methods, presets
-from pcl_lib.pretrain import fit
 from pcl_lib.pretrain.fabric import check_devices
+from pcl_lib.pretrain.training import fit
 from pcl_lib.utils import exit_cleanly
 
 

@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 from pcl_lib import disentangle, probes, tables
 from pcl_lib.data import FaceSet, resize_images
 from pcl_lib.data.labels import EXPRESSION_NAMES, expression_codes, identity_codes
+from pcl_lib.disentangle import swap_truth
 from pcl_lib.methods import Method
 from pcl_lib.models import PCL
 from pcl_lib.probes import FEATURES, FeatureModel, FrozenFeatures, linear, stored, tasks
@@ -25,7 +26,7 @@ from pcl_lib.probes.features import feature_device
 from pcl_lib.probes.handcrafted import LBP, HoG
 from pcl_lib.probes.tasks import plan
 from pcl_lib.reproduce.run import Run
-from pcl_lib.utils import PACKAGE, spent
+from pcl_lib.utils import PACKAGE, BadInput, spent
 
 METHODS = ("random", "simclr", "simclr_noflip", "pcl", "pcl_plus")
 SWAPPED = ("pcl", "pcl_plus")  # those of them that can decode swaps
@@ -173,6 +174,20 @@ def swap_rows(run: Run) -> pd.DataFrame:
         rows = disentangle.swap_report(training.model, run.sized(), seed=run.seed, factors=known)
         parts.append(rows.assign(method=method, precision=training.precision))
     return pd.concat(parts, ignore_index=True)
+
+
+def truth_rows(run: Run, models: Mapping[str, PCL], n: int = 200) -> pd.DataFrame:
+    """`swap_truth.scores` of some models on the test people of a run; empty, and that is said, where nobody knows the
+    truth: of photographs, or of too few people."""
+    try:
+        swaps = swap_truth.draw_swaps(run.sized(), run.preset.model.image_size, n, run.seed)
+    except BadInput as error:
+        print(f"Swaps are not judged by the truth: {error}.")
+        return pd.DataFrame()
+    parts = [
+        swap_truth.scores(model, swaps, run.seed).assign(method=method) for method, model in models.items()
+    ]
+    return pd.concat(parts, ignore_index=True).assign(precision="32-true")
 
 
 def donors(faces: FaceSet, count: tuple[int, int] = (5, 7)) -> tuple[np.ndarray, np.ndarray]:

@@ -72,12 +72,23 @@ def _trained_here(run: Run, method: str) -> Live | None:
     return None
 
 
+def load_shipped(method: str) -> Live:
+    """The weights that come with the kit, whatever the run has trained, and says so. Raises BadInput without any."""
+    live = _with_gallery(method)
+    print(f"In use: {live.source}.")
+    return live
+
+
 def _shipped(method: str) -> Live | None:
     try:
-        model, about = shipped(method), card(method)
+        return _with_gallery(method)
     except BadInput as error:
         print(f"Passed over: {error}.")
         return None
+
+
+def _with_gallery(method: str) -> Live:
+    model, about = shipped(method), card(method)
     source = (
         f"the weights of {method} that come with the kit ({about['epochs']} epochs of preset {about['preset']}, seed "
         f"{about['seed']}, {about['seconds'] / 60:.0f} min on {about['hardware']})"
