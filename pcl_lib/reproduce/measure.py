@@ -176,16 +176,22 @@ def swap_rows(run: Run) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True)
 
 
-def truth_rows(run: Run, models: Mapping[str, PCL], n: int = 200) -> pd.DataFrame:
-    """`swap_truth.scores` of some models on the test people of a run; empty, and that is said, where nobody knows the
-    truth: of photographs, or of too few people."""
+def truth_rows(run: Run, others: Mapping[str, PCL], n: int = 200) -> pd.DataFrame:
+    """`swap_truth.scores` of `SWAPPED` and of other models, by name, on n swaps of the run's test people.
+
+    Empty, and that is said, where nobody knows the truth: of photographs, or of too few people.
+    """
+    models = {method: run.trained(method).model for method in SWAPPED} | dict(others)
     try:
-        swaps = swap_truth.draw_swaps(run.sized(), run.preset.model.image_size, n, run.seed)
+        drawn = {
+            x.image_size: swap_truth.draw_swaps(run.faces, x.image_size, n, run.seed) for x in models.values()
+        }
     except BadInput as error:
         print(f"Swaps are not judged by the truth: {error}.")
         return pd.DataFrame()
     parts = [
-        swap_truth.scores(model, swaps, run.seed).assign(method=method) for method, model in models.items()
+        swap_truth.scores(model, drawn[model.image_size], run.seed).assign(method=method)
+        for method, model in models.items()
     ]
     return pd.concat(parts, ignore_index=True).assign(precision="32-true")
 
