@@ -53,7 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python figures/swap_gif.py", description=__doc__)
     parser.add_argument("file", type=Path, help="the GIF to write")
     file = parser.parse_args().file
-    model = shipped("pcl_plus")
+    model = shipped("pcl_video")
     first, *others = swap_frames(model, rendered.gallery(model.image_size))
     with replace_atomically(file) as temporary:
         first.save(temporary, format="gif", save_all=True, append_images=others, duration=DURATION, loop=0)

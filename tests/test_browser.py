@@ -36,7 +36,7 @@ def lab(jupyter: Jupyter) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def expected() -> dict[str, np.ndarray]:
     """What the pure functions draw for the widget's first two faces, by the places of its sliders."""
-    model, faces = shipped("pcl_plus"), rendered.gallery(64)
+    model, faces = shipped("pcl_video"), rendered.gallery(64)
     rows = spread(faces)
     a, b = (
         pictures.encode_donor(model, faces.images([row])[0], faces.table.iloc[[row]]) for row in rows[[0, -2]]

@@ -15,8 +15,7 @@ from pcl_lib.ablations.variants import GROUPS, SEARCH, VARIANTS
 from pcl_lib.utils import BadInput, exit_cleanly, only_one, remove_leftovers
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Command line: python -m pcl_lib.ablations."""
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m pcl_lib.ablations",
         description="Train and probe the variants of the ablation table, cell by cell; goes on where it was.",
@@ -46,7 +45,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         metavar="ADDRESS",
         help="a Dask scheduler, e.g. tcp://host:8786, instead of --workers here",
     )
-    given = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Command line: python -m pcl_lib.ablations."""
+    given = _parser().parse_args(argv)
     variants = given.only or list(SEARCH if given.search else GROUPS)
     if unknown := [name for name in variants if name not in VARIANTS]:
         raise BadInput(f"--only: there is no variant '{unknown[0]}', choose some of {', '.join(VARIANTS)}")

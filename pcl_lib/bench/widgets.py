@@ -11,11 +11,11 @@ from pcl_lib.presets import PRESETS
 
 
 def bench_widgets(bench: Bench) -> None:
-    """A slider of each widget to its new pictures, with the shipped pcl_plus; 100 ms is the most that feels live."""
+    """A slider of each widget to its new pictures, with the shipped pcl_video; 100 ms is the most that feels live."""
     from pcl_lib import widgets  # they need Jupyter, the other parts do not
     from pcl_lib.data import rendered
 
-    model = shipped("pcl_plus", str(bench.device))
+    model = shipped("pcl_video", str(bench.device))
     faces = rendered.gallery(model.image_size)
     swap, studio = widgets.SwapExplorer(model, faces), widgets.FaceStudio(model, faces)
     lab, browser = widgets.AugmentationLab(faces, PRESETS["cpu"]), widgets.NeighbourBrowser(model, faces)

@@ -8,6 +8,7 @@ eye slits and the mouth. A displacement is a smooth field in space, so ears, hai
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
@@ -109,18 +110,26 @@ def _skin_grid() -> tuple[Floats, Floats, Floats]:
     return p, np.broadcast_to(y0, y0.shape), np.stack([upper, lower])
 
 
-def _shape_fields(p: Floats) -> Floats:
-    """Displacement of one standard deviation of each SHAPE factor at mean points p [V, 3]: [K, V, 3]."""
+def _bump_and_field(p: Floats) -> tuple[Callable[..., Floats], Callable[..., Floats]]:
+    """What displacements of points p [V, 3] are made of: bump(cx, cy, sx, sy), a weight [V] of a place on both sides of
+    the front; field(dx, dy, dz), their displacement [V, 3] with dx away from the middle."""
     x, y, z = p.T
-    side, ax = np.sign(x), np.abs(x)
-    front = smooth(0.0, 4.0, z)
-    zero = np.zeros_like(x)
+    side, front, zero = np.sign(x), smooth(0.0, 4.0, z), np.zeros_like(x)
 
     def bump(cx: float, cy: float, sx: float, sy: float) -> Floats:
         return bump_at(x, y, cx, cy, sx, sy) * front
 
     def field(dx: Floats | float = 0.0, dy: Floats | float = 0.0, dz: Floats | float = 0.0) -> Floats:
         return np.stack([side * dx + zero, dy + zero, dz + zero], axis=1)
+
+    return bump, field
+
+
+def _shape_fields(p: Floats) -> Floats:
+    """Displacement of one standard deviation of each SHAPE factor at mean points p [V, 3]: [K, V, 3]."""
+    x, y, z = p.T
+    ax, front = np.abs(x), smooth(0.0, 4.0, z)
+    bump, field = _bump_and_field(p)
 
     low = smooth(-2.0, -8.5, y) * smooth(-18, -12, y)  # jaw region
     chin = smooth(-8.3, -11.0, y) * smooth(-17, -12.5, y)
@@ -164,16 +173,8 @@ def _au_fields(p: Floats, upper: Floats, lower: Floats, jaw: Floats, lip: Floats
     upper, lower: weights of the eyelids; jaw: 0 above the mouth line to 1 below it; lip: signed weight of the
     lips (+1 upper edge, -1 lower edge). Facial Action Coding System: which way each unit moves the skin.
     """
-    x, y, z = p.T
-    side, ax = np.sign(x), np.abs(x)
-    front = smooth(0.0, 4.0, z)
-    zero = np.zeros_like(x)
-
-    def bump(cx: float, cy: float, sx: float, sy: float) -> Floats:
-        return bump_at(x, y, cx, cy, sx, sy) * front
-
-    def field(dx: Floats | float = 0.0, dy: Floats | float = 0.0, dz: Floats | float = 0.0) -> Floats:
-        return np.stack([side * dx + zero, dy + zero, dz + zero], axis=1)
+    ax, front = np.abs(p[:, 0]), smooth(0.0, 4.0, p[:, 2])
+    bump, field = _bump_and_field(p)
 
     corner = bump(2.6, -7.1, 1.3, 1.3)
     inner, outer = bump(1.4, 2.2, 1.3, 1.1), bump(4.2, 2.4, 1.5, 1.2)

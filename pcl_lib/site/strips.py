@@ -32,7 +32,7 @@ from pcl_lib.widgets.face_studio import UNIT_NAMES
 from pcl_lib.widgets.pictures import RGB
 from pcl_lib.widgets.swap_explorer import spread
 
-METHOD = "pcl_plus"  # whose shipped weights draw the blends
+METHOD = "pcl_video"  # whose shipped weights draw the blends
 QUALITY = 85  # of the WebP files
 SHARES = (0.0, 0.25, 0.5, 0.75, 1.0)
 TURNS = (-40, -20, 0, 20, 40)
