@@ -84,7 +84,7 @@ test: env  ## lint, types, unit tests and every notebook at the smoke preset
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 reliability: env  ## hours of kills, failing disks, damaged inputs, changed lines and a soak (see tests/README.md)
 	$(BIN)/python tests/reliability/mutate.py --count 100000
