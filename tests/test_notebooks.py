@@ -175,6 +175,19 @@ def test_the_next_notebook_is_linked(path: Path) -> None:
     assert not later or any(f"({name}.ipynb)" in read(path).cells[-1].source for name in later)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_long_cells_say_how_long_and_what_is_there_without_waiting(path: Path) -> None:
+    notebook = read(path)
+    said = [
+        " ".join(text.split())
+        for text in re.findall(r"\*\*How long\.\*\*.+?(?=\n\n|\Z)", prose(notebook), re.DOTALL)
+    ]
+    assert bool(said) == (readme.course(notebook, path.stem)["minutes"]["cpu"] > 1)
+    for text in said:
+        assert "At `cpu`" in text and "progress" in text, text
+        assert re.search(r"\bstored\b|\bloaded\b", text), text
+
+
 def test_an_absolute_path_would_be_seen() -> None:
     assert ABSOLUTE.search('open("/home/me/x")') and ABSOLUTE.search("data = 'C:\\x'")
     assert not ABSOLUTE.search('out = "../runs/smoke"  # [a/b](https://x.org/home/y)')
