@@ -74,7 +74,7 @@ site: env  ## the executed notebooks of the run in OUT as a web site that needs 
 	$(BIN)/python -m pcl_lib.site "$(OUT)" "$(SITE)"
 
 handout: env  ## a students' copy of the notebooks without solutions (OUT=handout)
-	$(BIN)/python -m pcl_lib.reproduce.handout $(if $(filter command line environment,$(origin OUT)),$(OUT),handout)
+	$(BIN)/python -m pcl_lib.reproduce.handout "$(if $(filter command line environment,$(origin OUT)),$(OUT),handout)"
 
 weights: env  ## train the weights that ship (`shipped_weights.RECIPES`), a card beside each, and judge them (PRESET=cpu)
 	$(BIN)/python -m pcl_lib.reproduce.shipped_weights --preset $(PRESET)

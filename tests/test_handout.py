@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shlex
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -79,3 +81,11 @@ def test_a_folder_with_something_in_it_is_left_alone(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not an empty folder"):
         handout.make_handout(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_make_hands_on_a_folder_with_blanks() -> None:
+    for setting, folder in (([], "handout"), (["OUT=for the students/autumn"], "for the students/autumn")):
+        command = ["make", "--dry-run", "handout", *setting]
+        said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+        line = next(line for line in said.splitlines() if "reproduce.handout" in line)
+        assert shlex.split(line)[-2:] == ["pcl_lib.reproduce.handout", folder]

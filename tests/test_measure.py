@@ -81,7 +81,7 @@ def test_rows_are_made_once_and_then_read(
     setup = reproduce.open_run(PRESET, yawed.folder, tmp_path / "run", 0)
     made = pd.DataFrame({"value": [1.0], "method": "pcl", "precision": "32-true"})
     calls = []
-    monkeypatch.setitem(measure.MAKERS, "probes", lambda own: calls.append(own) or made)
+    monkeypatch.setitem(measure.MAKERS, "probes", lambda own, _: calls.append(own) or made)
     first, again = measure.rows_of(setup, "probes"), measure.rows_of(setup, "probes")
     assert len(calls) == 1 and first["value"].item() == again["value"].item() == 1
     said = capsys.readouterr().out
@@ -107,6 +107,33 @@ def test_encode_probe_and_read(yawed: data.PreparedFaces, tmp_path: Path) -> Non
     assert measure.predict_expression(yawed, encoded["random"].features) is None
 
 
+def test_rows_of_features_are_read_until_the_weights_or_the_library_change(
+    yawed: data.PreparedFaces,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    setup = reproduce.open_run(PRESET, yawed.folder, tmp_path / "run", 0)
+    encoded = measure.encode(setup, ("raw pixels", "random"))
+    made = measure.rows_of(setup, "leakage", encoded)
+    assert "Stored" not in capsys.readouterr().out
+    again = measure.encode(setup, ("raw pixels", "random"))
+    assert f"Stored features were loaded from {setup.out / 'features'}: raw pixels, random." in (
+        capsys.readouterr().out
+    )
+    read = measure.rows_of(setup, "leakage", again)
+    assert "nothing is computed again" in capsys.readouterr().out
+    np.testing.assert_allclose(read["value"], made["value"])
+    other = measure.Encoded(
+        encoded["random"].features, "32-true", encoded["random"].model, "other weights", False
+    )
+    measure.rows_of(setup, "leakage", {**encoded, "random": other})
+    assert "made now" in capsys.readouterr().out
+    monkeypatch.setattr(measure, "library_hash", lambda: "newer")
+    measure.rows_of(setup, "leakage", encoded)
+    assert "made now" in capsys.readouterr().out
+
+
 def test_further_sets_are_probed_with_the_same_models(
     yawed: data.PreparedFaces, bare: data.PreparedFaces, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -126,12 +153,12 @@ def test_further_sets_are_probed_with_the_same_models(
     found = rows[(rows["data"] == "smiles") & (rows["method"] == "random")]
     assert found["value"].tolist() == by_hand["value"].tolist()
     measure.rows_of(setup, "probes")
-    assert "rows read from" in capsys.readouterr().out
+    assert "stored rows read from" in capsys.readouterr().out
     path = setup.out / "tables" / "probes.csv"
     kept = pd.read_csv(path)
     kept[kept["data"] == "yawed"].to_csv(path, index=False)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(measure.MAKERS, "probes", lambda _: rows)
+        patch.setitem(measure.MAKERS, "probes", lambda *_: rows)
         measure.rows_of(setup, "probes")
     assert "made now" in capsys.readouterr().out  # rows that lack a set are not taken
 

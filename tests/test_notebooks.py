@@ -22,7 +22,7 @@ from PIL import Image
 
 from pcl_lib import data
 from pcl_lib.data.labels import PAPER_UNITS
-from pcl_lib.reproduce import paper_table, readme
+from pcl_lib.reproduce import hosted, paper_table, readme
 from pcl_lib.reproduce.notebooks import PARAMETERS
 from pcl_lib.site import pages
 from pcl_lib.tables import HERE
@@ -109,7 +109,9 @@ def test_form(path: Path) -> None:
     assert len(set(ids)) == len(ids)
     lengths = {cell.id: len(cell.source.splitlines()) for cell in code_cells(notebook)}
     exercises = [
-        cell.id for cell in code_cells(notebook) if {"exercise", "check"} & set(cell.metadata.get("tags", []))
+        cell.id
+        for cell in code_cells(notebook)
+        if {"exercise", "check", hosted.TAG} & set(cell.metadata.get("tags", []))
     ]
     assert max(lengths.values()) <= 25
     assert sum(lengths.values()) - sum(lengths[name] for name in exercises) <= 150
@@ -173,6 +175,19 @@ def test_terms_and_parameters_are_explained_by_a_link(path: Path) -> None:
 def test_the_next_notebook_is_linked(path: Path) -> None:
     later = NAMES[NAMES.index(path.stem) + 1 :]
     assert not later or any(f"({name}.ipynb)" in read(path).cells[-1].source for name in later)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_long_cells_say_how_long_and_what_is_there_without_waiting(path: Path) -> None:
+    notebook = read(path)
+    said = [
+        " ".join(text.split())
+        for text in re.findall(r"\*\*How long\.\*\*.+?(?=\n\n|\Z)", prose(notebook), re.DOTALL)
+    ]
+    assert bool(said) == (readme.course(notebook, path.stem)["minutes"]["cpu"] > 1)
+    for text in said:
+        assert "At `cpu`" in text and "progress" in text, text
+        assert re.search(r"\bstored\b|\bloaded\b", text), text
 
 
 def test_an_absolute_path_would_be_seen() -> None:

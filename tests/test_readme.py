@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from pcl_lib.reproduce import readme
+from pcl_lib.reproduce import hosted, readme
 from pcl_lib.utils import REPOSITORY, BadInput
 
 HEADER = """# 02 · Title
@@ -149,7 +149,7 @@ def test_missing_markers_and_summaries_are_named(small: Path) -> None:
 def test_committed_headers_and_pages_are_what_the_command_writes(tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "notebooks", tmp_path / "notebooks")
     (tmp_path / readme.MINUTES).parent.mkdir(parents=True)
-    pages = ("README.md", readme.COURSE_PAGE, readme.RESULTS)
+    pages = ("README.md", readme.COURSE_PAGE, readme.RESULTS, hosted.PROJECT)
     tables = ("main.csv", *(f"{name}.md" for name in readme.SHOWN))
     for name in (readme.MINUTES, *pages, *(readme.TABLES / name for name in tables)):
         shutil.copy(REPOSITORY / name, tmp_path / name)

@@ -1,7 +1,11 @@
-"""The exercises: untouched they are not done, the solutions are right, and typical mistakes are told from them."""
+"""The exercises: untouched they are not done, the solutions are right, and typical mistakes are told from them.
+
+Each says its size (`SIZES`) after its title, small ones come first, and every notebook has the first two sizes.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +21,8 @@ from pcl_lib.reproduce.exercises import NOT_DONE, RIGHT, WRONG
 
 SOLUTIONS = ROOT / "notebooks" / "solutions"
 SOLVED = sorted(path.stem for path in SOLUTIONS.glob("*.ipynb"))
+SIZES = ("Two minutes.", "Twenty minutes.", "An evening.")
+TITLE = re.compile(r"\*\*([A-Z])\. (.+?)\*\* (?:\*(.+?)\* )?")
 
 
 def tagged(notebook: Any, tag: str) -> list[str]:
@@ -66,6 +72,55 @@ def zeros(images: torch.Tensor) -> torch.Tensor:
     return torch.zeros_like(images)
 
 
+def barlow_of_all_views(z: torch.Tensor, weight: float) -> torch.Tensor:
+    unit = (z - z.mean(0)) / z.std(0, correction=0)
+    first, second = unit.chunk(2)
+    off = (first.T @ second / len(first) - torch.eye(z.shape[1])).square()
+    return off.trace() + weight * (off.sum() - off.trace())
+
+
+def barlow_without_standardising(z: torch.Tensor, weight: float) -> torch.Tensor:
+    first, second = z.chunk(2)
+    off = (first.T @ second / len(first) - torch.eye(z.shape[1])).square()
+    return off.trace() + weight * (off.sum() - off.trace())
+
+
+def least_squares(
+    x: np.ndarray, y: np.ndarray, _xv: np.ndarray, _yv: np.ndarray, t: np.ndarray
+) -> np.ndarray:
+    return (t - x.mean(0)) @ np.linalg.lstsq(x - x.mean(0), y - y.mean())[0] + y.mean()
+
+
+def ridge(z: np.ndarray, y: np.ndarray, held: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    fits = [np.linalg.solve(z.T @ z + 10.0**p * np.eye(z.shape[1]), z.T @ y) for p in range(-3, 6)]
+    return min(fits, key=lambda w: ((held @ w - truth) ** 2).mean())
+
+
+def ridge_without_standardising(
+    x: np.ndarray, y: np.ndarray, xv: np.ndarray, yv: np.ndarray, t: np.ndarray
+) -> np.ndarray:
+    return (t - x.mean(0)) @ ridge(x - x.mean(0), y - y.mean(), xv - x.mean(0), yv - y.mean()) + y.mean()
+
+
+def ridge_through_zero(
+    x: np.ndarray, y: np.ndarray, xv: np.ndarray, yv: np.ndarray, t: np.ndarray
+) -> np.ndarray:
+    z, held, test = ((part - x.mean(0)) / x.std(0) for part in (x, xv, t))
+    return test @ ridge(z, y, held, yv)
+
+
+def weights_of_the_probe(z: np.ndarray, yaw: np.ndarray) -> np.ndarray:
+    weight = np.linalg.lstsq(z - z.mean(0), yaw - yaw.mean())[0]
+    return weight / (weight @ weight)
+
+
+def overlapping(right: dict[str, np.ndarray]) -> set[str]:
+    half = {name: 1.96 * own.std() / len(own) ** 0.5 for name, own in right.items()}
+    best = max(right, key=lambda name: right[name].mean())
+    top = right[best].mean() - half[best]
+    return {name for name, own in right.items() if own.mean() + half[name] >= top}
+
+
 def unpaired(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     rng = np.random.default_rng(0)
     means = [x[rng.integers(0, len(x), (2000, len(x)))].mean(1) for x in (one, other)]
@@ -81,29 +136,35 @@ MISTAKES: dict[str, dict[str, list[Any]]] = {
         "test_rows": [by_image, lambda identity, _share, _rng: np.zeros(len(identity), bool)],
     },
     "02_pose_disentangled_decoder": {
+        "target": [lambda face_of, _pose_of: face_of, lambda _face_of, _pose_of: "s"],
         "components": [halves_without_sign, lambda h, images: (h(images), h(images.flip(3)))],
         "cheat": [(zeros, zeros, lambda _face, pose: pose), (lambda x: x, zeros, lambda face, _pose: face)],
     },
     "03_contrastive_pretraining": {
+        "first_loss": [np.log, lambda images: np.log(2 * images), lambda images: np.log(2 * images - 2)],
         "mixed_cosine": [unnormalised, mixed_after_normalisation],
         "simclr_loss": [row_among_its_negatives],
+        "barlow_loss": [barlow_of_all_views, barlow_without_standardising],
     },
     "05_downstream_probes": {
+        "always_present": [lambda share: share, lambda share: (1 + share) / 2],
         "f1": [lambda present, said: (present & said).mean(), lambda present, said: (present == said).mean()],
         "interval": [over_images, lambda _right, _people: (0.0, 1.0)],
+        "ridge_probe": [least_squares, ridge_without_standardising, ridge_through_zero],
     },
     "04_ablations": {
-        "paired_interval": [unpaired],
         "chance_of_one": [lambda m, level: m * (1 - level), lambda m, level: (1 - level) ** m],
+        "paired_interval": [unpaired],
     },
     "06_pose_face_swap": {
+        "donors": [
+            lambda shown, pose, face: (np.corrcoef(shown, face)[0, 1], np.corrcoef(shown, pose)[0, 1])
+        ],
         "blend": [
             lambda model, a, b, _t: model.decode(model.features(b).face, model.features(a).pose),
             lambda _model, a, b, t: (1 - t) * a + t * b,
         ],
-        "donors": [
-            lambda shown, pose, face: (np.corrcoef(shown, face)[0, 1], np.corrcoef(shown, pose)[0, 1])
-        ],
+        "direction": [weights_of_the_probe, lambda z, yaw: (z - z.mean(0)).T @ (yaw - yaw.mean()) / len(z)],
     },
     "07_paper_tables": {
         "cell": [lambda values: f"{np.mean(values):.3f} ± {np.std(values):.3f}"],
@@ -111,6 +172,7 @@ MISTAKES: dict[str, dict[str, list[Any]]] = {
             lambda rows: len({row["data"] for row in rows}) == 1,
             lambda rows: len(set(map(str, rows))) == 1,
         ],
+        "level_with_best": [lambda right: {max(right, key=lambda name: right[name].mean())}, overlapping],
     },
     "08_paper_and_released_code": {
         "as_released": [
@@ -136,11 +198,38 @@ def test_every_exercise_has_its_solution_and_its_mistakes() -> None:
     assert set(MISTAKES) == set(SOLVED)
 
 
+def asked(notebook: Any) -> list[str]:
+    """The texts of the exercises in a notebook, or in its solutions."""
+    return [
+        cell.source for cell in notebook.cells if cell.cell_type == "markdown" and TITLE.match(cell.source)
+    ]
+
+
+def sizes(name: str) -> list[str]:
+    """The size of each exercise of a notebook, as it says it; "" where it does not."""
+    found = [TITLE.match(text) for text in asked(read(ROOT / "notebooks" / f"{name}.ipynb"))]
+    return [match[3] or "" for match in found if match]
+
+
 @pytest.mark.parametrize("name", SOLVED)
-def test_two_exercises_with_the_checks_of_their_solutions(name: str) -> None:
+def test_each_exercise_says_its_size_and_small_ones_come_first(name: str) -> None:
+    said = sizes(name)
+    assert [SIZES.index(size) for size in said] == sorted(SIZES.index(size) for size in said)
+    assert set(SIZES[:2]) <= set(said)
+    letters = [text[2] for text in asked(read(ROOT / "notebooks" / f"{name}.ipynb"))]
+    assert letters == list("ABCDE"[: len(said)])
+
+
+def test_the_course_has_exercises_for_three_evenings() -> None:
+    assert sum(sizes(name).count(SIZES[2]) for name in SOLVED) >= 3
+
+
+@pytest.mark.parametrize("name", SOLVED)
+def test_exercises_have_the_texts_and_checks_of_their_solutions(name: str) -> None:
     notebook, solution = read(ROOT / "notebooks" / f"{name}.ipynb"), read(SOLUTIONS / f"{name}.ipynb")
-    assert len(tagged(notebook, "check")) == len(tagged(notebook, "exercise")) == 2
-    assert tagged(notebook, "check") == tagged(solution, "check")
+    checks = tagged(notebook, "check")
+    assert len(checks) == len(tagged(notebook, "exercise")) == len(sizes(name))
+    assert checks == tagged(solution, "check") and asked(notebook) == asked(solution)
     assert f"(solutions/{name}.ipynb)" in prose(notebook) and f"(../{name}.ipynb)" in prose(solution)
 
 
@@ -154,12 +243,12 @@ def test_untouched_exercises_are_not_done(name: str, capsys: pytest.CaptureFixtu
         assert verdict.startswith(NOT_DONE)
 
 
-@pytest.mark.parametrize(("name", "asked"), [(name, asked) for name in MISTAKES for asked in MISTAKES[name]])
-def test_mistakes_are_told(name: str, asked: str, capsys: pytest.CaptureFixture[str]) -> None:
-    place = list(MISTAKES[name]).index(asked)
+@pytest.mark.parametrize(("name", "exercise"), [(name, one) for name in MISTAKES for one in MISTAKES[name]])
+def test_mistakes_are_told(name: str, exercise: str, capsys: pytest.CaptureFixture[str]) -> None:
+    place = list(MISTAKES[name]).index(exercise)
     untouched = dict.fromkeys(MISTAKES[name])
-    for mistake in MISTAKES[name][asked]:
-        verdict = verdicts(name, untouched | {asked: mistake}, lambda: capsys.readouterr().out)[place]
+    for mistake in MISTAKES[name][exercise]:
+        verdict = verdicts(name, untouched | {exercise: mistake}, lambda: capsys.readouterr().out)[place]
         assert verdict.startswith(f"{WRONG}. "), verdict  # the hint, not an error
 
 
@@ -174,4 +263,4 @@ def test_solutions_run_and_are_right(name: str, tmp_path: Path) -> None:
         for cell in code_cells(read(copy))
         if "check" in cell.metadata.get("tags", [])
     ]
-    assert said == [f"{RIGHT}.\n"] * 2
+    assert said == [f"{RIGHT}.\n"] * len(MISTAKES[name])

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -169,17 +172,75 @@ def test_neighbours_are_those_of_the_feature(model: PCL, faces: rendered.Gallery
     assert shown(few.tiles["pose"]).shape[1] > shown(browser.tiles["pose"]).shape[1]
 
 
+def panels(model: PCL, faces: rendered.Gallery, out: Path) -> list[Panel]:
+    """One of each widget."""
+    return [
+        widgets.SwapExplorer(model, faces),
+        widgets.FaceStudio(model, faces),
+        widgets.FaceStudio(None, faces),
+        widgets.AugmentationLab(faces, presets.get("smoke")),
+        widgets.NeighbourBrowser(model, faces),
+        widgets.TrainingMonitor("pcl", preset=presets.get("smoke"), faces=faces, out=out),
+    ]
+
+
+def kept(panel: Panel) -> dict[str, Image.Image]:
+    """The pictures that a panel offers after its button was pressed, by the end of their names."""
+    panel.keep.click()
+    found = re.findall(r'download="(\w+\.(\w+))" href="data:image/(\w+);base64,([^"]+)"', panel.kept.value)
+    assert all(
+        name == f"{type(panel).__name__.lower()}.{end}" and end == kind for name, end, kind, _ in found
+    )
+    return {end: Image.open(io.BytesIO(base64.b64decode(data))) for _, end, _, data in found}
+
+
+def test_each_panel_has_three_things_to_try_and_keeps_pictures(
+    model: PCL, faces: rendered.Gallery, tmp_path: Path
+) -> None:
+    assert {type(panel).__name__ for panel in panels(model, faces, tmp_path)} == set(widgets.__all__)
+    for panel in panels(model, faces, tmp_path):
+        assert len(set(panel.tries)) == 3
+        foot = panel.view.children[-1].value
+        assert all(html.escape(text) in foot for text in panel.tries) and foot.count("<li>") == 3
+        found = kept(panel)
+        assert found["png"].format == "PNG" and min(found["png"].size) > 30
+        if isinstance(panel, widgets.TrainingMonitor):  # nothing has been trained
+            assert set(found) == {"png"}
+        else:
+            assert found["gif"].is_animated and found["gif"].n_frames >= 6
+
+
+def test_kept_frames_go_there_and_back(explorer: widgets.SwapExplorer, model: PCL) -> None:
+    explorer.face.value, explorer.turn.value = 0.25, 10.0
+    moving, frames = kept(explorer)["gif"], explorer.frames()
+    assert moving.n_frames == 2 * len(frames) - 2
+    for place, frame in ((0, frames[0]), (len(frames) - 1, frames[-1]), (len(frames), frames[-2])):
+        moving.seek(place)
+        assert np.abs(np.asarray(moving.convert("RGB")).astype(int) - frame).mean() < 6  # 256 colours
+    a, b = explorer.a, explorer.b
+    blend = pictures.blends(model, a, b, [0.25], [1.0], 10.0, explorer.probe)[0]
+    truth = pictures.blend_truth(a, b, 0.25, 1.0, 10.0, model.image_size)
+    assert truth is not None
+    row = torch.stack([a.image / 255, blend, truth / 255, b.image / 255])
+    assert (frames[-1] == pictures.sheet(row[None], [["A", "blend", "truth", "B"]])).all()
+    explorer.pose.value = 0.5
+    assert not explorer.kept.value  # the links would save what is no longer shown
+
+
+def test_the_figure_shows_the_truth_below_where_it_is_known(explorer: widgets.SwapExplorer) -> None:
+    def rows(panel: widgets.SwapExplorer) -> int:
+        return len([axes for axes in panel.figure().axes if axes.images]) // 7
+
+    assert rows(explorer) == 2
+    explorer._upload_files("b", upload(as_file(Image.new("RGB", (50, 50), (200, 20, 20)))))
+    assert rows(explorer) == 1 and kept(explorer)["gif"].width < 4 * 100
+
+
 def test_without_a_reader_or_weights_the_figure_stands_in(
     model: PCL, faces: rendered.Gallery, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv(utils.HEADLESS, "1")
-    made = [
-        widgets.SwapExplorer(model, faces),
-        widgets.FaceStudio(model, faces),
-        widgets.AugmentationLab(faces, presets.get("smoke")),
-        widgets.NeighbourBrowser(model, faces),
-        widgets.TrainingMonitor("pcl", preset=presets.get("smoke"), faces=faces, out=tmp_path),
-    ]
+    made = panels(model, faces, tmp_path)
     for panel in made:
         bundle = panel._repr_mimebundle_()
         assert "Nobody watches" in bundle["text/plain"] and "data:image/png;base64," in bundle["text/html"]
@@ -208,7 +269,7 @@ def test_monitor_stops_with_a_checkpoint_that_goes_on(blobs: PreparedFaces, tmp_
     monitor.begin()
     assert monitor.thread is not None
     monitor.thread.join(120)
-    assert "Finished after 2 of 2 epochs" in reads_as(monitor)
+    assert "Finished after 2 of 2 epochs" in reads_as(monitor) and len(monitor.frames()) == 1
     pretrain.fit("pcl", preset=preset, faces=blobs, out=tmp_path / "straight", progress=False)
     one, other = (
         load_checkpoint(tmp_path / name / "checkpoints" / "pcl.safetensors").state_dict()

@@ -33,8 +33,7 @@ def extract_once(
     be written, a printed sentence says so and nothing is lost but the next run's time. Files of the same method that
     belong to other weights or images are removed when new ones are written. Raises as `make`.
     """
-    mark = hashlib.sha256("\0".join([*key, source_hash()]).encode()).hexdigest()[:16]
-    paths = {name: folder / f"{method}-{name}-{mark}.npy" for name in names}
+    paths = {name: folder / f"{method}-{name}-{mark(key)}.npy" for name in names}
     found = {name: _read(path) for name, path in paths.items()}
     whole = {name: x for name, x in found.items() if x is not None}
     if len(whole) == len(found):
@@ -50,6 +49,11 @@ def extract_once(
     except BadInput as error:
         print(f"The features of {method} are not kept: {error}.")
     return FrozenFeatures(**kept)
+
+
+def mark(key: Sequence[str]) -> str:
+    """A hash of what features depend on: `key` as of `extract_once`, and the code that computes them."""
+    return hashlib.sha256("\0".join([*key, source_hash()]).encode()).hexdigest()[:16]
 
 
 def _read(path: Path) -> np.ndarray | None:

@@ -7,6 +7,7 @@ runner           runs the notebooks in order and writes summary.json
 paper_table      the table in the form of the paper's
 doctor           what this machine has, and the minutes to expect on it
 readme           measured minutes, written into README and the notebooks' headers
+hosted           badges for Colab and Binder and a set-up cell, from the repository's one address
 judge            what a model's features tell, and its swaps beside the rendered truth
 shipped_weights  trains, probes and writes the weights that come with the kit
 shipped_report   tables and a picture of the shipped weights

@@ -17,7 +17,7 @@ import nbformat
 from pcl_lib.reproduce.notebooks import NOTEBOOKS, check_parameters, find_notebooks
 from pcl_lib.utils import BadInput, exit_cleanly, make_folder, readable_errors, replace_atomically
 
-PAGES = ("README.md", "glossary.md", "method.md")  # teaching.md is the lecturer's
+PAGES = ("README.md", "glossary.md", "method.md", "project.md")  # teaching.md is the lecturer's
 ANSWER = re.compile(r"<details>.*?</details>", re.DOTALL)
 ROOM = "*Your answer:*"
 ON_SOLUTIONS = re.compile(r" *\[[^\]]*\]\((?:\./)?solutions[^)]*\)[^.\n]*\.?")

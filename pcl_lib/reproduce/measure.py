@@ -5,6 +5,7 @@ Each function says what a set could not be asked for and why, instead of failing
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +27,7 @@ from pcl_lib.probes.features import feature_device
 from pcl_lib.probes.handcrafted import LBP, HoG
 from pcl_lib.probes.tasks import plan
 from pcl_lib.reproduce.run import Run
-from pcl_lib.utils import PACKAGE, BadInput, spent
+from pcl_lib.utils import PACKAGE, BadInput, library_hash, spent
 
 METHODS = ("random", "simclr", "simclr_noflip", "pcl", "pcl_plus")
 SWAPPED = ("pcl", "pcl_plus")  # those of them that can decode swaps
@@ -56,11 +57,16 @@ class Swaps:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Features of every image of the run's faces (those that the method trains), the precision, and the model."""
+    """Features of every image of the run's faces (those that the method trains), the precision, and the model.
+
+    mark: a hash of weights, images and code that the features come from. stored: whether an earlier run computed them.
+    """
 
     features: FrozenFeatures
     precision: str
     model: FeatureModel
+    mark: str
+    stored: bool
 
     @property
     def names(self) -> list[str]:
@@ -71,8 +77,8 @@ class Encoded:
 def encode(run: Run, methods: Sequence[str] = (*CONTROLS, *METHODS)) -> dict[str, Encoded]:
     """The features of all images by each of `CONTROLS` and methods asked for, the latter trained or loaded first.
 
-    They are computed once and kept in out/features (`probes.stored`). Shows its progress. Raises as `Run.trained` and
-    `probes.extract`.
+    They are computed once and kept in out/features (`probes.stored`); prints which were loaded from there. Shows its
+    progress. Raises as `Run.trained` and `probes.extract`.
     """
     encoded: dict[str, Encoded] = {}
     names: tuple[str, ...]
@@ -85,6 +91,8 @@ def encode(run: Run, methods: Sequence[str] = (*CONTROLS, *METHODS)) -> dict[str
         training = run.trained(method)
         mark, names = stored.weights_hash(training.model), (*training.method.features, *COMPONENTS)
         encoded[method] = _encoded(run, method, training.model, mark, names, training.precision)
+    if loaded := [method for method, own in encoded.items() if own.stored]:
+        print(f"Stored features were loaded from {run.out / 'features'}: {', '.join(loaded)}.")
     return encoded
 
 
@@ -94,15 +102,15 @@ def _encoded(
     """The features `names` of the run's faces. mark: what tells this model from others of the same method."""
     faces, model = run.sized(), probes.EvenOdd(inner)
     key = (method, mark, run.faces.content_hash, str(faces.image_size))
-    features = stored.extract_once(
-        lambda: probes.extract(model, faces),
-        run.out / "features",
-        method,
-        key,
-        names,
-        feature_device(model),
-    )
-    return Encoded(features, precision, model)
+    computed = []
+
+    def compute() -> FrozenFeatures:
+        computed.append(method)
+        return probes.extract(model, faces)
+
+    folder = run.out / "features"
+    features = stored.extract_once(compute, folder, method, key, names, feature_device(model))
+    return Encoded(features, precision, model, stored.mark(key), not computed)
 
 
 def of_method(found: FrozenFeatures, method: Method) -> FrozenFeatures:
@@ -233,30 +241,49 @@ def swap(model: PCL, faces: FaceSet, face_rows: np.ndarray, pose_rows: np.ndarra
     return Swaps(shown[0], shown[1], pictures, labels)
 
 
-MAKERS: dict[str, Callable[[Run], pd.DataFrame]] = {
-    "probes": lambda run: probe_rows(run, encode(run)),
-    "leakage": lambda run: leakage_rows(run, encode(run)),
-    "swaps": swap_rows,
+def _made_from(run: Run, encoded: Mapping[str, Encoded]) -> str:
+    """A hash of what rows of these features depend on: the features, all sets of the run, and the library."""
+    marks = [f"{method} {own.mark}" for method, own in encoded.items()]
+    parts = [*marks, *(faces.content_hash for faces in run.sets), library_hash()]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+
+
+def _of_features(
+    make: Callable[[Run, Mapping[str, Encoded]], pd.DataFrame],
+    run: Run,
+    encoded: Mapping[str, Encoded] | None,
+) -> pd.DataFrame:
+    encoded = encoded or encode(run)
+    return make(run, encoded).assign(made_from=_made_from(run, encoded))
+
+
+MAKERS: dict[str, Callable[[Run, Mapping[str, Encoded] | None], pd.DataFrame]] = {
+    "probes": partial(_of_features, probe_rows),
+    "leakage": partial(_of_features, leakage_rows),
+    "swaps": lambda run, _: swap_rows(run),
 }
 
 
-def rows_of(run: Run, name: str) -> pd.DataFrame:
-    """Result rows `name` (a key of `MAKERS`) of a run: read where they were saved, else made and saved, saying which.
+def rows_of(run: Run, name: str, encoded: Mapping[str, Encoded] | None = None) -> pd.DataFrame:
+    """Result rows `name` (a key of `MAKERS`) of a run: read where they were stored, else made and saved, saying which.
 
-    Rows of another seed, preset or data set are not taken. An empty table where the set lacks the labels.
+    Rows of another seed, preset or data set are not taken. encoded: the features that they must come from, by this
+    version of the library; None takes those of any. An empty table where the set lacks the labels.
     """
     path = run.out / "tables" / f"{name}.csv"
     if path.is_file():
         saved = pd.read_csv(path)
         own = {"preset": run.preset.name, "seed": run.seed}
+        if encoded is not None:
+            own["made_from"] = _made_from(run, encoded)
         data = {view.name for view in probed(run).views} if name == "probes" else {run.faces.name}
         if set(saved["data"]) == data and all(
-            (saved[column] == value).all() for column, value in own.items()
+            column in saved and (saved[column] == value).all() for column, value in own.items()
         ):
-            print(f"{name}: {len(saved)} rows read from {path}.")
+            print(f"{name}: {len(saved)} stored rows read from {path}; nothing is computed again.")
             return saved
     print(f"{name}: there are no rows of this run yet, so they are made now.")
-    return run.save_rows(MAKERS[name](run), name)
+    return run.save_rows(MAKERS[name](run, encoded), name)
 
 
 def compare(values: Mapping[str, float], chance: float = 0.0, margin: float = 0.05) -> str:

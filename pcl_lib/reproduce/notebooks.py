@@ -21,10 +21,10 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
 from pcl_lib.utils import (
     HEADLESS,
-    PACKAGE,
     REPOSITORY,
     TIMES,
     BadInput,
+    library_hash,
     readable_errors,
     replace_atomically,
 )
@@ -198,12 +198,6 @@ def fingerprint(path: Path, out: Path) -> str:
     cells = [[cell.cell_type, cell.source] for cell in nbformat.read(path, as_version=4).cells]
     parts = [(out / "config.json").read_text(encoding="utf-8"), json.dumps(cells), library_hash()]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
-
-
-def library_hash() -> str:
-    """A hash of the sources of pcl_lib."""
-    files = sorted(PACKAGE.rglob("*.py"))
-    return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
 
 
 def read_stamp(copy: Path) -> dict[str, Any]:

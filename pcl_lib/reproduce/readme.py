@@ -4,7 +4,8 @@
 keeps them in figures/tables/minutes.csv, and writes them into the metadata of each notebook (`COURSE`), where its
 question and its section of the paper stand. From this metadata it writes the text between the markers of each
 notebook's first cell, README's table of the notebooks, and that of the course's page. It also fills README's small
-table of results and all generated tables of figures/RESULTS.md from figures/tables.
+table of results and all generated tables of figures/RESULTS.md from figures/tables. Where pyproject.toml has the
+repository's address, notebooks get badges for Colab and Binder and a set-up cell (`hosted`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any
 import pandas as pd
 
 from pcl_lib.presets import PRESETS
+from pcl_lib.reproduce import hosted
 from pcl_lib.utils import REPOSITORY, BadInput, exit_cleanly, replace_atomically
 
 TABLES = Path("figures", "tables")
@@ -110,18 +112,25 @@ def course(notebook: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {"minutes": {}} | found
 
 
-def with_minutes(notebook: Mapping[str, Any], minutes: pd.DataFrame, name: str) -> dict[str, Any]:
-    """A copy of a notebook (as JSON has it) with these minutes in its metadata and in its first cell."""
+def with_minutes(
+    notebook: Mapping[str, Any], minutes: pd.DataFrame, name: str, where: str = ""
+) -> dict[str, Any]:
+    """A copy of a notebook (as JSON has it) with these minutes in its metadata and in its first cell.
+
+    where: the repository's address, for badges there and a set-up cell (`hosted`); "" for neither.
+    """
     own = minutes[minutes["notebook"] == name].set_index("preset")["minutes"].to_dict()
     stated = course(notebook, name) | {
         "minutes": {preset: own[preset] for preset in PRESETS if preset in own}
     }
-    text = between("".join(notebook["cells"][0]["source"]), "course", f"\n\n{header(stated)}\n\n")
+    shown = f"{hosted.badges(where, name)}\n\n{header(stated)}" if where else header(stated)
+    text = between("".join(notebook["cells"][0]["source"]), "course", f"\n\n{shown}\n\n")
     first = notebook["cells"][0] | {"source": text.splitlines(keepends=True)}
     metadata = notebook["metadata"] | {
         COURSE: {key: stated[key] for key in ("minutes", "question", "section")}
     }
-    return {**notebook, "cells": [first, *notebook["cells"][1:]], "metadata": metadata}
+    made = {**notebook, "cells": [first, *notebook["cells"][1:]], "metadata": metadata}
+    return hosted.with_setup(made, where)
 
 
 def header(stated: Mapping[str, Any]) -> str:
@@ -193,7 +202,7 @@ def update(root: Path, runs: Sequence[Path]) -> None:
     """Write minutes.csv, the notebooks' first cells, README's two tables, those of RESULTS.md and of COURSE_PAGE.
 
     runs: run folders; what other presets took before stays, and without runs everything does. Raises BadInput where a
-    run has no summary, a notebook does not state its question, or a text lacks its markers.
+    run has no summary, a notebook does not state its question, a text lacks its markers, or as `hosted.address`.
     """
     path = root / MINUTES
     minutes = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
@@ -201,9 +210,9 @@ def update(root: Path, runs: Sequence[Path]) -> None:
         minutes = merged(minutes, [measured(run) for run in runs])
         with replace_atomically(path) as temporary:
             minutes.to_csv(temporary, index=False)
-    courses = {}
+    courses, where = {}, hosted.address(root)
     for notebook in sorted((root / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        new = with_minutes(json.loads(notebook.read_text(encoding="utf-8")), minutes, notebook.stem)
+        new = with_minutes(json.loads(notebook.read_text(encoding="utf-8")), minutes, notebook.stem, where)
         courses[notebook.stem] = course(new, notebook.stem)
         _write(notebook, json.dumps(new, indent=1, ensure_ascii=False) + "\n")
     readme = root / "README.md"

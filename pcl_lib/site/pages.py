@@ -25,7 +25,7 @@ from pcl_lib.site.strips import STRIPS, Strip
 from pcl_lib.utils import REPOSITORY, BadInput, make_folder, readable_errors
 
 STATIC = Path(__file__).parent / "static"
-PAGES = ("README", "method", "glossary", "teaching")  # of Markdown, in the notebooks' folder
+PAGES = ("README", "method", "glossary", "project", "teaching")  # of Markdown, in the notebooks' folder
 PLACE = re.compile(r'^<a id="([^"]+)"></a>$', re.MULTILINE)  # a place that a page sets itself
 TO_PLACE = re.compile(r"\]\((?:(?:\.\./)?(\w+)\.md)?#([^)\s]+)\)")
 PICTURE_OUT = re.compile(r"!\[[^\]]*\]\(\.\./[^)\s]+\)\n*")

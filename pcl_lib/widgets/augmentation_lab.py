@@ -27,6 +27,12 @@ class AugmentationLab(Panel):
     image is shown first.
     """
 
+    tries = (
+        "Turn settings of the face views off, one by one, until a view is the same as its image.",
+        "Let the pose views be cropped (resized). How could the crop alone tell an image from its flip?",
+        "Set gradient to 1 for the pose views. What is left of the face, and can you still tell its pose?",
+    )
+
     def __init__(self, faces: FaceSet, preset: Preset) -> None:
         super().__init__()
         self.faces = faces
@@ -51,7 +57,7 @@ class AugmentationLab(Panel):
         self.redraw_on([self.image, self.draw, *self.controls.values()], self.redraw)
         self.chain.observe(lambda _: self._load(), "value")
         self.again.on_click(lambda _: setattr(self.draw, "value", (self.draw.value + 1) % 10000))
-        self.view.children = (
+        self.put(
             wrapped([self.image, self.draw, self.again]),
             self.message,
             self.source.box,
@@ -103,6 +109,12 @@ class AugmentationLab(Panel):
         for (name, tile), views in zip(self.tiles.items(), self.rows(), strict=True):
             flipped = ", of the flipped image" if name == LINES[-1] else ""
             tile.show(pictures.sheet(views[None]), name + flipped)
+
+    def frames(self) -> list[pictures.RGB]:
+        """The lines of views in six draws, from the one that is shown on."""
+        views, seeds = tuple(self.views.values()), [(self.draw.value + step) % 10000 for step in range(6)]
+        rows = [pictures.view_rows(self.chosen(), *views, COUNT, seed) for seed in seeds]
+        return [pictures.sheet(row) for row in rows]
 
     def figure(self) -> Figure:
         """The image and its views, a line each."""

@@ -1,4 +1,4 @@
-"""What all widgets share: picture tiles, labelled sliders, a line for messages, and the way they are shown."""
+"""What all widgets share: tiles, labelled sliders, messages, pictures to keep, things to try, how they are shown."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from IPython.display import display
 from matplotlib.figure import Figure
 
 from pcl_lib.utils import BadInput, headless
-from pcl_lib.widgets.pictures import RGB, png
+from pcl_lib.widgets.pictures import RGB, gif, png
 
 WRAP = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%")
 TOGETHER = ipywidgets.Layout(display="flex", flex_flow="row wrap", max_width="100%")
@@ -70,14 +70,44 @@ def as_png(figure: Figure, dpi: int) -> bytes:
     return buffer.getvalue()
 
 
+def download(name: str, kind: str, content: bytes) -> str:
+    """A link in HTML that saves the content under this name; it holds the content, so it works wherever it is shown."""
+    data = base64.b64encode(content).decode()
+    said = f"{name} ({len(content) / 1000:.0f} kB)"
+    return f'<a download="{name}" href="data:image/{kind};base64,{data}">{said}</a>'
+
+
 class Panel(ABC):
-    """Base of the widgets. `view` holds the ipywidgets, `message` what went wrong (empty while nothing did)."""
+    """Base of the widgets. `view` holds the ipywidgets, `message` what went wrong (empty while nothing did).
+
+    tries: things to try, shown below. keep: the button that makes a still and a moving picture; kept: links to them.
+    """
 
     problem = ""  # why it can show no more than its figure
+    tries: tuple[str, ...] = ()
 
     def __init__(self) -> None:
-        self.message = ipywidgets.HTML()
+        self.message, self.kept = ipywidgets.HTML(), ipywidgets.HTML()
+        self.keep = ipywidgets.Button(description="keep picture", icon="camera")
+        self.keep.on_click(lambda _: self.guarded(self._keep))
         self.view: ipywidgets.Box = ipywidgets.VBox([self.message])
+
+    def put(self, *parts: ipywidgets.Widget) -> None:
+        """Show these parts, and below them the button for pictures and the things to try."""
+        items = "".join(f"<li>{html.escape(text)}</li>" for text in self.tries)
+        tries = f"<div style='line-height: 1.4'>Three things to try:<ol style='margin: 0'>{items}</ol></div>"
+        self.view.children = (*parts, wrapped([self.keep, self.kept]), ipywidgets.HTML(tries))
+
+    def frames(self) -> list[RGB]:
+        """What moves here, picture by picture, for a GIF; fewer than two where nothing does."""
+        return []
+
+    def _keep(self) -> None:
+        name, frames = type(self).__name__.lower(), self.frames()
+        links = [download(f"{name}.png", "png", as_png(self.figure(), dpi=100))]
+        if len(frames) > 1:
+            links.append(download(f"{name}.gif", "gif", gif(frames)))
+        self.kept.value = "Save as it is now: " + ", ".join(links)
 
     @abstractmethod
     def figure(self) -> Figure:
@@ -99,6 +129,7 @@ class Panel(ABC):
 
         def changed(_: Any) -> None:
             self.say("")
+            self.kept.value = ""  # these pictures show what was here before
             self.guarded(redraw)
 
         for control in controls:

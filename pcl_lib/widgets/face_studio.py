@@ -27,6 +27,16 @@ UNIT_NAMES = (
     "1 inner brows up, 2 outer brows up, 4 brows down, 6 cheeks up, 9 nose wrinkled, 12 lip corners up, "
     "15 lip corners down, 20 lips stretched, 25 lips apart, 26 jaw dropped"
 )
+TRIES = (
+    "Make a surprised face: AUs 1, 2, 25 and 26. What turns it into fear?",
+    "Find a light that leaves half of the face in shadow.",
+    "Turn yaw to 60 degrees, then move pitch. In which direction does the nose go?",
+)
+PROBED_TRIES = (
+    "Move yaw from one end to the other. Which dot follows, and how far?",
+    "Make a smile: AUs 6 and 12. Which feature notices it?",
+    "Change the number of the identity. Does the predicted yaw stay where it was?",
+)
 NOTHING_TO_PROBE = "The faces have no labels of these factors, so nothing can be predicted from the features."
 
 
@@ -42,6 +52,7 @@ class FaceStudio(Panel):
         self.model, self.faces = model, faces
         self.size = model.image_size if model is not None else 64
         self.probes = {} if model is None else fit_probes(model, faces, [scale.name for scale in SCALES])
+        self.tries = PROBED_TRIES if self.probes else TRIES
         self.identity = ipywidgets.BoundedIntText(
             value=7, min=0, max=999_999, description="identity (number)", style=DESCRIBED
         )
@@ -62,7 +73,7 @@ class FaceStudio(Panel):
             )
         controls = [self.identity, *self.sliders.values()]
         self.redraw_on(controls, self.redraw)
-        self.view.children = (
+        self.put(
             self.message,
             wrapped([self.face.box, self.chart.box]),
             self.identity,
@@ -97,12 +108,23 @@ class FaceStudio(Panel):
         chart = pictures.readings_chart(SCALES, truth, self.readings(image)) if self.probes else None
         self.chart.show(chart, "true values, and what linear probes predict from each feature")
 
+    def _turned(self, count: int) -> tuple[np.ndarray, torch.Tensor]:
+        """Yaws from -60 to 60 degrees, and the face at each: uint8 [count, 3, S, S]."""
+        yaws, row = np.linspace(-60, 60, count), self.factors()
+        turned = row.loc[row.index.repeat(count)].reset_index(drop=True).assign(yaw=yaws)
+        return yaws, render(turned, size=self.size)
+
+    def frames(self) -> list[pictures.RGB]:
+        """The face, turned from left to right."""
+        yaws, images = self._turned(13)
+        return [
+            pictures.sheet(image[None, None], [[f"yaw {yaw:+.0f}°"]], side=192)
+            for yaw, image in zip(yaws, images, strict=True)
+        ]
+
     def figure(self) -> Figure:
         """The face turned from left to right, with the yaw that is predicted from each branch below."""
-        yaws = np.linspace(-60, 60, 7)
-        row = self.factors()
-        turned = row.loc[row.index.repeat(len(yaws))].reset_index(drop=True).assign(yaw=yaws)
-        images = render(turned, size=self.size)
+        yaws, images = self._turned(7)
         columns = []
         for yaw, image in zip(yaws, images, strict=True):
             predicted = [

@@ -26,6 +26,12 @@ class NeighbourBrowser(Panel):
     unseen people (at most `LIMIT`); count: neighbours a feature.
     """
 
+    tries = (
+        "Take a face in profile. Are the neighbours by the pose-related feature turned the same way?",
+        "Do the neighbours by the face-aware feature have its skin and hair? And are they turned as it is?",
+        "Find a query whose nearest face by the pose feature is turned the other way. What do the two share?",
+    )
+
     def __init__(
         self, model: FeatureModel | None, faces: FaceSet, rows: Sequence[int] | None = None, count: int = 6
     ) -> None:
@@ -46,7 +52,7 @@ class NeighbourBrowser(Panel):
         self.face = Tile("Query", width="128px")
         self.tiles = {name: Tile(f"By {name}", width=f"{ACROSS * 100}px") for name in self.features}
         self.redraw_on([self.query], self.redraw)
-        self.view.children = (
+        self.put(
             self.message,
             wrapped([self.query, self.next]),
             wrapped([self.face.box, *[tile.box for tile in self.tiles.values()]]),
@@ -57,9 +63,13 @@ class NeighbourBrowser(Panel):
         """Which of `rows` is the query; rounded, because the browser sends 4.999... for 5."""
         return round(self.query.value)
 
-    def neighbours(self, branch: str) -> tuple[torch.Tensor, list[str]]:
-        """Images uint8 [count, 3, S, S] nearest to the query by a branch's feature, and what is known of each."""
-        places, cosine = pictures.nearest(self.features[branch], self.place(), self.count)
+    def neighbours(self, branch: str, place: int | None = None) -> tuple[torch.Tensor, list[str]]:
+        """Images uint8 [count, 3, S, S] nearest to the query by a branch's feature, and what is known of each.
+
+        place: another query of `rows`; None takes the one that is shown.
+        """
+        query = self.place() if place is None else place
+        places, cosine = pictures.nearest(self.features[branch], query, self.count)
         rows = self.rows[places]
         return self.faces.images(rows), [
             f"{self._known(row)} {near:.2f}".strip() for row, near in zip(rows, cosine, strict=True)
@@ -80,13 +90,24 @@ class NeighbourBrowser(Panel):
             page = pictures.sheet(images.unflatten(0, (-1, across)), lines)
             tile.show(page, f"nearest by the {branch} feature (yaw, cosine)")
 
+    def frames(self) -> list[pictures.RGB]:
+        """Eight queries, from the one that is shown on, each with its neighbours by either feature."""
+        return [
+            pictures.sheet(self._lines(place % len(self.rows)))
+            for place in range(self.place(), self.place() + 8)
+        ]
+
+    def _lines(self, place: int) -> torch.Tensor:
+        """A query and its neighbours, one line per feature: uint8 [branches, 1 + count, 3, S, S]."""
+        query = self.faces.images([self.rows[place]])
+        return torch.stack(
+            [torch.cat([query, self.neighbours(branch, place)[0]]) for branch in self.features]
+        )
+
     def figure(self) -> Figure:
         """The query and its neighbours, one line per feature; the faces alone where there is no model."""
         if self.problem:
             return plots.face_grid(self.faces.images(self.rows[: self.count])[None])
-        query = self.faces.images([self.rows[self.place()]])
-        lines = [torch.cat([query, self.neighbours(branch)[0]]) for branch in self.features]
-        columns = ["query", *[str(place) for place in range(1, len(lines[0]))]]
-        return plots.face_grid(
-            torch.stack(lines), rows=[f"by {name}" for name in self.features], columns=columns
-        )
+        lines = self._lines(self.place())
+        columns = ["query", *[str(place) for place in range(1, lines.shape[1])]]
+        return plots.face_grid(lines, rows=[f"by {name}" for name in self.features], columns=columns)

@@ -44,6 +44,14 @@ def png(picture: RGB) -> bytes:
     return buffer.getvalue()
 
 
+def gif(frames: Sequence[RGB], milliseconds: int = 120) -> bytes:
+    """Pictures of one size, uint8 [H, W, 3], as a GIF that runs there and back without end."""
+    first, *rest = (Image.fromarray(frame) for frame in [*frames, *frames[-2:0:-1]])
+    buffer = io.BytesIO()
+    first.save(buffer, "gif", save_all=True, append_images=rest, duration=milliseconds, loop=0)
+    return buffer.getvalue()
+
+
 def sheet(images: Tensor, captions: Sequence[Sequence[str]] = (), side: int = 96, letters: int = 15) -> RGB:
     """Images [R, C, 3, S, S] in a grid of tiles of `side` pixels, each over its caption (one line; none where empty).
 

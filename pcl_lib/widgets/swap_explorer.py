@@ -32,6 +32,12 @@ class SwapExplorer(Panel):
     is learnt from the training faces where yaw is known (`directions.DirectionProbe.turn`).
     """
 
+    tries = (
+        "Move pose A to B from one end to the other. Does the head turn through the front, or do two faces blend?",
+        "Move face A to B. What changes first: skin, hair or expression? Is it what Truth shows?",
+        "Find two faces for which Blend and Truth differ most. In which property?",
+    )
+
     def __init__(self, model: PCL | None, faces: FaceSet) -> None:
         super().__init__()
         self.faces, self.rows = faces, list(spread(faces))
@@ -75,7 +81,7 @@ class SwapExplorer(Panel):
         self.swap.on_click(lambda _: self.guarded(self._swap))
         for name, upload in (("a", self.upload_a), ("b", self.upload_b)):
             upload.observe(lambda change, name=name: self._upload_files(name, change.new), "value")
-        self.view.children = (
+        self.put(
             wrapped(
                 [
                     together([self.choose_a, self.upload_a]),
@@ -141,17 +147,36 @@ class SwapExplorer(Panel):
         strip = pictures.film_strip(self.model, self.a, self.b, face, pose, turn, self.probe)
         self.strip.show(strip, "in steps from A to B: the pose in the upper row, the face in the lower row")
 
+    def _walk(self, count: int) -> tuple[list[float], torch.Tensor, torch.Tensor | None]:
+        """Shares of B's pose from 0 to 1, blends [count, 3, S, S] with the rest as it is, and their truth, if known."""
+        face, turn, size = self.face.value, self.turn.value, self.model.image_size
+        shares = np.linspace(0, 1, count).tolist()
+        walk = pictures.blends(self.model, self.a, self.b, [face] * count, shares, turn, self.probe)
+        truth = [pictures.blend_truth(self.a, self.b, face, share, turn, size) for share in shares]
+        known = [picture for picture in truth if picture is not None]
+        return shares, walk.cpu(), torch.stack(known).float() / 255 if known else None
+
     def figure(self) -> Figure:
-        """Both donors and the walk of the pose from A to B; the faces alone where there is no model."""
+        """Both donors and the walk of the pose from A to B, over the truth where it is known; without a model faces."""
         if self.problem:
             return plots.face_grid(self.faces.images(self.rows)[None])
-        shares = np.linspace(0, 1, 5).tolist()
-        walk = pictures.blends(
-            self.model, self.a, self.b, [self.face.value] * 5, shares, self.turn.value, self.probe
-        )
-        ends = [x.image[None].to(walk.device).float() / 255 for x in (self.a, self.b)]
+        shares, *walks = self._walk(5)
+        a, b = (x.image[None].float() / 255 for x in (self.a, self.b))
+        rows = [torch.cat([a, walk, b]) for walk in walks if walk is not None]
         columns = ["A", *[f"pose {share:.0%} B" for share in shares], "B"]
-        return plots.face_grid(torch.cat([ends[0], walk, ends[1]])[None], columns=columns)
+        names = ["blend", "truth"] if len(rows) > 1 else []
+        return plots.face_grid(torch.stack(rows), rows=names, columns=columns)
+
+    def frames(self) -> list[pictures.RGB]:
+        """A, the blend on its way to the pose of B, its truth where that is known, and B."""
+        shares, *walks = self._walk(13)
+        a, b = (x.image.float() / 255 for x in (self.a, self.b))
+        shown = [walk for walk in walks if walk is not None]
+        names = ["A", "blend", "truth", "B"] if len(shown) > 1 else ["A", "blend", "B"]
+        return [
+            pictures.sheet(torch.stack([a, *[walk[step] for walk in shown], b])[None], [names])
+            for step in range(len(shares))
+        ]
 
 
 def degrees(turn: float) -> str:

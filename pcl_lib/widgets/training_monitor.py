@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from pathlib import Path
 
 import ipywidgets
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from PIL import Image
 
 from pcl_lib import plots
 from pcl_lib.data import PreparedFaces, resize_images
@@ -17,6 +20,7 @@ from pcl_lib.pretrain import fit
 from pcl_lib.reproduce import measure
 from pcl_lib.utils import BadInput
 from pcl_lib.widgets.base import Panel, Tile, as_png, wrapped
+from pcl_lib.widgets.pictures import RGB
 
 
 class TrainingMonitor(Panel):
@@ -27,12 +31,19 @@ class TrainingMonitor(Panel):
     from the start.
     """
 
+    tries = (
+        "Predict which loss falls first, then press train.",
+        "Stop after three epochs and look at the swaps. What can be seen of a face already, what of its pose?",
+        "Go on. What do the swaps still gain when the pose accuracy no longer rises?",
+    )
+
     def __init__(
         self, method: str, *, preset: Preset, faces: PreparedFaces, out: Path | str, seed: int = 0
     ) -> None:
         super().__init__()
         self.method, self.preset, self.faces, self.out, self.seed = method, preset, faces, Path(out), seed
         self.history = self._before()
+        self.seen: list[RGB] = []  # the swaps after each epoch
         self.thread: threading.Thread | None = None
         self.stopping = threading.Event()
         self.start = ipywidgets.Button(description="train", icon="play")
@@ -48,7 +59,7 @@ class TrainingMonitor(Panel):
         self.swaps.show(None)
         self.start.on_click(lambda _: self.begin())
         self.stop.on_click(lambda _: self.end())
-        self.view.children = (
+        self.put(
             wrapped([self.start, self.stop, self.progress]),
             self.message,
             self.curves.box,
@@ -106,11 +117,14 @@ class TrainingMonitor(Panel):
         some = resize_images(self.faces.images(self.faces.split("train")[:256]), model.image_size)
         shown = model.recalibrated(some.to(next(model.parameters()).device))
         swaps = measure.swap(shown, self.faces, *measure.donors(self.faces, (2, 6)))
-        grid = plots.swap_grid(swaps.faces, swaps.poses, swaps.pictures, swaps.labels)
-        self.swaps.show(
-            as_png(grid, plots.DPI), "swaps by the model as it is now, of people it does not train on"
-        )
+        grid = as_png(plots.swap_grid(swaps.faces, swaps.poses, swaps.pictures, swaps.labels), plots.DPI)
+        self.seen.append(np.asarray(Image.open(io.BytesIO(grid)).convert("RGB")))
+        self.swaps.show(grid, "swaps by the model as it is now, of people it does not train on")
         return self.stopping.is_set()
+
+    def frames(self) -> list[RGB]:
+        """The swaps after each epoch that this monitor has watched."""
+        return self.seen
 
     def figure(self) -> Figure:
         """Curves of what was trained so far, by this monitor or before it; an empty figure where nothing was."""
