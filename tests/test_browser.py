@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser import REQUIRED, SECOND, Jupyter, Lab, browser_missing
+from PIL import Image
 
 from pcl_lib.data import rendered
 from pcl_lib.models.shipped import shipped
@@ -19,6 +20,8 @@ from pcl_lib.probes.features import AsDecoded
 from pcl_lib.reproduce import measure
 from pcl_lib.widgets import pictures
 from pcl_lib.widgets.swap_explorer import spread
+
+CONTROLS = ".jp-OutputArea :is(select, .noUi-handle, .jupyter-button, a[download])"
 
 
 def test_a_browser_is_there_where_it_is_required() -> None:
@@ -86,6 +89,24 @@ def test_the_button_swaps_and_a_bad_upload_changes_nothing(lab: Lab, tmp_path: P
     lab.page.get_by_text("is not a whole image file").wait_for(timeout=10 * SECOND)
     lab.wait_for("a", a)
     lab.wait_for("blend", blend)
+
+
+def test_pictures_are_kept_by_keyboard(lab: Lab) -> None:
+    lab.press("keep picture")
+    for kind in ("png", "gif"):
+        link = lab.page.locator(f"a[download='swapexplorer.{kind}']")
+        link.wait_for(timeout=30 * SECOND)
+        with lab.page.expect_download(timeout=30 * SECOND) as saved:
+            link.press("Enter")
+        with Image.open(saved.value.path()) as picture:
+            assert picture.format == kind.upper() and picture.width > 200
+    assert lab.page.get_by_text("Three things to try").count() == 1
+
+
+def test_the_keyboard_reaches_every_control(lab: Lab) -> None:
+    controls = lab.page.locator(CONTROLS)
+    assert controls.count() >= 2 + 2 + 3 + 2  # lists, uploads, sliders, buttons
+    assert controls.evaluate_all("all => all.filter(one => one.tabIndex < 0).map(one => one.outerHTML)") == []
 
 
 def test_no_errors_and_it_fits_two_windows(lab: Lab) -> None:
