@@ -179,7 +179,7 @@ class RenderedFaces:
 
 
 def gallery_table(people: int, images_per_person: int) -> pd.DataFrame:
-    """Factors of strangers with a column split: three people in five train, one in five validation, one in five test."""
+    """Factors of strangers with a column split: of five people three train, one is for validation, one for test."""
     from pcl_lib.faces import sample_factors
 
     factors = sample_factors(

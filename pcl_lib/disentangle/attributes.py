@@ -23,7 +23,7 @@ from pcl_lib.faces.factors import NUMERIC, POSE
 from pcl_lib.methods.changes import CHANGES, TURNS
 from pcl_lib.models.encoder import as_float
 from pcl_lib.probes import extract, linear
-from pcl_lib.probes.features import AsDecoded, FrozenFeatures, evaluating
+from pcl_lib.probes.features import AsDecoded, FrozenFeatures, evaluating, feature_device
 from pcl_lib.probes.tasks import Split
 from pcl_lib.utils import BadInput, spent
 
@@ -180,11 +180,11 @@ def _partners(
 
 def _pictures(model: Any, a: Tensor, b: Tensor, truth: Tensor) -> list[Tensor]:
     """Decoded A, swap and T: float64 [n, 3 * S * S] each."""
-    read = AsDecoded(model).features
+    read, device = AsDecoded(model).features, feature_device(model)
     parts: list[list[Tensor]] = []
     with evaluating(model), torch.inference_mode():
         for of_a, of_b, of_t in zip(*(x.split(128) for x in (a, b, truth)), strict=True):
-            x, y, t = read(of_a), read(of_b), read(of_t)
+            x, y, t = (read(images.to(device)) for images in (of_a, of_b, of_t))
             decoded = model.decode(x.face, x.pose), model.decode(x.face, y.pose), model.decode(t.face, t.pose)
             parts.append([picture.float().clamp(0, 1).flatten(1).cpu().double() for picture in decoded])
     return [torch.cat(part) for part in zip(*parts, strict=True)]

@@ -25,8 +25,9 @@ def solve_pose(points: Floats, head: Floats, size: int) -> Floats:
 
     points: [n, L, 2] pixels (x right, y down, 0 at the corner) in pictures of `size` pixels, L >= 4. head: the places
     of the same landmarks in cm in the head frame, [L, 3] one head for all or [n, L, 3]. The camera is the renderer's;
-    where the head is and how large it is drawn are found with the pose. Squared pixel errors are minimised
-    (OpenCV's SQPnP, then Levenberg-Marquardt). Raises BadInput on other shapes or points that are not finite.
+    the place of the head is found with its pose, and a larger picture of it (zoom) counts as a nearer head. Squared
+    pixel errors are minimised (OpenCV's SQPnP, then Levenberg-Marquardt). Raises BadInput on other shapes or points
+    that are not finite.
     """
     import cv2  # only where poses are solved
 
