@@ -151,40 +151,57 @@ def open_faces(folder: Path | str | None, preset: Preset, runs: Path | str) -> P
 STRANGERS = 1_000_000  # the first identity of a gallery: no preset trains on people of such numbers
 
 
-class Gallery:
-    """Rendered strangers in memory, a `FaceSet` for the widgets; made in a few seconds."""
+class RenderedFaces:
+    """A table of factors as a `FaceSet` in memory."""
 
-    name = "rendered strangers"
+    name = "rendered faces"
     info: Mapping[str, Any] = MappingProxyType({})
-    pairs = None
+    pairs: pd.DataFrame | None = None
 
     @spent("render")
-    def __init__(self, size: int, people: int = 100, images_per_person: int = 10) -> None:
-        """people: three in five to fit linear probes on, one in five to choose them by, one in five to look at."""
-        from pcl_lib.faces import render, sample_factors
+    def __init__(self, table: pd.DataFrame, size: int) -> None:
+        """table: what `render` needs and a column split, whatever its names; size: pixels."""
+        from pcl_lib.faces import render
 
-        factors = sample_factors(
-            people * images_per_person,
-            seed=STRANGERS,
-            identities=people,
-            first_identity=STRANGERS,
-            clutter=0.2,
-        )
-        place = (factors["identity"] - STRANGERS) * 5 // people
-        split = np.array(["train", "train", "train", "validation", "test"], dtype=object)[place]
-        self.table, self.image_size = factors.assign(split=split), size
-        self._images = render(factors, size=size)
+        self.table, self.image_size = table, size
+        self._images = render(table, size=size)
 
     def __len__(self) -> int:
         return len(self.table)
 
     def split(self, name: str) -> np.ndarray:
-        """Row numbers of "train", "validation" or "test"."""
+        """Row numbers of "train", "validation" or "test", or of another name in the table's column split."""
         return np.flatnonzero(self.table["split"] == name)
 
     def images(self, rows: Rows) -> Tensor:
         """uint8 [len(rows), 3, size, size]."""
         return self._images[torch.from_numpy(np.array(rows))]
+
+
+def gallery_table(people: int, images_per_person: int) -> pd.DataFrame:
+    """Factors of strangers with a column split: of five people three train, one is for validation, one for test."""
+    from pcl_lib.faces import sample_factors
+
+    factors = sample_factors(
+        people * images_per_person,
+        seed=STRANGERS,
+        identities=people,
+        first_identity=STRANGERS,
+        clutter=0.2,
+    )
+    place = (factors["identity"] - STRANGERS) * 5 // people
+    split = np.array(["train", "train", "train", "validation", "test"], dtype=object)[place]
+    return factors.assign(split=split)
+
+
+class Gallery(RenderedFaces):
+    """Rendered strangers in memory, for the widgets; made in a few seconds."""
+
+    name = "rendered strangers"
+
+    def __init__(self, size: int, people: int = 100, images_per_person: int = 10) -> None:
+        """people: three in five to fit linear probes on, one in five to choose them by, one in five to look at."""
+        super().__init__(gallery_table(people, images_per_person), size)
 
 
 @cache

@@ -83,10 +83,12 @@ def draw_swaps(faces: Any, size: int, n: int = 400, seed: int = 0) -> Swaps:
     return Swaps(face, pose, of_a, of_b, truth, head, person, numbers, turned[list(POSE)].to_numpy(float))
 
 
-def turn(table: pd.DataFrame, face: np.ndarray, pose: np.ndarray) -> pd.DataFrame:
-    """The factors of the rows `face` with yaw, pitch and roll of the rows `pose`: what `render` needs, [n] rows."""
+def turn(
+    table: pd.DataFrame, face: np.ndarray, pose: np.ndarray, swapped: Sequence[str] = POSE
+) -> pd.DataFrame:
+    """The factors of the rows `face` with those in `swapped` of the rows `pose`: what `render` needs, [n] rows."""
     factors = table[list(NUMERIC)].iloc[face].reset_index(drop=True)
-    factors[list(POSE)] = table[list(POSE)].iloc[pose].to_numpy()
+    factors[list(swapped)] = table[list(swapped)].iloc[pose].to_numpy()
     return factors
 
 
@@ -248,14 +250,19 @@ def fit_probes(faces: Any, size: int, seed: int = 0) -> Readers:
     people = torch.arange(PEOPLE).repeat_interleave(PICTURES)
     identity = fit_probe(new, people, PEOPLE, F.cross_entropy, seed)
     return Readers(
-        lambda x: _read(identity, x).argmax(1).numpy(), lambda x: (_read(pose, x) * spread).double().numpy()
+        lambda x: read(identity, x).argmax(1).numpy(), lambda x: (read(pose, x) * spread).double().numpy()
     )
 
 
 def fit_probe(
-    images: Tensor, targets: Tensor, outputs: int, error: Callable[[Tensor, Tensor], Tensor], seed: int
+    images: Tensor,
+    targets: Tensor,
+    outputs: int,
+    error: Callable[[Tensor, Tensor], Tensor],
+    seed: int,
+    steps: int = STEPS,
 ) -> nn.Module:
-    """A small convolutional network from pictures, uint8 [n, 3, S, S], to targets [n, ...]; STEPS of Adam."""
+    """A small convolutional network from pictures, uint8 [n, 3, S, S], to targets [n, ...]; `steps` of Adam."""
     config = ModelPreset(image_size=images.shape[-1], norm="batch", backbone="patches", width=0.5)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
@@ -264,9 +271,9 @@ def fit_probe(
         network = nn.Sequential(_Trunk(encoder), nn.Flatten(), nn.Linear(size, outputs))
     network.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(network.parameters(), LR, weight_decay=1e-2)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, STEPS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(STEPS):
+    for _ in range(steps):
         rows = torch.randint(len(images), (BATCH,), generator=generator)
         loss = error(network(_softened(as_float(images[rows]), generator)), targets[rows])
         optimizer.zero_grad()
@@ -300,5 +307,6 @@ def _softened(x: Tensor, generator: torch.Generator) -> Tensor:
 
 
 @torch.inference_mode()
-def _read(network: nn.Module, pictures: Tensor) -> Tensor:
+def read(network: nn.Module, pictures: Tensor) -> Tensor:
+    """What a network of `fit_probe` makes of pictures [n, 3, S, S], uint8 or float in 0..1: [n, outputs]."""
     return torch.cat([network(as_float(part)) for part in pictures.split(256)])

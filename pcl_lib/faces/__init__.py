@@ -14,6 +14,7 @@ raster        which triangle each sample sees, on the CPU (numba)
 render_torch  the same renderer in PyTorch, for GPUs
 render        `render`: from a table of factors to images
 landmarks     named points of rendered heads
+pnp           head pose from landmarks
 """
 
 from pcl_lib.faces.factors import AUS, EXPRESSIONS, mirror_factors, sample_factors

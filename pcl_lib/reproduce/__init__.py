@@ -2,6 +2,7 @@
 
 run              a run folder: its settings, data, trained methods and results
 measure          the measurements that notebooks share
+beyond           those of notebooks 09 and 10: other attributes than pose, other ways to pose
 notebooks        notebooks as programs, executed into stamped copies
 runner           runs the notebooks in order and writes summary.json
 paper_table      the table in the form of the paper's

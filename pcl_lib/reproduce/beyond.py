@@ -1,0 +1,198 @@
+"""What notebooks 09 and 10 share: strangers whose factors are known, other ways to a head pose, a head in a clip."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pcl_lib import probes
+from pcl_lib.data import FaceSet, make_pairs
+from pcl_lib.data.rendered import STRANGERS, RenderedFaces, gallery_table
+from pcl_lib.disentangle.swap_truth import fit_probe, read
+from pcl_lib.faces import head_landmarks, project_landmarks
+from pcl_lib.faces.clips import sample_clips
+from pcl_lib.faces.factors import POSE
+from pcl_lib.faces.pnp import solve_pose
+from pcl_lib.probes import linear
+from pcl_lib.probes.tasks import Split, plan
+from pcl_lib.utils import spent
+
+# The test images once more without glasses and occluder, and then with one difficulty each.
+CASES: dict[str, dict[str, int]] = {
+    "plain": {},
+    "60 degrees": {},
+    "glasses": {"glasses": 2},
+    "occluder": {"occluder": 1},
+}
+OCCLUDED = 4  # one image in so many of each stranger has an occluder
+CLIP = 24  # frames
+
+
+def strangers(size: int, people: int, images_per_person: int, cases: bool = False) -> RenderedFaces:
+    """Rendered people whom nothing was trained on, the shipped weights neither, with pairs of their test images.
+
+    One image in `OCCLUDED` has an occluder. cases: whether the test images come again in each of `CASES`, as rows
+    whose split is called so.
+    """
+    table = gallery_table(people, images_per_person)
+    table["occluder"] = (np.arange(len(table)) // people % OCCLUDED == 0).astype(int)
+    test = table[table["split"] == "test"]
+    if cases:
+        plain = test.assign(glasses=0, occluder=0)
+        more = [plain.assign(split=name, **changes) for name, changes in CASES.items()]
+        more[1]["yaw"] = 60.0 * np.sign(more[1]["yaw"])
+        table = pd.concat([table, *more], ignore_index=True)
+    faces = RenderedFaces(table, size)
+    faces.name = "rendered strangers"
+    faces.pairs = make_pairs(table, faces.split("test"), seed=STRANGERS)
+    return faces
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to the head pose, and what it found.
+
+    angles: degrees [n, 3] of all images of a set, NaN where none was found. identity: features [n, D] whose cosine
+    tells people apart, None where the way has none. seconds: of training.
+    """
+
+    name: str
+    labels: str
+    angles: np.ndarray
+    identity: Tensor | None = None
+    seconds: float = 0.0
+
+
+def by_features(name: str, labels: str, model: Any, faces: FaceSet, seconds: float = 0.0) -> Way:
+    """Pose by a linear probe on the even and odd components of the general feature, identity by the even one."""
+    found = probes.extract(probes.EvenOdd(model), faces)
+    both = torch.cat([found.even, found.odd], 1)
+    train, validation = faces.split("train"), faces.split("validation")
+    rest = np.setdiff1d(np.arange(len(faces)), np.concatenate([train, validation]))
+    truth, angles = faces.table[list(POSE)].to_numpy(float), np.full((len(faces), 3), np.nan)
+    cached = linear.CachedFeatures(both, np.arange(len(faces)), len(faces))
+    angles[rest], _ = linear.predict_values(cached, Split(train, validation, rest), truth, robust=True)
+    return Way(name, labels, angles, found.even, seconds)
+
+
+def mean_head(faces: FaceSet) -> np.ndarray:
+    """Where the landmarks of the mean training head are: [8, 3] cm. It stands in for everybody's own head."""
+    return head_landmarks(faces.table.iloc[faces.split("train")]).mean(0)
+
+
+def by_landmarks(faces: FaceSet, noise: float, seed: int = 0) -> Way:
+    """PnP on the renderer's eight landmarks, hidden ones too, moved by Gaussian noise of so many pixels."""
+    places, _ = project_landmarks(faces.table, faces.image_size)
+    places = places + noise * np.random.default_rng(seed).standard_normal(places.shape)
+    angles = solve_pose(places, mean_head(faces), faces.image_size)
+    return Way(f"landmarks, {noise:g} px off, PnP", "8 landmarks of every image, a 3D head", angles)
+
+
+def trained_network(
+    faces: FaceSet, targets: np.ndarray, steps: int, seed: int = 0
+) -> tuple[np.ndarray, float]:
+    """What a small network trained on the training images finds in all images: [n, C] as `targets`, and seconds."""
+    start, train = time.perf_counter(), faces.split("train")
+    mean, spread = targets[train].mean(0), targets[train].std(0)
+    wanted = torch.from_numpy((targets[train] - mean) / spread).float()
+    network = fit_probe(faces.images(train), wanted, targets.shape[1], F.l1_loss, seed, steps)
+    seconds = time.perf_counter() - start
+    return read(network, faces.images(np.arange(len(faces)))).double().numpy() * spread + mean, seconds
+
+
+def template(faces: FaceSet) -> np.ndarray:
+    """Mean places of the landmarks in the training images: [8, 2] pixels."""
+    places, _ = project_landmarks(faces.table.iloc[faces.split("train")], faces.image_size)
+    return places.mean(0)
+
+
+def align(images: Tensor, places: np.ndarray, target: np.ndarray) -> Tensor:
+    """Images turned, scaled and shifted so that landmarks come nearest to `target` in least squares.
+
+    images: uint8 [n, 3, S, S]; places: [n, L, 2] pixels; target: [L, 2]. As complex numbers, the transform a z + b has
+    a = the regression of the centred target on the centred places. Empty corners are black.
+    """
+    import cv2
+
+    aligned = []
+    goal = target @ (1, 1j)
+    for image, points in zip(images, places @ (1, 1j), strict=True):
+        spread = points - points.mean()
+        a = np.vdot(spread, goal - goal.mean()) / np.vdot(spread, spread).real
+        b = goal.mean() - a * points.mean()
+        move = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
+        move[:, 2] += move[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV's pixel i has its middle at i, ours at i + 0.5
+        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+        aligned.append(torch.from_numpy(cv2.warpAffine(pixels, move, image.shape[:0:-1])).permute(2, 0, 1))
+    return torch.stack(aligned)
+
+
+class Aligned:
+    """A set whose images are aligned; its table and splits are the set's own."""
+
+    def __init__(self, faces: RenderedFaces, places: np.ndarray) -> None:
+        self.table, self.split, self.image_size = faces.table, faces.split, faces.image_size
+        self.name, self.info, self.pairs = f"aligned {faces.name}", faces.info, faces.pairs
+        self._images = align(faces.images(np.arange(len(faces))), places, template(faces))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def images(self, rows: Any) -> Tensor:
+        """uint8 [len(rows), 3, S, S]."""
+        return self._images[torch.as_tensor(np.asarray(rows))]
+
+
+def judge(ways: list[Way], faces: FaceSet) -> pd.DataFrame:
+    """A row per way: errors in degrees on the test images and in each of `CASES`, and cross-pose verification.
+
+    A way without a feature of identity has NaN there.
+    """
+    truth, pairs = faces.table[list(POSE)].to_numpy(float), plan(faces).cross_pose
+    rows = []
+    for way in ways:
+        error = np.abs(way.angles - truth)
+        row: dict[str, Any] = {"way": way.name, "labels used": way.labels}
+        row |= {f"{angle} MAE": error[faces.split("test"), i].mean() for i, angle in enumerate(POSE)}
+        row |= {
+            f"yaw, {case}": error[faces.split(case), 0].mean() for case in CASES if len(faces.split(case))
+        }
+        row["cross-pose verification"] = np.nan
+        if way.identity is not None and pairs is not None:
+            first, second = (
+                way.identity[torch.from_numpy(pairs[end].to_numpy())] for end in ("first", "second")
+            )
+            alike = F.cosine_similarity(first.double(), second.double()).cpu().numpy()
+            row["cross-pose verification"] = linear.verify(
+                alike, pairs["same"].to_numpy(bool), pairs["fold"].to_numpy()
+            )[0].mean()
+        rows.append(row | {"seconds": way.seconds})
+    return pd.DataFrame(rows)
+
+
+@spent("probe")
+def track(model: Any, people: int, images_per_person: int, clips: int, seed: int = 0) -> pd.DataFrame:
+    """Follow the yaw of heads through clips by a linear probe on the pose-related feature, frame by frame.
+
+    The probe is fitted on still pictures of other people (`strangers`); nothing smooths over frames. Returns clip,
+    frame, true and found (degrees of yaw) and constant: what the mean of the still pictures would say.
+    """
+    size = model.config.image_size
+    stills = gallery_table(people, images_per_person)
+    first = STRANGERS + people
+    frames = sample_clips(clips, CLIP, seed, first_identity=first, clutter=0.2).assign(split="clip")
+    faces = RenderedFaces(pd.concat([stills, frames], ignore_index=True), size)
+    pose = probes.extract(model, faces).pose
+    cached = linear.CachedFeatures(pose, np.arange(len(faces)), len(faces))
+    split = Split(faces.split("train"), faces.split("validation"), faces.split("clip"))
+    yaw = faces.table[["yaw"]].to_numpy(float)
+    found, _ = linear.predict_values(cached, split, yaw)
+    table = frames[["clip", "frame"]].reset_index(drop=True)
+    return table.assign(true=yaw[split.test, 0], found=found[:, 0], constant=yaw[split.train, 0].mean())
