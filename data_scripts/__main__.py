@@ -18,7 +18,7 @@ import pandas as pd
 from data_scripts import official
 from data_scripts.catalogue import AFLW2000, DATA_SETS, LP, DataSet, find
 from data_scripts.prepare import standard_parser
-from data_scripts.sources import archives_below
+from data_scripts.sources import archives_below, is_closed
 from pcl_lib.utils import BadInput, exit_cleanly
 
 COUNTS = ("images", "identities", "train", "validation", "test", "pairs")
@@ -91,9 +91,13 @@ def tell_unread(root: Path, found: Sequence[tuple[DataSet, Path]]) -> None:
     """Print the archives that were not taken for a set."""
     taken = [place for _, place in found]
     unread = [p for p in archives_below(root) if not any(p.is_relative_to(place) for place in taken)]
-    if unread:
-        told = ", ".join(str(path.relative_to(root)) for path in unread[:5]) + (", ..." if unread[5:] else "")
-        print(f"\nArchives that look like no set (give each to the script of its set): {told}")
+    for what, closed in (
+        ("Archives that look like no set (give each to the script of its set)", False),
+        ("Archives of forms that are not opened here (unpack each)", True),
+    ):
+        names = [str(path.relative_to(root)) for path in unread if is_closed(path) == closed]
+        if names:
+            print(f"\n{what}: {', '.join(names[:5])}{', ...' if names[5:] else ''}")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -121,6 +121,7 @@ VOXCELEB = DataSet(
       A.J._Buckley/1.6/21Uxsk56VDQ/1/0000125.jpg   VoxCeleb1's crops by name, with or without tracks
       id10283#21Uxsk56VDQ#004832#004981.mp4 as a video or a folder of frames
     Folders in front of the person (vox2/dev/mp4/...) are allowed; those below a folder `test` form the test split.
+      vox1_meta.csv                         if at hand: people who lie under their name get their number
     Who the people are is read off the forms of the folders' names, once for all paths, and printed with its level.""",
     labels="identity (id00012, or the name), video, split (test below a folder of that name, else train)",
     decides="the folder level that is people, how many people, videos and tracks there are, names in two spellings, "

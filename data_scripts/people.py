@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from data_scripts.names import EXPRESSION_WORDS, alike, counted, plain
@@ -34,6 +34,9 @@ OCCASIONS = re.compile(
 )
 RATE = "1.6"  # between the person and the video in VoxCeleb1's crops
 VOX_ID = re.compile(r"id\d{5}")
+VOX_FIRST = re.compile(
+    r"id1\d{4}"
+)  # of VoxCeleb1, whose people lie under names too; VoxCeleb2 has others, from id0
 VOX_NAME = re.compile(
     r"(id\d{5})[#_.+@-]([\w-]{11})(?:[#_.+@-](.*))?"
 )  # id10283#tXmKFJIMVXo#004832#004981.mp4
@@ -93,9 +96,10 @@ def split_of(folders: Iterable[str]) -> str | None:
 # VoxCeleb ---------------------------------------------------------------------------------------------------
 
 
-def in_voxceleb(files: Sequence[str]) -> People:
+def in_voxceleb(files: Sequence[str], numbers: Mapping[str, str] | None = None) -> People:
     """People, videos and tracks of VoxCeleb's paths in the layouts in which the sets are passed on.
 
+    numbers: of people by another name of theirs (`names.alike`), so that nobody counts as two.
     [wrappers/]PERSON[/1.6][/VIDEO[/TRACK]]/FILE, PERSON a number such as id00012 or a name; or PERSON#VIDEO#... as
     the name of a file or folder. The level of named people is decided once for all paths of one depth.
     """
@@ -115,9 +119,27 @@ def in_voxceleb(files: Sequence[str]) -> People:
         for place, parts in zip(places, split_paths, strict=True):
             if level is not None:
                 _fill(found, place, parts, level, levels)
+    renamed = {name: (numbers or {}).get(alike(name), name) for name in set(found.identity) if name}
+    found.identity = [renamed[name] if name else None for name in found.identity]
     found.sentence = _counted(found, levels)
-    found.notes = _odd(found)
+    found.notes = [*_numbers_told(renamed), *_odd(found)]
     return found
+
+
+def _numbers_told(renamed: dict[str, str]) -> list[str]:
+    """Sentences on names that became numbers, and on names that may be people of VoxCeleb1 who lie under a number."""
+    notes = []
+    if given := sum(old != new for old, new in renamed.items()):
+        notes.append(
+            f"{counted(given, 'name stands', 'names stand')} for a number of vox1_meta.csv or vox2_meta.csv"
+        )
+    names = sorted(new for new in renamed.values() if not VOX_ID.fullmatch(new))
+    if names and any(VOX_FIRST.fullmatch(new) for new in renamed.values()):
+        notes.append(
+            f"some people of VoxCeleb1 are numbers, others names without one ({_examples(names)}): whoever is both"
+            " counts as two people; put vox1_meta.csv, which tells names and numbers, into the folder"
+        )
+    return notes
 
 
 def _vox_person(parts: list[str]) -> int | None:

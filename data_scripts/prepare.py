@@ -29,7 +29,7 @@ from data_scripts.align import cut, find_face, side_of
 from data_scripts.images import open_all
 from data_scripts.listing import BOX_COLUMNS, CROP_COLUMNS, LeftOut, Listing, Recipe, fingerprint
 from data_scripts.report import report, skipped_csv
-from data_scripts.sources import printable, unpacked
+from data_scripts.sources import packed, printable, unpacked
 from data_scripts.splits import settle
 from pcl_lib.data.writer import INFO, FolderWriter, Part, read_parts, write_part
 from pcl_lib.utils import BadInput
@@ -376,11 +376,13 @@ def run(
     check_range(options, "margin", -0.45, 4)
     with unpacked(options.root, options.out) as (root, refused):
         listing = read(root, options)
+        archives, told = packed(root, refused)
         listing = replace(
             listing,
             name=options.name or listing.name,
             licence=listing.licence if options.licence is None else options.licence,
-            left_out=pd.concat([refused.frame(), listing.left_out], ignore_index=True),
+            left_out=pd.concat([refused.frame(), archives.frame(), listing.left_out], ignore_index=True),
+            notes=[*listing.notes, *told],
             recipe=choose_recipe(listing.recipe, options.align, options.margin),
         )
         listing = settle(listing)

@@ -34,12 +34,12 @@ occurs in the first TEST_FOLDS folds of the pairs is in test, 15%% of the other 
 to test on). In none of them does an identity lie in two splits. Default: labels if the CSV has that column, else
 official if there are pairs, else identity"""
 IDENTITY_HELP = """whom an image shows: folder: the folder that the names tell to be one person's, whatever lies between
-(ann/day1/3.jpg shows ann); parent: the folder it lies in; name: its file name without the trailing number; none: not
-known (folder)"""
+(ann/day1/3.jpg shows ann); parent: the folder it lies in; name: its file name without the trailing number; image: no
+two images show the same person; none: not known, so that all images are train (folder)"""
 
 
 def find_people(files: Sequence[str], how: str, level: int | None = None) -> People:
-    """Whom each image shows. how: folder, parent, name or none, as `IDENTITY_HELP` says; level: of `in_folders`.
+    """Whom each image shows. how: folder, parent, name, image or none, as `IDENTITY_HELP` says; level: of `in_folders`.
 
     Files in no such folder show somebody unknown. Raises BadInput where two folder levels could be people.
     """
@@ -51,11 +51,11 @@ def find_people(files: Sequence[str], how: str, level: int | None = None) -> Peo
         identity = [path.parent.name or None for path in paths]
     elif how == "name":
         identity = [path.stem.rstrip("0123456789").rstrip("_- .") or path.stem for path in paths]
-    count, where = (
-        len({name for name in identity if name}),
-        {"parent": "innermost folder", "name": "file name"},
-    )
-    told = f"{count:,} people (by the {where[how]})" if how in where else ""
+    elif how == "image":
+        identity = [str(path) for path in paths]
+    count = len({name for name in identity if name})
+    where = {"parent": "the innermost folder", "name": "the file name", "image": "--identity-from image"}
+    told = f"{count:,} people (by {where[how]})" if how in where else ""
     nothing: list[str | None] = [None] * len(files)
     return People(identity, nothing, nothing, nothing, told, two_names(identity))
 
@@ -205,7 +205,12 @@ def parser() -> argparse.ArgumentParser:
         + ", ".join(KNOWN_LABELS))  # fmt: skip
     add("--pseudo", type=lambda text: text.split(","), default=[], help="columns that were estimated, not measured: "
         "recorded in dataset.json, so that results can say so")  # fmt: skip
-    add("--identity-from", choices=("folder", "parent", "name", "none"), default="folder", help=IDENTITY_HELP)
+    add(
+        "--identity-from",
+        choices=("folder", "parent", "name", "image", "none"),
+        default="folder",
+        help=IDENTITY_HELP,
+    )
     add("--identity-level", type=int, metavar="N", help="the folder level that is people, 1 the first below ROOT, "
         "where the names do not tell")  # fmt: skip
     add("--pairs", type=Path, help="verification pairs as LFW lists them (pairs.txt)")

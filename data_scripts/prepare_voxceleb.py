@@ -13,10 +13,13 @@ from data_scripts import official
 from data_scripts.catalogue import VOXCELEB
 from data_scripts.images import split_part
 from data_scripts.listing import LeftOut, Listing, Recipe
-from data_scripts.people import in_voxceleb, split_word
+from data_scripts.names import alike
+from data_scripts.people import VOX_ID, in_voxceleb, split_word
 from data_scripts.sources import VIDEO_SUFFIXES, find_files, other_files
+from data_scripts.tables import read_lines
 from pcl_lib.utils import BadInput, exit_cleanly
 
+META = re.compile(r"vox(celeb)?[12][-_ ]?meta.*\.(csv|txt)", re.IGNORECASE)
 INNER = re.compile(r"mp4|frames?|faces?|crops?|images?|data|unzipped\w*", re.IGNORECASE)
 
 
@@ -34,6 +37,29 @@ def sounds(root: Path) -> str:
     return f"; there is sound ({', '.join(heard)}), and the videos or face crops are wanted" if heard else ""
 
 
+def numbers(root: Path, given: Path) -> dict[str, str]:
+    """VoxCeleb's number by every other name (`names.alike`) that vox1_meta.csv or vox2_meta.csv gives somebody.
+
+    Looked for below `root`, beside it, and in `given`, what the command line named. Raises BadInput where the files
+    give one name two numbers.
+    """
+    found = {
+        path for folder in (root.parent, given, given.parent) for path in folder.glob("*") if path.is_file()
+    }
+    found |= {root / file for file in find_files(root, (".csv", ".txt"))[0]}
+    by_name: dict[str, str] = {}
+    for path in sorted(path for path in found if META.fullmatch(path.name)):
+        for line, _, words in read_lines(path, "the list of VoxCeleb's people"):
+            if len(words) < 2 or not VOX_ID.fullmatch(words[0]):
+                continue
+            if by_name.setdefault(alike(words[1]), words[0]) != words[0]:
+                raise BadInput(
+                    f"{path}, line {line}: {words[1]} is {words[0]}, and {by_name[alike(words[1])]} before; take the"
+                    " set's own file"
+                )
+    return by_name
+
+
 def list_images(root: Path, options: argparse.Namespace, left: LeftOut) -> list[str]:
     """Crops as they are; of videos a frame every `options.every` seconds, unless crops are all that is asked for."""
     files = official.images(root, left)
@@ -49,7 +75,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
     """Every crop or frame with its person and video; train, but for those below a folder of another split."""
     left = LeftOut()
     files = list_images(root, options, left)
-    found = in_voxceleb([split_part(file)[0] for file in files])
+    found = in_voxceleb([split_part(file)[0] for file in files], numbers(root, options.root))
     table = pd.DataFrame(
         {"file": files, "identity": found.identity, "video": found.video, "split": found.split}, dtype=object
     )

@@ -42,6 +42,10 @@ LITTER = re.compile(
     re.IGNORECASE,
 )
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
+CLOSED = re.compile(  # archives that are not opened here, parts of one, and single packed files
+    r".+\.(7z|rar|gz|bz2|xz|zst|tzst|lz4|lzma|cab|ace|arj|iso|dmg|z\d\d|(zip|7z|rar|tar|gz|tgz)\.(\d{3}|part\w*))",
+    re.IGNORECASE,
+)
 MARKER = ".unpacked.json"  # written last, says of which archive the folder is a whole copy
 COPY = 1 << 20  # bytes at a time
 
@@ -122,8 +126,8 @@ def _hidden(name: str) -> bool:
 
 
 def other_files(root: Path) -> dict[str, int]:
-    """How many files of each other suffix (small letters; "" for none) lie below `root`, which nobody looks at."""
-    known = (*SUFFIXES, *UNREAD)
+    """How many files of each other suffix (small letters; "" for none) lie below `root`, archives left aside."""
+    known = (*SUFFIXES, *UNREAD, *ARCHIVE_SUFFIXES)
     counts: Counter[str] = Counter()
     for _, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not _hidden(name)]
@@ -131,18 +135,20 @@ def other_files(root: Path) -> dict[str, int]:
         counts.update(
             os.path.splitext(file)[1]
             for file in low
-            if not file.endswith(known) and not LITTER.fullmatch(file)
+            if not file.endswith(known) and not LITTER.fullmatch(file) and not CLOSED.fullmatch(file)
         )
     return dict(sorted(counts.items()))
 
 
 def archives_below(root: Path) -> list[Path]:
-    """The archives below `root`, hidden ones left aside, sorted."""
+    """The archives below `root`, of forms that are not opened too, sorted; hidden ones left aside."""
     found = []
     for folder, folders, files in os.walk(root):
         folders[:] = [name for name in folders if not _hidden(name)]
         found += [
-            Path(folder, file) for file in files if not _hidden(file) and is_archive(Path(folder, file))
+            Path(folder, file)
+            for file in files
+            if not _hidden(file) and (is_archive(Path(folder, file)) or is_closed(Path(folder, file)))
         ]
     return sorted(found)
 
@@ -163,6 +169,27 @@ def is_archive(path: Path) -> bool:
     return path.name.lower().endswith(ARCHIVE_SUFFIXES) and path.is_file()
 
 
+def is_closed(path: Path) -> bool:
+    """Whether `path` is, by its suffix, an archive or packed file of a form that `unpacked` cannot open."""
+    return (
+        bool(CLOSED.fullmatch(path.name))
+        and not path.name.lower().endswith(ARCHIVE_SUFFIXES)
+        and path.is_file()
+    )
+
+
+def packed(root: Path, known: LeftOut) -> tuple[LeftOut, list[str]]:
+    """The archives below `root`, which nobody has looked into, but for those in `known`; and a sentence on them."""
+    told, left = known.frame()["file"].tolist(), LeftOut()
+    below = [path.relative_to(root).as_posix() for path in archives_below(root)]
+    names = [name for name in below if not any(f"/{other}".endswith(f"/{name}") for other in told)]
+    left.extend(names, "an archive, not looked into; if it belongs to the set, unpack it there and run again")
+    shown = ", ".join(names[:3]) + (", ..." if names[3:] else "")
+    return left, [
+        f"still packed, and not looked into: {shown}; unpack there what belongs to the set"
+    ] if names else []
+
+
 def unpack_folder(out: Path) -> Path:
     """Where the content of an archive lies while `out` is made of it."""
     return Path(f"{out.absolute()}.unpacked")
@@ -175,8 +202,13 @@ def unpacked(root: Path, out: Path) -> Iterator[tuple[Path, LeftOut]]:
     The copy lies next to `out`, as OUT.unpacked. It is removed once the block ends well; after a failure it stays, and
     the next try uses it if it is whole. Archives within it are unpacked where they lie, once. Where all of an archive
     lies in one folder, litter left aside, that one is given.
-    Raises BadInput where the archive cannot be read, or does not fit on the disk.
+    Raises BadInput where the archive is of another form, cannot be read, or does not fit on the disk.
     """
+    if is_closed(root):
+        raise BadInput(
+            f"{root} is an archive of a form that is not opened here (only {' '.join(ARCHIVE_SUFFIXES)});"
+            " unpack it, and give the folder"
+        )
     if not is_archive(root):
         yield root, LeftOut()
         return
@@ -236,7 +268,7 @@ def unpack_inner(folder: Path) -> list[tuple[str, str]]:
     in archives stay as they are. Returns what was refused, as `unpack` does; an archive that is damaged is left out.
     """
     refused = []
-    for archive in archives_below(folder):
+    for archive in filter(is_archive, archives_below(folder)):
         place = archive.with_name(archive.name.split(".")[0])
         told = archive.relative_to(folder).as_posix()
         into = archive.with_name(f"{archive.name}.content")

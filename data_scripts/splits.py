@@ -7,17 +7,11 @@ from dataclasses import replace
 import pandas as pd
 
 from data_scripts.listing import LeftOut, Listing
-from data_scripts.names import counted
-from pcl_lib.data.labels import SPLITS, hashed_split
+from pcl_lib.data.labels import SPLITS, hashed_split, split_by_people
 from pcl_lib.utils import BadInput
 
 VALIDATION = 0.15  # of an official training split, where there is no official validation split
-FEWEST = 3  # people that three splits need
 UNKNOWN = "who is on it is not known, while people are known on others: they may be in another split"
-NOBODY = (
-    "who is on the images is not known: they are split one by one, so that a person may be in two splits; name people"
-    " by folders or in a column identity"
-)
 
 
 def hold_out(table: pd.DataFrame, by: str = "file", share: float = VALIDATION) -> pd.Series:
@@ -32,19 +26,18 @@ def hold_out(table: pd.DataFrame, by: str = "file", share: float = VALIDATION) -
 def settle(listing: Listing) -> Listing:
     """The listing with a column split. Where its reader made none, 70, 15 and 15% of the people, by a hash.
 
-    Images of somebody unknown are left out where others are known; where nobody is known, images count as people.
+    Images of somebody unknown are left out where others are known; where nobody is known, all are train.
     """
     if "split" in listing.table or not len(listing.table):
         return listing
     left = LeftOut()
     table = of_known_people(listing.table, left)
-    nobody = "identity" not in table or table["identity"].isna().all()
-    split, told = by_people(table)
+    split, told = split_by_people(table)
     return replace(
         listing,
         table=table.assign(split=split),
         left_out=pd.concat([listing.left_out, left.frame()], ignore_index=True),
-        notes=[*listing.notes, *([NOBODY] if nobody else []), *told],
+        notes=[*listing.notes, *told],
     )
 
 
@@ -70,17 +63,6 @@ def keep_apart(table: pd.DataFrame, left: LeftOut) -> pd.DataFrame:
     ):
         left.add(file, f"{who} is in {SPLITS[where]} too; nobody may be in two splits")
     return table[~clash].reset_index(drop=True)
-
-
-def by_people(table: pd.DataFrame) -> tuple[pd.Series, list[str]]:
-    """70, 15 and 15% of the people, and nothing to say; or all in train, and why, where they are too few."""
-    named = "identity" in table and table["identity"].notna().any()
-    people = int(table["identity"].nunique()) if named else len(table)
-    if people >= FEWEST:
-        return hashed_split(table), []
-    who = counted(people, "person is", "people are") if named else counted(people, "image is", "images are")
-    told = f"{who} too few for three splits: all images are in train, to pre-train on and not to probe"
-    return pd.Series("train", index=table.index, dtype=object), [told]
 
 
 def choose_split(

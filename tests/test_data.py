@@ -263,12 +263,38 @@ def test_split_keeps_identities_apart(tmp_path: Path) -> None:
         hashed_split(table[:4])
 
 
-def test_rows_without_identity_are_split_alone() -> None:
-    assert hashed_split(pd.DataFrame(index=range(20))).value_counts().to_dict() == {
-        "train": 14,
-        "validation": 3,
-        "test": 3,
-    }
+def test_somebody_unknown_is_in_no_split_and_nobody_in_two(tmp_path: Path) -> None:
+    truth = np.repeat([f"person {i}" for i in range(12)], 4)
+    told = pd.Series(truth, dtype=object).mask(
+        np.arange(48) % 3 == 0
+    )  # who is on each third image is not told
+    data.write_prepared(
+        tmp_path / "half", pictures(48), pd.DataFrame({"identity": told}), name="h", source="y"
+    )
+    faces = data.PreparedFaces(tmp_path / "half")
+    with pytest.warns(UserWarning, match="16 images show somebody unknown, who may be one of the 12 people"):
+        people = [set(truth[faces.split(name)]) for name in ("train", "validation", "test")]
+    assert [len(p) for p in people] == [8, 2, 2] and len(set.union(*people)) == 12
+    assert sum(len(faces.split(name)) for name in ("train", "validation", "test")) == 32
+
+
+@pytest.mark.parametrize(
+    ("table", "told"),
+    [
+        (pd.DataFrame({"yaw": np.zeros(20)}), "who is on the images is not known"),
+        (pd.DataFrame({"identity": [None] * 20}), "give a column split, or a column identity"),
+        (pd.DataFrame({"identity": ["ann", "bo"] * 10}), "2 people are too few"),
+        (pd.DataFrame({"identity": ["ann"] * 19 + [None]}), "1 person is too few"),
+    ],
+)
+def test_where_people_cannot_be_kept_apart_all_is_train(
+    tmp_path: Path, table: pd.DataFrame, told: str
+) -> None:
+    data.write_prepared(tmp_path / "s", pictures(20), table, name="x", source="y")
+    faces = data.PreparedFaces(tmp_path / "s")
+    with pytest.warns(UserWarning, match=told):
+        assert len(faces.split("train")) == 20
+    assert not len(faces.split("validation")) and not len(faces.split("test"))
 
 
 def test_one_row_of_each_identity_an_epoch() -> None:

@@ -222,12 +222,20 @@ def test_size_is_only_resolution() -> None:
     assert (large - render(f, 64).float()).abs().mean() < 3.0
 
 
+def test_columns_that_are_no_factors_play_no_part() -> None:
+    f = sample_factors(2)
+    more = f.assign(split="test", video=["a", None], note=[{}, []], file="1.png", identity=["ann", None])
+    assert torch.equal(render(more, size=32), render(f, size=32))
+
+
 def test_bad_input_is_said_in_a_sentence() -> None:
     f = sample_factors(3)
     with pytest.raises(BadInput, match="lacks yaw"):
         render(f.drop(columns="yaw"))
     with pytest.raises(BadInput, match="pitch in row 1"):
         render(f.assign(pitch=[0.0, np.nan, 0.0]))
+    with pytest.raises(BadInput, match=r"Factor yaw holds .*, not numbers"):
+        render(f.assign(yaw=["1", "left", "2"]))
     with pytest.raises(BadInput, match="16 to 512"):
         render(f, size=8)
     with pytest.raises(BadInput, match="intensities from 0 to 5"):

@@ -181,7 +181,12 @@ def test_what_cannot_be_read_is_listed_and_skipped(source: Path, capsys: pytest.
 
 @pytest.mark.parametrize(
     ("how", "people"),
-    [("name", ["Ann_Lee", "Bo_Ek"]), ("parent", ["x", "x"]), ("none", None)],
+    [
+        ("name", ["Ann_Lee", "Bo_Ek"]),
+        ("parent", ["x", "x"]),
+        ("none", None),
+        ("image", ["x/Ann_Lee_0003.png", "x/Bo_Ek-12.png"]),
+    ],
 )
 def test_identity_from(tmp_path: Path, how: str, people: list[str] | None) -> None:
     (tmp_path / "in" / "x").mkdir(parents=True)

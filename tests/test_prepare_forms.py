@@ -217,12 +217,12 @@ def test_one_command_looks_into_zips_and_names_the_others(
     root.mkdir()
     (tmp_path / "in.zip").rename(root / "faces of the web.zip")
     shutil.make_archive(str(root / "other"), "gztar", tmp_path / "raf")
+    (root / "more.7z").touch()
     all_sets.main([str(root), "--out", str(tmp_path / "out"), "--size", "32", "--workers", "1"])
     check_raf(PreparedFaces(tmp_path / "out/rafdb"))
-    assert (
-        "Archives that look like no set (give each to the script of its set): other.tar.gz"
-        in capsys.readouterr().out
-    )
+    told = capsys.readouterr().out
+    assert "Archives that look like no set (give each to the script of its set): other.tar.gz\n" in told
+    assert "Archives of forms that are not opened here (unpack each): more.7z\n" in told
 
 
 def test_the_folder_above_a_set_will_do(tmp_path: Path) -> None:

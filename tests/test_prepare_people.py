@@ -126,6 +126,62 @@ def test_sound_alone_is_told(tmp_path: Path) -> None:
         prepare_voxceleb.main([str(tmp_path / "vox1"), str(tmp_path / "out"), "--workers", "1"])
 
 
+def mixed(root: Path) -> None:
+    """Ann Lee by her name and by her number, Bob Ray by his name, id10003 by number, and id00017 of VoxCeleb2."""
+    for number, place in enumerate(
+        (
+            f"vox1/dev/Ann_Lee/1.6/{VIDEOS[0]}/1.jpg",
+            f"vox1/dev/Bob_Ray/1.6/{VIDEOS[1]}/1.jpg",
+            "vox1/test/id10001/01dfn2spqyE/1.jpg",
+            "vox1/dev/id10003/11dfn2spqyE/1.jpg",
+            "vox2/dev/mp4/id00017/21dfn2spqyE/1.jpg",
+        )
+    ):
+        miniatures.put(root / place, miniatures.face(number))
+
+
+HEAD = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
+
+
+def test_a_name_and_a_number_are_one_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mixed(tmp_path / "in")
+    meta = tmp_path / "in/vox1/vox1_meta.csv"
+    meta.write_text(HEAD + "id10001\tAnn_Lee\tf\tUK\tdev\nid10002\tBob_Ray\tm\tUSA\tdev\n")
+    with pytest.raises(BadInput, match="id10001"):  # now known to lie in train and test
+        prepare_voxceleb.main([str(tmp_path / "in"), str(tmp_path / "a"), "--size", "16", "--workers", "1"])
+    (tmp_path / "in/vox1/test").rename(tmp_path / "in/vox1/more")
+    prepare_voxceleb.main([str(tmp_path / "in"), str(tmp_path / "b"), "--size", "16", "--workers", "1"])
+    people = PreparedFaces(tmp_path / "b").table["identity"].tolist()
+    assert sorted(people) == ["id00017", "id10001", "id10001", "id10002", "id10003"]
+    told = capsys.readouterr().out
+    assert "4 people" in told and "2 names stand for a number of vox1_meta.csv" in told
+    assert "counts as two people" not in told
+
+
+def test_names_beside_numbers_are_said_where_the_list_is_missing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mixed(tmp_path / "in")
+    prepare_voxceleb.main([str(tmp_path / "in"), str(tmp_path / "out"), "--size", "16", "--workers", "1"])
+    assert (
+        "names without one (Ann_Lee, Bob_Ray): whoever is both counts as two people; put vox1_meta.csv"
+        in (capsys.readouterr().out)
+    )
+    assert not any(
+        "two people" in note for note in in_voxceleb(["Ann_Lee/1.6/v/1.jpg", "id00017/v/1.jpg"]).notes
+    )
+
+
+def test_a_list_that_contradicts_itself_is_refused(tmp_path: Path) -> None:
+    mixed(tmp_path / "in")
+    (tmp_path / "in/vox1_meta.csv").write_text(HEAD + "id10001\tAnn_Lee\nid10009\tANN_LEE\n")
+    (tmp_path / "in/vox2_meta.csv").write_text(
+        "VoxCeleb2 ID ,VGGFace2 ID ,Gender,Set\nid00012 ,n000012 ,m,dev \n"
+    )
+    with pytest.raises(BadInput, match=r"vox1_meta\.csv, line 3: ANN_LEE is id10009, and id10001 before"):
+        prepare_voxceleb.main([str(tmp_path / "in"), str(tmp_path / "out"), "--workers", "1"])
+
+
 # Any folder -------------------------------------------------------------------------------------------------
 
 
@@ -344,10 +400,13 @@ def test_one_person_or_none_known(tmp_path: Path, capsys: pytest.CaptureFixture[
     faces = prepare(tmp_path)
     assert set(faces.table["split"]) == {"train"}
     assert "1 person is too few for three splits: all images are in train" in capsys.readouterr().out
-    prepare_folder.main(
-        [str(tmp_path / "in"), str(tmp_path / "none"), "--workers", "1", "--identity-from", "none"]
-    )
-    assert "a person may be in two splits" in capsys.readouterr().out
+    for how, splits in (("none", {"train": 48}), ("image", {"train": 34, "validation": 7, "test": 7})):
+        prepare_folder.main(
+            [str(tmp_path / "in"), str(tmp_path / how), "--workers", "1", "--identity-from", how]
+        )
+        assert PreparedFaces(tmp_path / how).table["split"].value_counts().to_dict() == splits
+    told = capsys.readouterr().out
+    assert "who is on the images is not known" in told and "48 people (by --identity-from image)" in told
 
 
 def test_identities_stay_text_in_a_prepared_folder(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from PIL import Image
 from data_scripts import sources, video
 from data_scripts.images import csv_image, open_all, open_image
 from data_scripts.listing import LeftOut
-from data_scripts.sources import find_files, inside, printable, unpacked
+from data_scripts.sources import find_files, inside, packed, printable, unpacked
 from pcl_lib.utils import BadInput
 
 
@@ -140,7 +140,8 @@ def test_other_rates_and_what_is_not_there(tmp_path: Path) -> None:
     assert isinstance(first, Image.Image) and abs(np.asarray(first).mean() - LEVELS[16]) < 1
     assert isinstance(second, BadInput) and "no frame at 8 s" in str(second)
     (tmp_path / "x.mp4").write_bytes(b"not a film" * 99)
-    (tmp_path / "y.mp4").write_bytes((tmp_path / "v.mp4").read_bytes()[:2000])
+    whole = (tmp_path / "v.mp4").read_bytes()
+    (tmp_path / "y.mp4").write_bytes(whole[: len(whole) // 2])
     left = LeftOut()
     assert video.list_frames(tmp_path, ["x.mp4", "y.mp4", "z.mp4", "../v.mp4"], left, workers=2) == []
     told = reasons(left)
@@ -268,6 +269,38 @@ def test_after_a_failure_the_copy_is_used_again(tmp_path: Path, monkeypatch: pyt
     with pytest.raises(BadInput, match="in the way"), unpacked(archive, tmp_path / "out"):
         pass
     assert (tmp_path / "out.unpacked/thesis.tex").exists()
+
+
+@pytest.mark.parametrize("name", ["x.7z", "X.RAR", "x.tar.zst", "x.zip.001", "x.z01"])
+def test_an_archive_of_another_form_is_refused_by_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"7z")
+    told = pytest.raises(BadInput, match=r"not opened here .*unpack it, and give the folder")
+    with told, unpacked(tmp_path / name, tmp_path / "o"):
+        pass
+
+
+def test_archives_in_a_folder_or_in_archives_are_never_passed_over_silently(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    for name in ("more/a.7z", "b.rar", "c.tar.gz", "d.zip.001", "labels.csv.gz", "1.png", "note.txt"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(png())
+    left, (told,) = packed(root, LeftOut())
+    assert sorted(reasons(left)) == ["b.rar", "c.tar.gz", "d.zip.001", "labels.csv.gz", "more/a.7z"]
+    assert "still packed, and not looked into: b.rar, c.tar.gz, d.zip.001, ..." in told
+    assert sources.other_files(root) == {".txt": 1}
+    inner = tmp_path / "inner.zip"
+    with zipfile.ZipFile(inner, "w") as archive:
+        for name in ("x/1.png", "x/a.7z", "x/deep.zip"):
+            archive.writestr(name, png())
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as archive:
+        archive.write(inner, "s/inner.zip")
+        archive.writestr("s/broken.zip", b"none")
+    with unpacked(tmp_path / "outer.zip", tmp_path / "out") as (folder, refused):
+        assert [name for name in reasons(refused) if "broken" in name] and find_files(folder)[0]
+        assert sorted(name.split("/")[-1] for name in reasons(packed(folder, refused)[0])) == [
+            "a.7z",
+            "deep.zip",
+        ]
 
 
 @pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.tar", "y.tgz"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pcl_lib.data.face_set import Rows
-from pcl_lib.data.labels import SPLITS, check_labels, hashed_split, identity_codes
+from pcl_lib.data.labels import SPLITS, check_labels, identity_codes, split_by_people
 from pcl_lib.data.pairs import check_pairs
 from pcl_lib.data.writer import (
     FORMAT,
@@ -131,15 +132,18 @@ class PreparedFaces:
 
     @cached_property
     def _split(self) -> np.ndarray:
-        return (self.table["split"] if "split" in self.table else hashed_split(self.table)).to_numpy(
-            dtype=object
-        )
+        if "split" in self.table:
+            return self.table["split"].to_numpy(dtype=object)
+        split, told = split_by_people(self.table)
+        for sentence in told:
+            warnings.warn(f"{self.name}: {sentence}", stacklevel=4)
+        return split.to_numpy(dtype=object)
 
     def split(self, name: str) -> np.ndarray:
         """Row numbers of a split, ascending: int64 [n]; name: train, validation or test.
 
-        A set without a column split is split by `labels.hashed_split`: 70, 15 and 15% of its identities.
-        Empty where the set's own split has no such rows. Raises BadInput for another name.
+        A set without a column split is split by `labels.split_by_people`: 70, 15 and 15% of its identities; a
+        warning says what is in no split. Empty where there are no such rows. Raises BadInput for another name.
         """
         if name not in SPLITS:
             raise BadInput(f"there is no split {name!r}; it is one of {', '.join(SPLITS)}")

@@ -20,6 +20,12 @@ NUMBER_RANGES = {name: (0.0, 5.0) for name in AU_NAMES} | {name: (-180.0, 180.0)
 NUMBER_RANGES["fold"] = (0.0, 9.0)  # of a cross-validation that keeps people apart, such as DISFA's
 WORDS = {"expression": EXPRESSION_NAMES, "split": SPLITS}
 LOST = 2.0**53  # from here on a float is no longer every whole number: two people could become one
+FEWEST = 3  # people that three splits need
+NOBODY = (
+    "who is on the images is not known, so that one person could come into two splits: all images are train, to"
+    " pre-train on and not to probe; give a column split, or a column identity (a name of its own for each image where"
+    " no two show the same person)"
+)
 KNOWN_LABELS = ("identity", *WORDS, *NUMBER_RANGES, "video")
 
 
@@ -94,26 +100,44 @@ def identity_codes(table: pd.DataFrame) -> np.ndarray:
 def hashed_split(table: pd.DataFrame, fractions: tuple[float, float] = (0.15, 0.15)) -> pd.Series:
     """Split rows into train, validation and test so that no identity lies in two of them.
 
-    Identities are put in the order of a hash of their name (of the row number where they have none) and cut;
-    `fractions` are the shares of identities for validation and test, each at least one identity where it is
-    not 0. The same table gives the same split everywhere; the order of its rows plays no part where
-    identities are named.
+    Identities are put in the order of a hash of their name and cut; `fractions` are the shares of identities for
+    validation and test, each at least one identity where it is not 0. The same table gives the same split
+    everywhere; the order of its rows plays no part. A row without an identity could show anybody, so it is in no
+    split (None); where no row has one, all are train. Raises BadInput where there are too few identities.
     """
-    codes = identity_codes(table)
-    firsts = np.unique(codes, return_index=True)[1]
     named = table["identity"] if "identity" in table.columns else pd.Series(index=table.index, dtype=object)
-    names = [
-        f"row {row}" if pd.isna(name) else str(name)
-        for row, name in zip(firsts, named.iloc[firsts], strict=True)
-    ]
-    order = np.argsort([hashlib.sha256(name.encode()).hexdigest() for name in names])
-    held_out = [max(1, round(share * len(names))) if share else 0 for share in fractions]
-    if sum(held_out) >= len(names):
-        raise BadInput(f"{len(names)} identities are too few to split into train, validation and test")
-    split_of = np.full(len(names), "train", dtype=object)
+    codes, people = pd.factorize(named)
+    if not len(people):
+        return pd.Series("train", index=table.index, name="split", dtype=object)
+    order = np.argsort([hashlib.sha256(str(name).encode()).hexdigest() for name in people])
+    held_out = [max(1, round(share * len(people))) if share else 0 for share in fractions]
+    if sum(held_out) >= len(people):
+        raise BadInput(f"{len(people)} identities are too few to split into train, validation and test")
+    split_of = np.array(
+        ["train"] * len(people) + [None], dtype=object
+    )  # code -1, somebody unknown, is the last
     split_of[order[: held_out[0]]] = "validation"
     split_of[order[held_out[0] : sum(held_out)]] = "test"
     return pd.Series(split_of[codes], index=table.index, name="split", dtype=object)
+
+
+def split_by_people(table: pd.DataFrame) -> tuple[pd.Series, list[str]]:
+    """`hashed_split` into 70, 15 and 15% of the people, and sentences on what it had to leave out.
+
+    Nobody is put into two splits on the guess that two images show two people: where fewer than three people are
+    known, all images are train.
+    """
+    known = table["identity"].notna() if "identity" in table.columns else pd.Series(False, index=table.index)
+    people = int(table["identity"].nunique()) if known.any() else 0
+    if not people:
+        return hashed_split(table), [NOBODY]
+    if people < FEWEST:
+        who = "1 person is" if people == 1 else f"{people} people are"
+        told = f"{who} too few for three splits: all images are in train, to pre-train on and not to probe"
+        return pd.Series("train", index=table.index, name="split", dtype=object), [told]
+    unknown = int((~known).sum())
+    told = f"{unknown} images show somebody unknown, who may be one of the {people} people known: they are in no split"
+    return hashed_split(table), [told] if unknown else []
 
 
 PRESENT = 2.0  # an action unit is present from this intensity on (DISFA's usual rule)

@@ -236,7 +236,12 @@ def check_factors(f: pd.DataFrame) -> None:
     missing = [c for c in NUMERIC if c not in f.columns]
     if missing:
         raise BadInput(f"The factor table lacks {', '.join(missing[:5])}; draw it with sample_factors.")
-    values = f[list(NUMERIC)].to_numpy(np.float64)
+    text = [c for c in NUMERIC if not pd.api.types.is_numeric_dtype(f[c])]
+    if text:
+        raise BadInput(
+            f"Factor {text[0]} holds {f[text[0]].dtype}, not numbers; every factor must be a number."
+        )
+    values = f[list(NUMERIC)].to_numpy(np.float64, na_value=np.nan)
     bad = np.argwhere(~np.isfinite(values))
     if len(bad):
         row, column = int(bad[0, 0]), NUMERIC[int(bad[0, 1])]

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pcl_lib.faces.factors import AUS, BEARDS, HAIR_STYLES, SHAPE, check_factors
+from pcl_lib.faces.factors import AUS, BEARDS, HAIR_STYLES, NUMERIC, SHAPE, check_factors
 from pcl_lib.faces.hair import SHORT_LINE
 from pcl_lib.faces.mesh import BETWEEN, EYE_ROW, EYE_X, ROWS, SKIN_V, STRIP, Head, bump_at, curve, smooth
 
@@ -187,7 +187,7 @@ def _paint_ear(out: Floats) -> None:
 def pack(f: pd.DataFrame) -> Packed:
     """Turn a factor table into the renderer's numbers; raises BadInput as `check_factors` does."""
     check_factors(f)
-    c = {name: f[name].to_numpy(np.float64) for name in f.columns if name not in ("identity", "expression")}
+    c = {name: f[name].to_numpy(np.float64) for name in NUMERIC}
     coefficients = np.stack([c[s] for s in SHAPE] + [c[a] / 5.0 for a in AUS], axis=1)
     skin = _palette(c["skin_tone"], SKIN_TONES)
     skin = skin * np.exp(0.06 * c["skin_warmth"][:, None] * np.array([0.6, 0.0, -1.0]))
