@@ -16,7 +16,7 @@ from pcl_lib import disentangle
 from pcl_lib.data.rendered import RenderedFaces, gallery_table
 from pcl_lib.disentangle.attributes import Changed
 from pcl_lib.faces import camera, head_landmarks, render, sample_factors
-from pcl_lib.faces.factors import POSE
+from pcl_lib.faces.factors import NUMERIC, POSE
 from pcl_lib.faces.pnp import angles_of, solve_pose
 from pcl_lib.methods.changes import CAST
 from pcl_lib.probes.features import FrozenFeatures
@@ -79,7 +79,7 @@ class Pictures:
         if self.answer == "truth" and not torch.equal(face, pose):
             table = self.faces.table
             a, b = ([self.rows[x.numpy().tobytes()] for x in images] for images in (face, pose))
-            factors = table.iloc[a].reset_index(drop=True)
+            factors = table[list(NUMERIC)].iloc[a].reset_index(drop=True)
             factors[list(self.factors)] = table[list(self.factors)].iloc[b].to_numpy()
             shown = render(factors, SIZE)
         return shown.float() / 255

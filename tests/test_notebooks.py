@@ -42,6 +42,8 @@ WANTED = {
     "06_pose_face_swap",
     "07_paper_tables",
     "08_paper_and_released_code",
+    "09_beyond_pose",
+    "10_other_ways_to_pose",
 }
 ABSOLUTE = re.compile(
     r"""(?:["'(\s]|^)(?:/(?:home|work|tmp|root|Users|mnt|content)/|[A-Z]:\\)""", re.MULTILINE
@@ -54,6 +56,10 @@ TABLES = (
     "training.csv",
     "splits.md",
     "tour.csv",
+    "beyond_features.csv",
+    "beyond_swaps.csv",
+    "beyond_tasks.csv",
+    "other_ways_swaps.csv",
 )
 WRITTEN = (
     "main",
@@ -63,6 +69,7 @@ WRITTEN = (
     "paper",
     "ablation_main_table",
     "ablation_lead_table",
+    "other_ways",
 )
 FIGURES = [
     "ablation_dots",
@@ -80,6 +87,11 @@ FIGURES = [
     "swaps_plus",
     "turn_the_head",
     "embedding",
+    "changes",
+    "beyond_light",
+    "tracking",
+    "aligned",
+    "other_ways",
 ]
 
 

@@ -128,6 +128,21 @@ def unpaired(one: np.ndarray, other: np.ndarray) -> tuple[float, float]:
     return low, high
 
 
+def from_above(image: torch.Tensor, degrees: float, strength: float) -> torch.Tensor:
+    place, angle = torch.linspace(-1, 1, image.shape[-1]), np.radians(degrees)
+    return (image * (1 + strength * (np.cos(angle) * place[:, None] + np.sin(angle) * place))).clamp(0, 1)
+
+
+def projected_apart(swap: np.ndarray, a: np.ndarray, truth: np.ndarray, b: np.ndarray) -> list[float]:
+    return [float((swap - a) @ d / (d @ d)) for d in (truth - a, b - truth)]
+
+
+def without_conjugate(points: np.ndarray, target: np.ndarray) -> tuple[complex, complex]:
+    z, goal = points @ (1, 1j), target @ (1, 1j)
+    a = (z - z.mean()) @ (goal - goal.mean()) / ((z - z.mean()) @ (z - z.mean()))
+    return a, goal.mean() - a * z.mean()
+
+
 # Mistakes that readers make, by notebook and the name that the exercise asks for.
 MISTAKES: dict[str, dict[str, list[Any]]] = {
     "00_tour": {"looks_left": [left], "swap_one": [pose_of_both]},
@@ -180,6 +195,17 @@ MISTAKES: dict[str, dict[str, list[Any]]] = {
             lambda n, k: [[view % n for view in range(k)]] * n,
         ],
         "optimism": [lambda _epochs, n, p: (p * (1 - p) / n) ** 0.5, lambda _epochs, _n, _p: 0.0],
+    },
+    "09_beyond_pose": {
+        "relight": [from_above, lambda image, _degrees, strength: ((1 + strength) * image).clamp(0, 1)],
+        "shares": [projected_apart, lambda swap, a, truth, _b: (np.vdot(swap - a, truth - a), 0.0)],
+    },
+    "10_other_ways_to_pose": {
+        "angles_from": [
+            lambda R: np.degrees([np.arcsin(R[0, 2]), np.arcsin(R[1, 2]), np.arcsin(R[0, 1])]),
+            lambda R: np.degrees([-np.arcsin(R[0, 2]), np.arcsin(R[1, 2]), np.arcsin(R[0, 1])]),
+        ],
+        "fit": [without_conjugate, lambda points, target: (1.0, ((target - points) @ (1, 1j)).mean())],
     },
 }
 

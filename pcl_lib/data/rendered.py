@@ -162,9 +162,10 @@ class RenderedFaces:
     def __init__(self, table: pd.DataFrame, size: int) -> None:
         """table: what `render` needs and a column split, whatever its names; size: pixels."""
         from pcl_lib.faces import render
+        from pcl_lib.faces.factors import NUMERIC
 
         self.table, self.image_size = table, size
-        self._images = render(table, size=size)
+        self._images = render(table[list(NUMERIC)], size=size)
 
     def __len__(self) -> int:
         return len(self.table)

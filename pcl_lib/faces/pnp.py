@@ -32,8 +32,15 @@ def solve_pose(points: Floats, head: Floats, size: int) -> Floats:
     import cv2  # only where poses are solved
 
     points = np.asarray(points, np.float64)
-    heads = np.broadcast_to(np.asarray(head, np.float64), (len(points), *np.shape(head)[-2:]))
-    if points.ndim != 3 or points.shape[1] < 4 or heads.shape != (*points.shape[:2], 3):
+    heads = np.asarray(head, np.float64)
+    if heads.ndim == 2:
+        heads = np.repeat(heads[None], len(points), 0)
+    if (
+        points.ndim != 3
+        or points.shape[2] != 2
+        or points.shape[1] < 4
+        or heads.shape != (*points.shape[:2], 3)
+    ):
         raise BadInput(
             f"solve_pose needs points [n, 4 or more, 2] and a head of as many, not {points.shape} and {heads.shape}"
         )

@@ -18,7 +18,7 @@ from pcl_lib.data.rendered import STRANGERS, RenderedFaces, gallery_table
 from pcl_lib.disentangle.swap_truth import fit_probe, read
 from pcl_lib.faces import head_landmarks, project_landmarks
 from pcl_lib.faces.clips import sample_clips
-from pcl_lib.faces.factors import POSE
+from pcl_lib.faces.factors import NUMERIC, POSE
 from pcl_lib.faces.pnp import solve_pose
 from pcl_lib.probes import linear
 from pcl_lib.probes.tasks import Split, plan
@@ -84,12 +84,12 @@ def by_features(name: str, labels: str, model: Any, faces: FaceSet, seconds: flo
 
 def mean_head(faces: FaceSet) -> np.ndarray:
     """Where the landmarks of the mean training head are: [8, 3] cm. It stands in for everybody's own head."""
-    return head_landmarks(faces.table.iloc[faces.split("train")]).mean(0)
+    return head_landmarks(faces.table[list(NUMERIC)].iloc[faces.split("train")]).mean(0)
 
 
 def by_landmarks(faces: FaceSet, noise: float, seed: int = 0) -> Way:
     """PnP on the renderer's eight landmarks, hidden ones too, moved by Gaussian noise of so many pixels."""
-    places, _ = project_landmarks(faces.table, faces.image_size)
+    places = landmarks(faces)
     places = places + noise * np.random.default_rng(seed).standard_normal(places.shape)
     angles = solve_pose(places, mean_head(faces), faces.image_size)
     return Way(f"landmarks, {noise:g} px off, PnP", "8 landmarks of every image, a 3D head", angles)
@@ -107,10 +107,9 @@ def trained_network(
     return read(network, faces.images(np.arange(len(faces)))).double().numpy() * spread + mean, seconds
 
 
-def template(faces: FaceSet) -> np.ndarray:
-    """Mean places of the landmarks in the training images: [8, 2] pixels."""
-    places, _ = project_landmarks(faces.table.iloc[faces.split("train")], faces.image_size)
-    return places.mean(0)
+def landmarks(faces: FaceSet) -> np.ndarray:
+    """Where the renderer's eight landmarks are in every image, hidden ones too: [n, 8, 2] pixels."""
+    return project_landmarks(faces.table[list(NUMERIC)], faces.image_size)[0]
 
 
 def align(images: Tensor, places: np.ndarray, target: np.ndarray) -> Tensor:
@@ -140,7 +139,8 @@ class Aligned:
     def __init__(self, faces: RenderedFaces, places: np.ndarray) -> None:
         self.table, self.split, self.image_size = faces.table, faces.split, faces.image_size
         self.name, self.info, self.pairs = f"aligned {faces.name}", faces.info, faces.pairs
-        self._images = align(faces.images(np.arange(len(faces))), places, template(faces))
+        target = landmarks(faces)[faces.split("train")].mean(0)
+        self._images = align(faces.images(np.arange(len(faces))), places, target)
 
     def __len__(self) -> int:
         return len(self._images)
@@ -167,7 +167,7 @@ def judge(ways: list[Way], faces: FaceSet) -> pd.DataFrame:
         row["cross-pose verification"] = np.nan
         if way.identity is not None and pairs is not None:
             first, second = (
-                way.identity[torch.from_numpy(pairs[end].to_numpy())] for end in ("first", "second")
+                way.identity[torch.tensor(pairs[end].to_numpy(int, copy=True))] for end in ("first", "second")
             )
             alike = F.cosine_similarity(first.double(), second.double()).cpu().numpy()
             row["cross-pose verification"] = linear.verify(
