@@ -13,7 +13,7 @@ import pandas as pd
 from pcl_lib import presets, probes
 from pcl_lib.data import FaceSet, PreparedFaces, rendered
 from pcl_lib.faces.factors import BEARDS, HAIR_STYLES
-from pcl_lib.models.shipped import SHIPPED, WEIGHTS, card, shipped
+from pcl_lib.models.shipped import NOT_FOR, SHIPPED, WEIGHTS, card, shipped
 from pcl_lib.tables import MAIN_COLUMNS, Estimate, Table, write_table
 from pcl_lib.utils import (
     REPOSITORY,
@@ -121,6 +121,7 @@ def write_card(method: str, scored: pd.DataFrame, data: Mapping[str, object], fo
         }
         for group, part in kept.groupby("group", sort=False)
     }
+    about["not_for"] = list(NOT_FOR)
     about["groups"] = {"data": dict(data), "value, low and high of the 95% interval": by_group}
     with replace_atomically(folder / f"{method}.json") as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
