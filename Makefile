@@ -79,6 +79,7 @@ handout: env  ## a students' copy of the notebooks without solutions (OUT=handou
 weights: env  ## train the weights that ship (`shipped_weights.RECIPES`), a card beside each, and judge them (PRESET=cpu)
 	$(BIN)/python -m pcl_lib.reproduce.shipped_weights --preset $(PRESET)
 	$(BIN)/python -m pcl_lib.reproduce.shipped_report --preset $(PRESET)
+	$(BIN)/python -m pcl_lib.reproduce.fairness
 
 test: env  ## lint, types, unit tests and every notebook at the smoke preset
 	$(BIN)/ruff check .
@@ -91,6 +92,7 @@ reliability: env  ## hours of kills, failing disks, damaged inputs, changed line
 	$(BIN)/python tests/reliability/kills.py --kills 50
 	$(BIN)/python tests/reliability/disks.py
 	$(BIN)/python tests/reliability/mutations.py
+	$(BIN)/python tests/reliability/unprobed.py
 	$(BIN)/python tests/reliability/soak.py --minutes 120
 
 audit: env  ## known vulnerabilities of the pinned packages, licences and a bill of materials (to build/)

@@ -14,6 +14,7 @@ from data_scripts.images import pixel_table
 from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.names import EXPRESSION_WORDS
 from data_scripts.people import split_word
+from data_scripts.splits import UNNAMED
 from pcl_lib.utils import BadInput, exit_cleanly
 
 CODES = dict(enumerate(("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")))
@@ -115,6 +116,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         left.extend([path.name for path in tables[1:]], f"{tables[0].name} holds the set already; not read")
     else:
         table, notes = read_folders(root, left)
+    notes.append(UNNAMED)
     return Listing(
         name="FER-2013",
         source=f"FER-2013, {tables[0].name if tables else 'image folders'}",

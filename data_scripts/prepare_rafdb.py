@@ -13,6 +13,7 @@ from data_scripts.catalogue import RAFDB
 from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.names import EXPRESSION_WORDS
 from data_scripts.people import split_of
+from data_scripts.splits import UNNAMED
 from pcl_lib.utils import BadInput, exit_cleanly
 
 EXPRESSIONS = dict(enumerate(("surprise", "fear", "disgust", "happy", "sad", "anger", "neutral"), 1))
@@ -143,7 +144,11 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         table=table,
         left_out=left.frame(),
         recipe=Recipe("as_is"),
-        notes=[*notes, "validation is 15% of the official training split, by a hash of the file name"],
+        notes=[
+            *notes,
+            "validation is 15% of the official training split, by a hash of the file name",
+            UNNAMED,
+        ],
     )
 
 

@@ -11,6 +11,7 @@ from pcl_lib.data.labels import SPLITS, hashed_split, split_by_people
 from pcl_lib.utils import BadInput
 
 VALIDATION = 0.15  # of an official training split, where there is no official validation split
+UNNAMED = "the set does not say who is on an image: somebody may be in two of its splits"
 UNKNOWN = "who is on it is not known, while people are known on others: they may be in another split"
 
 

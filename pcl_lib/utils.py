@@ -51,6 +51,10 @@ def exit_cleanly(main: Callable[[], None]) -> None:
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # raises KeyboardInterrupt
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # nohup's and a background shell's stay
+            signal.signal(
+                signal.SIGINT, signal.default_int_handler
+            )  # pcl_lib ends silently while it is imported
     try:
         main()
     except KeyboardInterrupt:
@@ -188,6 +192,39 @@ def _locked(path: Path, what: str) -> IO[str]:
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 return file
         file.close()  # its holder removed it between our opening and our locking it
+
+
+UNCACHED = (
+    "compiled code cannot be kept ({}), so every start compiles it again, half a minute or so: "
+    "set NUMBA_CACHE_DIR to a folder that can be written"
+)
+
+
+def kept_if_possible(
+    compiled: Callable[[bool], tuple[Callable[..., None], ...]],
+) -> tuple[Callable[..., None], ...]:
+    """The functions that `compiled(True)` makes, whose code numba keeps on the disk; a warning where it cannot.
+
+    It cannot where it finds no folder that it may write, which it says at once, and on a full disk, in the first call.
+    """
+    try:
+        return tuple(map(_forgiving, compiled(True)))
+    except RuntimeError as error:
+        warnings.warn(UNCACHED.format(error), stacklevel=2)
+        return compiled(False)
+
+
+def _forgiving(kernel: Callable[..., None]) -> Callable[..., None]:
+    def call(*arguments: Any) -> None:
+        try:
+            kernel(*arguments)
+        except (
+            OSError
+        ) as error:  # from saving, before anything is computed; what was compiled stays in memory
+            warnings.warn(UNCACHED.format(error.strerror), stacklevel=2)
+            kernel(*arguments)
+
+    return call
 
 
 PACKAGES = ("torch", "numpy", "pandas", "scikit-learn")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import subprocess
 import sys
@@ -19,7 +18,6 @@ from pcl_lib.faces import (
     head_landmarks,
     mirror_factors,
     project_landmarks,
-    raster,
     render,
     sample_factors,
 )
@@ -271,6 +269,7 @@ def test_pixels_stay_as_they_are() -> None:
 
 UNWRITABLE = """
 import importlib, os, sys, warnings
+from pcl_lib.augment import compiled
 from pcl_lib.faces import raster
 os.environ.pop("XDG_CACHE_HOME", None)
 os.environ["HOME"] = "/nonexistent"
@@ -279,6 +278,8 @@ os.setuid(65534)  # nobody
 with warnings.catch_warnings(record=True) as caught:
     warnings.simplefilter("always")
     importlib.reload(raster)
+    importlib.reload(compiled)
+assert len(caught) == 2
 print(*(warning.message for warning in caught))
 """
 
@@ -286,23 +287,10 @@ print(*(warning.message for warning in caught))
 @pytest.mark.skipif(
     not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become somebody else"
 )
-def test_the_renderer_is_imported_where_no_cache_can_be_written() -> None:
+def test_compiled_code_is_imported_where_no_cache_can_be_written() -> None:
     """Another user's installation, and a home folder that cannot be written: the kernels are compiled uncached."""
     environment = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
     done = subprocess.run([sys.executable, "-c", UNWRITABLE], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("the compiled renderer cannot be kept (")
+    assert done.stdout.startswith("compiled code cannot be kept (")
     assert "set NUMBA_CACHE_DIR to a folder that can be written" in done.stdout
-
-
-def test_a_cache_that_cannot_be_written_in_the_end_is_a_warning() -> None:
-    calls = []
-
-    def kernel(*arguments: object) -> None:
-        calls.append(arguments)
-        if len(calls) == 1:  # numba saves after it has compiled, and draws after that
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.warns(UserWarning, match=r"cannot be kept \(No space left on device\)"):
-        raster._forgiving(kernel)(1, 2)
-    assert calls == [(1, 2)] * 2

@@ -22,6 +22,7 @@ import disks
 import kills
 import mutations
 import soak
+import unprobed
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="signals and disks as on Linux and macOS")
 
@@ -66,6 +67,13 @@ def test_half_and_repeated_work_is_noticed(sources: Path, tmp_path: Path) -> Non
         kills.checkpoints_are_whole(tmp_path)
     whole = kills.files_of(sources / "set")
     assert len(whole) > 3 and whole == kills.files_of(sources / "set")
+
+
+def test_a_set_with_nothing_to_probe_runs_to_its_summary(tmp_path: Path) -> None:
+    """Notebook 08, which once refused such a set; `unprobed.py` runs all notebooks on three such sets."""
+    found = unprobed.run("one class", unprobed.tables()["one class"], tmp_path, ["--only", "08"])
+    (copy,) = (tmp_path / "one class run/notebooks").glob("08_*.ipynb")
+    assert found["preset"] == "smoke" and "Expression left out" in copy.read_text(encoding="utf-8")
 
 
 def test_the_soak_knows_a_leak_from_noise() -> None:

@@ -292,3 +292,44 @@ def test_work_in_other_threads_is_not_counted(monkeypatch: pytest.MonkeyPatch) -
     thread.start()
     thread.join()
     assert utils.seconds_spent() == {}
+
+
+def test_a_cache_that_cannot_be_written_in_the_end_is_a_warning() -> None:
+    calls = []
+
+    def kernel(*arguments: object) -> None:
+        calls.append(arguments)
+        if len(calls) == 1:  # numba saves after it has compiled, and computes after that
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.warns(UserWarning, match=r"cannot be kept \(No space left on device\)"):
+        utils.kept_if_possible(lambda _: (kernel,))[0](1, 2)
+    assert calls == [(1, 2)] * 2
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["-m", "pcl_lib.pretrain"],
+        ["-m", "data_scripts"],
+        ["data_scripts/prepare_folder.py"],
+        ["-m", "pcl_lib.bench"],
+    ],
+)
+def test_an_interrupt_while_a_command_is_imported_shows_no_traceback(
+    command: list[str], tmp_path: Path
+) -> None:
+    """The signal comes as soon as torch, which every command needs, begins to be imported."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch/__init__.py").write_text(
+        "import os, signal, time\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(20)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(utils.REPOSITORY)])
+    done = subprocess.run(
+        [sys.executable, *command, "--help"],
+        cwd=utils.REPOSITORY,
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 130 and "Traceback" not in done.stderr

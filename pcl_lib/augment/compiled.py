@@ -16,10 +16,13 @@ from numba import njit
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pcl_lib.utils import kept_if_possible
+
 Floats = NDArray[np.float32]
 CHUNK = 8  # views that a thread makes at a time
 # Sums may be taken in another order; NaN and infinity keep their meaning.
-compiled = njit(cache=True, nogil=True, fastmath={"reassoc", "contract", "nsz", "arcp"})
+FAST: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+compiled = njit(**FAST)
 
 
 def apply(images: Tensor, view: Any, out_size: int, radius: int) -> Tensor:
@@ -60,8 +63,7 @@ def apply(images: Tensor, view: Any, out_size: int, radius: int) -> Tensor:
     return torch.from_numpy(out)
 
 
-@compiled
-def _views(images, box, switches, order, factors, sigma, radius, out):  # type: ignore[no-untyped-def]
+def _each_view(images, box, switches, order, factors, sigma, radius, out):  # type: ignore[no-untyped-def]
     size = out.shape[2]
     grey, other = np.empty((size, size), np.float32), np.empty((size, size), np.float32)
     padded = np.empty(size + 2 * radius, np.float32)
@@ -250,3 +252,6 @@ def _gradient(x, grey):  # type: ignore[no-untyped-def]
             x[0, row, column] = length
             x[1, row, column] = length
             x[2, row, column] = length
+
+
+(_views,) = kept_if_possible(lambda cache: (njit(cache=cache, **FAST)(_each_view),))

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import math
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from pcl_lib.faces.camera import DISTANCE, HALF_VIEW, PIVOT
 from pcl_lib.faces.mesh import FRAME, HAIR, LENS, MOUTH
 from pcl_lib.faces.paint import NUMBERS
 from pcl_lib.faces.shade import SAMPLES, _compose, _develop, _paint, _paint_features
+from pcl_lib.utils import kept_if_possible
 
 _N = {name: k for k, name in enumerate(NUMBERS)}
 YAW, PITCH, ROLL = _N["yaw"], _N["pitch"], _N["roll"]
@@ -201,10 +201,6 @@ def _fingerprint() -> int:
 
 
 Kernel = Callable[..., None]
-UNCACHED = (
-    "the compiled renderer cannot be kept ({}), so every start compiles it again, half a minute or so: "
-    "set NUMBA_CACHE_DIR to a folder that can be written"
-)
 
 
 def _kernels(fingerprint: int, cache: bool) -> tuple[Kernel, Kernel]:
@@ -286,26 +282,4 @@ def _kernels(fingerprint: int, cache: bool) -> tuple[Kernel, Kernel]:
     return draw, depths
 
 
-def _kept_if_possible() -> tuple[Kernel, Kernel]:
-    """The kernels, cached on the disk where some folder for that can be written; else a warning."""
-    try:
-        return tuple(map(_forgiving, _kernels(_fingerprint(), cache=True)))  # type: ignore[return-value]
-    except RuntimeError as error:  # numba finds no folder that it may write
-        warnings.warn(UNCACHED.format(error), stacklevel=2)
-        return _kernels(_fingerprint(), cache=False)
-
-
-def _forgiving(kernel: Kernel) -> Kernel:
-    """The kernel, for which a cache that cannot be written in the end (a full disk) is no error but a warning."""
-
-    def call(*arguments: Any) -> None:
-        try:
-            kernel(*arguments)
-        except OSError as error:  # from saving, before anything is drawn; what was compiled stays in memory
-            warnings.warn(UNCACHED.format(error.strerror), stacklevel=2)
-            kernel(*arguments)
-
-    return call
-
-
-draw, depths = _kept_if_possible()
+draw, depths = kept_if_possible(lambda cache: _kernels(_fingerprint(), cache))

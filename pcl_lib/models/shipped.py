@@ -15,6 +15,11 @@ from pcl_lib.utils import PACKAGE, BadInput
 
 WEIGHTS = PACKAGE / "weights"
 SHIPPED = ("pcl", "pcl_plus", "pcl_video")  # the methods whose decoder swaps
+NOT_FOR = (
+    "recognising, verifying or tracking real people",
+    "judging feelings, health, character, age, sex or origin of real people",
+    "any decision about a person",
+)
 LIMIT = 10_000_000  # bytes of all shipped weights
 
 
@@ -28,6 +33,8 @@ def card(method: str = "pcl") -> dict[str, Any]:
 
     Keys: method, preset, seed, epochs, seconds, command, hardware, data (which it learnt from), versions, commit,
     metrics (on the test people of those, or of the set that "measured on" names), exported (date).
+    trained them, on its own test people), groups (scores by skin tone and age, see `reproduce.fairness`), not_for,
+    exported (date).
     """
     path = _weights(method).with_suffix(".json")
     try:

@@ -13,7 +13,7 @@ progress       quick readings on validation people while a model is trained
 directions     linear probes that also say which way to move a feature
 """
 
-from pcl_lib.probes.evaluate import baseline_rows, evaluate, evaluate_paired
+from pcl_lib.probes.evaluate import baseline_rows, evaluate, evaluate_groups, evaluate_paired
 from pcl_lib.probes.features import FEATURES, EvenOdd, FeatureModel, FrozenFeatures, RawPixels, extract
 from pcl_lib.probes.tasks import LeftOut, left_out
 
@@ -26,6 +26,7 @@ __all__ = [
     "RawPixels",
     "baseline_rows",
     "evaluate",
+    "evaluate_groups",
     "evaluate_paired",
     "extract",
     "left_out",

@@ -9,7 +9,7 @@ numbers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from pcl_lib.data import FaceSet
 from pcl_lib.data.labels import ANGLE_NAMES, PAPER_UNITS, PRESENT, expression_codes
 from pcl_lib.probes import linear, released_code
 from pcl_lib.probes.features import FEATURES, FeatureModel, FrozenFeatures, get_features
-from pcl_lib.probes.scores import Scores, score_table, scorers
+from pcl_lib.probes.scores import GroupScores, Scores, group_table, score_table, scorers
 from pcl_lib.probes.tasks import OPTIMISTIC, PROTOCOLS, Plan, Split, left_out, plans
 from pcl_lib.utils import BadInput, spent
 
@@ -75,15 +75,50 @@ def evaluate_paired(
     return score_table(scores, PROTOCOLS[0]), pd.DataFrame(rows).rename(columns=str)
 
 
+@spent("probe")
+def evaluate_groups(
+    model: FeatureModel | FrozenFeatures,
+    faces: FaceSet,
+    groups: Mapping[str, np.ndarray],
+    *,
+    differences: Sequence[tuple[str, str]] = (),
+    features: Sequence[str] = FEATURES,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`evaluate`, with the test images of each group scored apart: one fit, one choice, one threshold for all.
+
+    groups: by name bool [len(faces)], the rows that belong to it; they may overlap. Pairs count where both images do.
+    differences: pairs of groups whose difference is wanted too, as a row "first - second" with a paired interval.
+    Returns one row per feature, task, metric and group: value, low and high (95% bootstrap over test identities), n
+    (images or pairs). A score that a group cannot have, such as an AUC without positives, is NaN.
+    Raises BadInput as `evaluate`, for a group of another length, and for a set with folds.
+    """
+    if "fold" in faces.table:
+        raise BadInput(f"{faces.name} has folds of people: its groups are not scored apart")
+    if wrong := [name for name, rows in groups.items() if np.shape(rows) != (len(faces),)]:
+        raise BadInput(
+            f"group {wrong[0]} must say of each of the {len(faces)} images whether it belongs to it"
+        )
+    member = np.array([np.asarray(rows, dtype=bool) for rows in groups.values()])
+    (score,) = _score(model, faces, features, seed, PROTOCOLS[0], member)
+    assert isinstance(score, GroupScores)
+    return group_table(score, list(groups), differences)
+
+
 def _score(
-    model: FeatureModel | FrozenFeatures, faces: FaceSet, features: Sequence[str], seed: int, protocol: str
-) -> list[Scores]:
+    model: FeatureModel | FrozenFeatures,
+    faces: FaceSet,
+    features: Sequence[str],
+    seed: int,
+    protocol: str,
+    groups: np.ndarray | None = None,
+) -> Sequence[Scores]:
     made = plans(faces, protocol)
     rows = np.unique(np.concatenate([each.rows() for each in made]))
     if len(rows) == 0:
         raise BadInput(f"{faces.name} cannot be probed. " + " ".join(map(str, left_out(faces))))
     given, at = get_features(model, faces, rows)
-    scores = scorers(faces, seed, len(made))
+    scores = scorers(faces, seed, len(made)) if groups is None else [GroupScores(faces, seed, groups)]
     for name in features:
         if name not in FEATURES:
             raise BadInput(f"unknown feature {name!r}; use some of {', '.join(FEATURES)}")

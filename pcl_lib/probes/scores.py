@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -50,12 +51,53 @@ class Scores:
         self.rows.append(row | dict.fromkeys(CHOSEN, np.nan) | chosen)
 
 
+class GroupScores(Scores):
+    """`Scores` of several groups of images at once: values [groups, 1 + REPLICATES] and n [groups] of each row.
+
+    groups: [groups, images of the set] bool. A pair of images counts where both are in the group. The same identities
+    are drawn for all groups, so that differences of two groups are paired.
+    """
+
+    def __init__(self, faces: FaceSet, seed: int, groups: np.ndarray) -> None:
+        super().__init__(faces, seed)
+        self.groups = groups
+
+    def weights(self, *ends: np.ndarray) -> np.ndarray:
+        """[groups * (1 + REPLICATES), n]: as `Scores.weights`, 0 outside the group; group after group."""
+        member = np.logical_and.reduce([self.groups[:, end] for end in ends])
+        self.sizes = member.sum(1)
+        return (member[:, None] * super().weights(*ends)).reshape(-1, len(ends[0]))
+
+    def add(self, feature: str, task: str, metric: str, values: np.ndarray, n: int, **chosen: float) -> None:
+        """As `Scores.add`, of the weights given last."""
+        super().add(feature, task, metric, values.reshape(len(self.groups), -1), n, **chosen)
+        self.rows[-1]["n"] = self.sizes
+
+
+def group_table(
+    score: GroupScores, names: Sequence[str], differences: Sequence[tuple[str, str]]
+) -> pd.DataFrame:
+    """Result rows by group, and of the differences of two, each with its paired interval; n NaN in the latter."""
+    rows = []
+    for row in score.rows:
+        found = dict(zip(names, row["values"], strict=True))
+        sizes: dict[str, float] = dict(zip(names, row["n"], strict=True))
+        found |= {f"{first} - {second}": found[first] - found[second] for first, second in differences}
+        for name, values in found.items():
+            known = values[1:][np.isfinite(values[1:])]
+            low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
+            about = {key: row[key] for key in ("feature", "task", "metric")}
+            scored = {"value": values[0], "low": low, "high": high, "n": sizes.get(name, np.nan)}
+            rows.append(about | {"group": name} | scored)
+    return pd.DataFrame(rows)
+
+
 def scorers(faces: FaceSet, seed: int, folds: int) -> list[Scores]:
     """One for each fold, whose people are drawn independently."""
     return [Scores(faces, seed if folds == 1 else [seed, fold]) for fold in range(folds)]
 
 
-def score_table(scores: list[Scores], protocol: str) -> pd.DataFrame:
+def score_table(scores: Sequence[Scores], protocol: str) -> pd.DataFrame:
     """Result rows: value and 95% interval of the mean over folds; a set without folds has one."""
     rows = []
     for of_folds in zip(*(score.rows for score in scores), strict=True):

@@ -16,7 +16,7 @@ import torch
 from pcl_lib import presets, pretrain, probes
 from pcl_lib.data import PreparedFaces, rendered
 from pcl_lib.models import load_checkpoint, save_checkpoint
-from pcl_lib.models.shipped import LIMIT, SHIPPED, WEIGHTS
+from pcl_lib.models.shipped import LIMIT, NOT_FOR, SHIPPED, WEIGHTS
 from pcl_lib.presets import Preset
 from pcl_lib.reproduce import measure
 from pcl_lib.utils import BadInput, commit, exit_cleanly, machine, replace_atomically, versions
@@ -115,6 +115,7 @@ def _card(
         "settings": presets.to_dict(preset),
         "versions": versions(),
         "metrics": dict(zip(names, rows["value"].round(4).tolist(), strict=True)),
+        "not_for": list(NOT_FOR),
         "weights": "float16",
         "exported": datetime.date.today().isoformat(),
     }
