@@ -153,7 +153,7 @@ class Aligned:
 def judge(ways: list[Way], faces: FaceSet) -> pd.DataFrame:
     """A row per way: errors in degrees on the test images and in each of `CASES`, and cross-pose verification.
 
-    A way without a feature of identity has NaN there.
+    faces: `strangers` with their cases. A way without a feature of identity has NaN there.
     """
     truth, pairs = faces.table[list(POSE)].to_numpy(float), plan(faces).cross_pose
     rows = []
@@ -161,20 +161,21 @@ def judge(ways: list[Way], faces: FaceSet) -> pd.DataFrame:
         error = np.abs(way.angles - truth)
         row: dict[str, Any] = {"way": way.name, "labels used": way.labels}
         row |= {f"{angle} MAE": error[faces.split("test"), i].mean() for i, angle in enumerate(POSE)}
-        row |= {
-            f"yaw, {case}": error[faces.split(case), 0].mean() for case in CASES if len(faces.split(case))
-        }
+        row |= {f"yaw, {case}": error[faces.split(case), 0].mean() for case in CASES}
         row["cross-pose verification"] = np.nan
         if way.identity is not None and pairs is not None:
-            first, second = (
-                way.identity[torch.tensor(pairs[end].to_numpy(int, copy=True))] for end in ("first", "second")
-            )
-            alike = F.cosine_similarity(first.double(), second.double()).cpu().numpy()
-            row["cross-pose verification"] = linear.verify(
-                alike, pairs["same"].to_numpy(bool), pairs["fold"].to_numpy()
-            )[0].mean()
+            row["cross-pose verification"] = _verified(way.identity, pairs)
         rows.append(row | {"seconds": way.seconds})
     return pd.DataFrame(rows)
+
+
+def _verified(identity: Tensor, pairs: pd.DataFrame) -> float:
+    first, second = (
+        identity[torch.tensor(pairs[end].to_numpy(int, copy=True))] for end in ("first", "second")
+    )
+    alike = F.cosine_similarity(first.double(), second.double()).cpu().numpy()
+    right, _ = linear.verify(alike, pairs["same"].to_numpy(bool), pairs["fold"].to_numpy())
+    return float(right.mean())
 
 
 @spent("probe")
