@@ -22,7 +22,7 @@ from pcl_lib.faces.factors import NUMERIC, POSE
 from pcl_lib.faces.pnp import solve_pose
 from pcl_lib.probes import linear
 from pcl_lib.probes.tasks import Split, plan
-from pcl_lib.utils import spent
+from pcl_lib.utils import BadInput, spent
 
 # The test images once more without glasses and occluder, and then with one difficulty each.
 CASES: dict[str, dict[str, int]] = {
@@ -73,6 +73,7 @@ class Way:
 def by_features(name: str, labels: str, model: Any, faces: FaceSet, seconds: float = 0.0) -> Way:
     """Pose by a linear probe on the even and odd components of the general feature, identity by the even one."""
     found = probes.extract(probes.EvenOdd(model), faces)
+    assert found.even is not None and found.odd is not None  # EvenOdd makes them
     both = torch.cat([found.even, found.odd], 1)
     train, validation = faces.split("train"), faces.split("validation")
     rest = np.setdiff1d(np.arange(len(faces)), np.concatenate([train, validation]))
@@ -182,8 +183,9 @@ def _verified(identity: Tensor, pairs: pd.DataFrame) -> float:
 def track(model: Any, people: int, images_per_person: int, clips: int, seed: int = 0) -> pd.DataFrame:
     """Follow the yaw of heads through clips by a linear probe on the pose-related feature, frame by frame.
 
-    The probe is fitted on still pictures of other people (`strangers`); nothing smooths over frames. Returns clip,
-    frame, true and found (degrees of yaw) and constant: what the mean of the still pictures would say.
+    The probe is fitted on still pictures of other people (`gallery_table`); nothing smooths over frames. Returns clip,
+    frame, true and found (degrees of yaw) and constant: what the mean of the still pictures would say. Raises BadInput
+    where the model has no pose-related feature.
     """
     size = model.config.image_size
     stills = gallery_table(people, images_per_person)
@@ -191,6 +193,8 @@ def track(model: Any, people: int, images_per_person: int, clips: int, seed: int
     frames = sample_clips(clips, CLIP, seed, first_identity=first, clutter=0.2).assign(split="clip")
     faces = RenderedFaces(pd.concat([stills, frames], ignore_index=True), size)
     pose = probes.extract(model, faces).pose
+    if pose is None:
+        raise BadInput("a head is followed by a pose-related feature, and this model has none")
     cached = linear.CachedFeatures(pose, np.arange(len(faces)), len(faces))
     split = Split(faces.split("train"), faces.split("validation"), faces.split("clip"))
     yaw = faces.table[["yaw"]].to_numpy(float)
