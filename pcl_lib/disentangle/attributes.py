@@ -158,7 +158,7 @@ def swap_shares(
     for name, picture in (("swap", swap), ("plain", best)):
         shares = _shares(picture - plain, tt - at, bt - tt, weights)
         low, high = np.nanquantile(shares[1:], (0.025, 0.975), axis=0)
-        row = {"picture": name}
+        row: dict[str, Any] = {"picture": name}
         for i, share in enumerate(("follows", "takes")):
             row |= {share: shares[0, i], f"{share}_low": low[i], f"{share}_high": high[i]}
         found.append(row)

@@ -48,9 +48,9 @@ def solve_pose(points: Floats, head: Floats, size: int) -> Floats:
         raise BadInput("solve_pose needs finite points")
     focal = size / 2 * DISTANCE / HALF_VIEW
     camera = np.array([[focal, 0, size / 2], [0, focal, size / 2], [0, 0, 1]])
-    rotations = []
+    rotations, undistorted = [], np.zeros(4)
     for seen, at in zip(points, heads - np.array(PIVOT), strict=True):
-        _, turn, shift = cv2.solvePnP(at, seen[:, None], camera, None, flags=cv2.SOLVEPNP_SQPNP)
-        turn, _ = cv2.solvePnPRefineLM(at, seen[:, None], camera, None, turn, shift)
+        _, turn, shift = cv2.solvePnP(at, seen[:, None], camera, undistorted, flags=cv2.SOLVEPNP_SQPNP)
+        turn, _ = cv2.solvePnPRefineLM(at, seen[:, None], camera, undistorted, turn, shift)
         rotations.append(DOWN_AWAY @ cv2.Rodrigues(turn)[0])
     return angles_of(np.array(rotations))
