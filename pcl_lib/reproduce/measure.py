@@ -245,7 +245,7 @@ def _made_from(run: Run, encoded: Mapping[str, Encoded]) -> str:
     """A hash of what rows of these features depend on: the features, all sets of the run, and the library."""
     marks = [f"{method} {own.mark}" for method, own in encoded.items()]
     parts = [*marks, *(faces.content_hash for faces in run.sets), library_hash()]
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    return "sha256:" + hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
 def _of_features(
