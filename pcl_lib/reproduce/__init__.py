@@ -8,6 +8,7 @@ paper_table      the table in the form of the paper's
 doctor           what this machine has, and the minutes to expect on it
 readme           measured minutes, written into README and the notebooks' headers
 shipped_weights  trains, probes and writes the weights that come with the kit
+fairness         scores by skin tone and age, and whom the rendered people are like
 handout          a students' copy of the notebooks, without solutions
 exercises        the check cells of the notebooks' exercises
 """
