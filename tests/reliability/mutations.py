@@ -194,7 +194,7 @@ MUTATIONS = (
         "a person in two splits",
         "pcl_lib/data/labels.py",
         "pd.Series(split_of[codes], index",
-        "pd.Series(split_of[(codes + np.arange(len(codes)) % 2) % len(names)], index",
+        "pd.Series(split_of[(codes + np.arange(len(codes)) % 2) % len(people)], index",
         "test_data",
     ),
     Mutation(
