@@ -84,18 +84,21 @@ def test_fine_tuning_stops_and_takes_its_rate_without_test_labels(
 ) -> None:
     """All answers turn from right to wrong: accuracies on test are 1 less what they were, those on validation stay."""
     monkeypatch.setattr(finetune, "CHECKS", 3)
-    found = []
+    found, real = [], finetune._train
+
+    def watched(*arguments: Any) -> tuple[float, float]:
+        found.append(real(*arguments))
+        return found[-1]
+
+    monkeypatch.setattr(finetune, "_train", watched)
+    best = []
     for faces in two_sets:
         labels = finetune.Labels(faces, "expression")
-        scores = [
-            finetune._train(PCL(CONFIG, 1), labels, labels.split, 6, 0, rate) for rate in finetune.RATES
-        ]
-        found.append((scores, finetune._trained(PCL(CONFIG, 1), labels, labels.split, 6, 0)))
-    (first, best), (second, other) = found
+        best.append(finetune._trained(PCL(CONFIG, 1), labels, labels.split, 6, 0))
+    first, second = found[: len(finetune.RATES)], found[len(finetune.RATES) :]
     assert [validation for validation, _ in first] == [validation for validation, _ in second]
-    for (_, before), (_, after) in zip(first, second, strict=True):
-        assert after == pytest.approx(1 - before)
-    assert other == pytest.approx(1 - best)
+    assert [test for _, test in second] == pytest.approx([1 - test for _, test in first])
+    assert best[1] == pytest.approx(1 - best[0])
 
 
 def test_training_never_sees_test_labels(two_sets: list[data.PreparedFaces], tmp_path: Path) -> None:

@@ -102,3 +102,11 @@ def test_an_audit_that_asked_nobody_is_not_a_clean_one() -> None:
 def test_every_known_line_is_there_to_be_changed(mutation: mutations.Mutation) -> None:
     assert ast.parse(mutations.changed(mutation, mutations.ROOT))
     assert all((mutations.ROOT / "tests" / f"{name}.py").is_file() for name in mutation.tests.split())
+
+
+def test_a_copy_holds_every_file_that_is_changed() -> None:
+    for mutation in mutations.MUTATIONS:
+        folder = mutations.ROOT
+        for part in Path(mutation.file).parts:
+            assert part not in mutations.left_behind(str(folder), [path.name for path in folder.iterdir()])
+            folder = folder / part

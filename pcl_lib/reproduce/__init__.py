@@ -12,6 +12,7 @@ hosted           badges for Colab and Binder and a set-up cell, from the reposit
 judge            what a model's features tell, and its swaps beside the rendered truth
 shipped_weights  trains, probes and writes the weights that come with the kit
 shipped_report   tables and a picture of the shipped weights
+fairness         scores by skin tone and age, and whom the rendered people are like
 handout          a students' copy of the notebooks, without solutions
 exercises        the check cells of the notebooks' exercises
 """
