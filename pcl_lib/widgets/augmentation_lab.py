@@ -112,8 +112,9 @@ class AugmentationLab(Panel):
 
     def frames(self) -> list[pictures.RGB]:
         """The lines of views in six draws, from the one that is shown on."""
-        views, seeds = tuple(self.views.values()), [(self.draw.value + step) % 10000 for step in range(6)]
-        rows = [pictures.view_rows(self.chosen(), *views, COUNT, seed) for seed in seeds]
+        face_view, pose_view = self.views.values()
+        seeds = [(self.draw.value + step) % 10000 for step in range(6)]
+        rows = [pictures.view_rows(self.chosen(), face_view, pose_view, COUNT, seed) for seed in seeds]
         return [pictures.sheet(row) for row in rows]
 
     def figure(self) -> Figure:
