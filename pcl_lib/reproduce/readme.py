@@ -32,6 +32,8 @@ SHOWN = (
     "disentanglement",
     "swap_table",
     "ablation_questions_table",
+    "fairness",
+    "people",
 )  # tables of RESULTS
 # README's small table: rows and columns of main.csv, and how it calls them.
 ROWS = {
