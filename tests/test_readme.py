@@ -122,6 +122,12 @@ def test_another_preset_is_added_and_the_same_one_replaced(small: Path) -> None:
     assert minutes == {"cpu": 2.0, "smoke": 0.2}
 
 
+def test_a_run_of_some_notebooks_leaves_the_minutes_of_the_others() -> None:
+    before = pd.DataFrame({"notebook": ["a", "b"], "preset": "cpu", "minutes": [1.0, 2.0]})
+    run = pd.DataFrame({"notebook": ["b", "c"], "preset": "cpu", "minutes": [5.0, 3.0]})
+    assert readme.merged(before, [run])["minutes"].tolist() == [1.0, 5.0, 3.0]
+
+
 def test_several_sections_are_sections() -> None:
     shown = readme.header({"question": "Why?", "section": "1 and 3", "minutes": {"smoke": 0.05}})
     assert shown.startswith("**Question.** Why?\n\n**It takes** seconds at `smoke` (")

@@ -74,10 +74,10 @@ def measured(run: Path) -> pd.DataFrame:
 
 
 def merged(before: pd.DataFrame, runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The table of minutes with the rows of these runs in the place of what their presets had."""
-    new = pd.concat(runs, ignore_index=True)
-    kept = before[~before["preset"].isin(new["preset"])]
-    return pd.concat([kept, new], ignore_index=True).sort_values(["notebook", "preset"], ignore_index=True)
+    """The table of minutes with the rows of these runs in the place of what the same notebooks and presets had."""
+    both = pd.concat([before, *runs], ignore_index=True)
+    own = both.drop_duplicates(["notebook", "preset"], keep="last")
+    return own.sort_values(["notebook", "preset"], ignore_index=True)
 
 
 def sentence(minutes: Mapping[str, float]) -> str:
@@ -203,7 +203,7 @@ def _row(cells: Sequence[str]) -> str:
 def update(root: Path, runs: Sequence[Path]) -> None:
     """Write minutes.csv, the notebooks' first cells, README's two tables, those of RESULTS.md and of COURSE_PAGE.
 
-    runs: run folders; what other presets took before stays, and without runs everything does. Raises BadInput where a
+    runs: run folders; what other notebooks and presets took before stays, and without runs everything does. Raises BadInput where a
     run has no summary, a notebook does not state its question, a text lacks its markers, or as `hosted.address`.
     """
     path = root / MINUTES
