@@ -67,7 +67,8 @@ def scores(model: probes.FeatureModel, faces: FaceSet) -> pd.DataFrame:
 
 def table(found: Mapping[str, pd.DataFrame], context: Mapping[str, str]) -> Table:
     """One row per method and group, one column per task; found: `scores` by method."""
-    rows, blocks = [], {}
+    rows: list[dict[str, object]] = []
+    blocks = {}
     for method, scored in found.items():
         blocks[len(rows)] = method
         for group in scored["group"].unique():
@@ -93,21 +94,24 @@ def people(faces: FaceSet) -> pd.DataFrame:
     for name in ("train", "validation", "test"):
         split[faces.split(name)] = name
     each = faces.table.assign(split=split).groupby("identity").first()
-    kinds = {
+    kinds: dict[str, pd.Series] = {
         "skin tone": pd.cut(each["skin_tone"], [0, 1 / 3, 2 / 3, 1], labels=LIGHT, include_lowest=True),
         "age": pd.cut(each["age"], [0, 1 / 3, 2 / 3, 1], labels=YEARS, include_lowest=True),
-        "hair": pd.Categorical.from_codes(each["hair_style"].to_numpy(int), categories=list(HAIR_STYLES)),
-        "beard": pd.Categorical.from_codes(each["beard"].to_numpy(int), categories=list(BEARDS)),
-        "glasses": pd.Categorical(np.where(each["glasses"] > 0, "with", "without"), ["with", "without"]),
+        "hair": _named(each["hair_style"], HAIR_STYLES),
+        "beard": _named(each["beard"], BEARDS),
+        "glasses": _named(each["glasses"] > 0, ("without", "with")),
     }
     rows = []
     for factor, kind in kinds.items():
-        counts = pd.crosstab(np.asarray(kind), each["split"]).reindex(
-            index=list(pd.Categorical(kind).categories)
-        )
+        counts = pd.crosstab(kind, each["split"]).reindex(index=list(kind.cat.categories))
         counts = counts.reindex(columns=["train", "validation", "test"]).fillna(0).astype(int)
         rows += [{"factor": factor, "kind": name} | line.to_dict() for name, line in counts.iterrows()]
     return pd.DataFrame(rows)
+
+
+def _named(numbers: pd.Series, names: Sequence[str]) -> pd.Series:
+    words = numbers.map(lambda number: names[int(number)])
+    return words.astype(pd.CategoricalDtype(list(names)))
 
 
 def write_card(method: str, scored: pd.DataFrame, data: Mapping[str, object], folder: Path = WEIGHTS) -> None:
@@ -116,8 +120,10 @@ def write_card(method: str, scored: pd.DataFrame, data: Mapping[str, object], fo
     kept = scored[scored["metric"].isin([metric for _, metric, _ in MAIN_COLUMNS.values()])]
     by_group = {
         group: {
-            f"general: {row.task} {row.metric}": [round(x, 4) for x in (row.value, row.low, row.high)]
-            for row in part.itertuples()
+            f"general: {row['task']} {row['metric']}": np.round(
+                [row["value"], row["low"], row["high"]], 4
+            ).tolist()
+            for row in part.to_dict("records")
         }
         for group, part in kept.groupby("group", sort=False)
     }
