@@ -99,7 +99,7 @@ def people(faces: FaceSet) -> pd.DataFrame:
         "age": pd.cut(each["age"], [0, 1 / 3, 2 / 3, 1], labels=YEARS, include_lowest=True),
         "hair": _named(each["hair_style"], HAIR_STYLES),
         "beard": _named(each["beard"], BEARDS),
-        "glasses": _named(each["glasses"] > 0, ("without", "with")),
+        "glasses": _named(each["glasses"] == 0, ("with", "without")),
     }
     rows = []
     for factor, kind in kinds.items():
