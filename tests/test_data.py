@@ -414,6 +414,9 @@ def painter(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     module = types.ModuleType("pcl_lib.faces")
     module.sample_factors, module.render = sample_factors, render  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "pcl_lib.faces", module)
+    clips = types.ModuleType("pcl_lib.faces.clips")  # imported with it, whoever has imported it before
+    clips.sample_clips = None  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pcl_lib.faces.clips", clips)
     monkeypatch.setattr(rendered, "RENDER_ROWS", 30)
     monkeypatch.setattr(rendered, "RENDER_BATCH", 8)
     return state

@@ -331,5 +331,6 @@ def test_an_interrupt_while_a_command_is_imported_shows_no_traceback(
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it
     )
     assert done.returncode == 130 and "Traceback" not in done.stderr

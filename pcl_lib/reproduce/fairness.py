@@ -68,7 +68,7 @@ def scores(model: probes.FeatureModel, faces: FaceSet) -> pd.DataFrame:
 def table(found: Mapping[str, pd.DataFrame], context: Mapping[str, str]) -> Table:
     """One row per method and group, one column per task; found: `scores` by method."""
     rows: list[dict[str, object]] = []
-    blocks: dict[int, str] = {}
+    blocks = {}
     for method, scored in found.items():
         blocks[len(rows)] = method
         for group in scored["group"].unique():
@@ -94,28 +94,24 @@ def people(faces: FaceSet) -> pd.DataFrame:
     for name in ("train", "validation", "test"):
         split[faces.split(name)] = name
     each = faces.table.assign(split=split).groupby("identity").first()
-    kinds = {
-        "skin tone": _named(_third(each["skin_tone"]), LIGHT),
-        "age": _named(_third(each["age"]), YEARS),
+    kinds: dict[str, pd.Series] = {
+        "skin tone": pd.cut(each["skin_tone"], [0, 1 / 3, 2 / 3, 1], labels=LIGHT, include_lowest=True),
+        "age": pd.cut(each["age"], [0, 1 / 3, 2 / 3, 1], labels=YEARS, include_lowest=True),
         "hair": _named(each["hair_style"], HAIR_STYLES),
         "beard": _named(each["beard"], BEARDS),
-        "glasses": _named(each["glasses"] > 0, ("without", "with")),
+        "glasses": _named(each["glasses"] == 0, ("with", "without")),
     }
     rows = []
     for factor, kind in kinds.items():
-        counts = pd.crosstab(kind, each["split"], dropna=False)
+        counts = pd.crosstab(kind, each["split"]).reindex(index=list(kind.cat.categories))
         counts = counts.reindex(columns=["train", "validation", "test"]).fillna(0).astype(int)
         rows += [{"factor": factor, "kind": name} | line.to_dict() for name, line in counts.iterrows()]
     return pd.DataFrame(rows)
 
 
-def _named(codes: pd.Series, names: Sequence[str]) -> pd.Categorical:
-    return pd.Categorical(np.array(names)[codes.to_numpy(int)], list(names))
-
-
-def _third(values: pd.Series) -> pd.Series:
-    """0, 1 or 2 for values in 0..1/3, above it, and above 2/3."""
-    return (values > 1 / 3).astype(int) + (values > 2 / 3)
+def _named(numbers: pd.Series, names: Sequence[str]) -> pd.Series:
+    words = numbers.map(lambda number: names[int(number)])
+    return words.astype(pd.CategoricalDtype(list(names)))
 
 
 def write_card(method: str, scored: pd.DataFrame, data: Mapping[str, object], folder: Path = WEIGHTS) -> None:
@@ -124,9 +120,9 @@ def write_card(method: str, scored: pd.DataFrame, data: Mapping[str, object], fo
     kept = scored[scored["metric"].isin([metric for _, metric, _ in MAIN_COLUMNS.values()])]
     by_group = {
         group: {
-            f"general: {row['task']} {row['metric']}": [
-                round(float(row[x]), 4) for x in ("value", "low", "high")
-            ]
+            f"general: {row['task']} {row['metric']}": np.round(
+                [row["value"], row["low"], row["high"]], 4
+            ).tolist()
             for row in part.to_dict("records")
         }
         for group, part in kept.groupby("group", sort=False)
