@@ -203,8 +203,9 @@ def _row(cells: Sequence[str]) -> str:
 def update(root: Path, runs: Sequence[Path]) -> None:
     """Write minutes.csv, the notebooks' first cells, README's two tables, those of RESULTS.md and of COURSE_PAGE.
 
-    runs: run folders; what other notebooks and presets took before stays, and without runs everything does. Raises BadInput where a
-    run has no summary, a notebook does not state its question, a text lacks its markers, or as `hosted.address`.
+    runs: run folders; what other notebooks and presets took before stays, and without runs everything does. Raises
+    BadInput where a run has no summary, a notebook does not state its question, a text lacks its markers, or as
+    `hosted.address`.
     """
     path = root / MINUTES
     minutes = pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=COLUMNS)
