@@ -33,7 +33,7 @@ from pcl_lib import utils
 ROOT = Path(__file__).resolve().parent.parent
 CHROMIUM = "/usr/bin/chromium"
 REQUIRED = os.environ.get("PCL_KIT_BROWSER") == "required"
-PATIENCE = float(os.environ.get("PCL_KIT_PATIENCE", "1"))
+PATIENCE = float(os.environ.get("PCL_KIT_PATIENCE", "3"))
 SECOND = 1000 * PATIENCE  # in the browser's milliseconds
 ROUNDING = 3  # grey values: one picture decoded alone, one in a batch, on other threads
 TOKEN = "only-for-this-test"

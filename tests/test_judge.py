@@ -10,7 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from pcl_lib import data, presets
+from pcl_lib import data, presets, probes
 from pcl_lib.disentangle import swap_truth
 from pcl_lib.models import PCL
 from pcl_lib.probes import FrozenFeatures
@@ -25,7 +25,7 @@ def faces(tmp_path_factory: pytest.TempPathFactory) -> data.PreparedFaces:
 
 
 def test_features_tell_what_they_hold_and_nothing_else(
-    faces: data.PreparedFaces, monkeypatch: pytest.MonkeyPatch
+    faces: data.PreparedFaces,
 ) -> None:
     """The face-aware feature is the person and the expression, the pose-related one the three angles."""
     table = faces.table
@@ -34,8 +34,7 @@ def test_features_tell_what_they_hold_and_nothing_else(
     angles = torch.tensor(table[["yaw", "pitch", "roll"]].to_numpy(np.float32))
     face, pose = torch.cat([person, 0.01 * smile], 1), angles / angles.std(0)
     made = FrozenFeatures(torch.cat([face, pose], 1), face, pose, face, pose)
-    monkeypatch.setattr(judge.probes, "extract", lambda *_: made)
-    found = judge.features_tell(PCL(presets.get("smoke").model), faces)
+    found = judge.features_tell(made, faces)
     assert found["face verification"] == found["face cross-pose"] == 1
     assert found["face expression"] == found["general expression"] == 1 and found["pose expression"] < 0.5
     for angle in ("yaw", "pitch", "roll"):
@@ -76,9 +75,10 @@ def test_the_tables_show_what_was_measured_and_what_the_readers_make_of_the_trut
         "precision": "32-true",
     }
     context |= {"device": "cpu", "versions": "", "commit": ""}
-    probed = shipped_report.probe_table({"a": model}, faces, **context).frame
+    found = {"a": probes.extract(probes.EvenOdd(model), faces)}
+    probed = shipped_report.probe_table(found, faces, **context).frame
     assert probed["method"].tolist() == ["HoG", "LBP", "a", "a, branches", "a, components"]
-    told = shipped_report.feature_table({"a": model}, faces).frame
+    told = shipped_report.feature_table(found, faces).frame
     assert told["feature"].tolist() == ["general", "face", "pose"] and float(told["yaw"].iloc[0]) <= 1
     judge.draw_swaps(model, faces, tmp_path / "swaps.png")
     assert (tmp_path / "swaps.png").stat().st_size > 1000

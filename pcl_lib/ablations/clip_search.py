@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from pcl_lib import presets, pretrain
+from pcl_lib import presets, pretrain, probes
 from pcl_lib.data import PreparedFaces, prepare_rendered
 from pcl_lib.disentangle import swap_truth
 from pcl_lib.reproduce import judge
@@ -70,7 +70,7 @@ def run(
     done = pretrain.fit(tried.method, preset=preset, faces=clips, out=folder, progress=False)
     row: dict[str, Any] = {"try": name, "method": tried.method, "settings": str(dict(tried.changes))}
     row |= {"seconds": round(done.seconds), "images": int(done.history["images"].iloc[-1])}
-    row |= judge.features_tell(done.model, stills)
+    row |= judge.features_tell(probes.extract(probes.EvenOdd(done.model), stills), stills)
     if hasattr(done.model, "decode"):
         row |= swap_measures(swap_truth.report(done.model, stills, readers))
         judge.draw_swaps(done.model, stills, folder / "swaps.png")

@@ -12,13 +12,12 @@ from PIL import Image
 from sklearn.metrics import r2_score
 from torch import Tensor
 
-from pcl_lib import probes
 from pcl_lib.data import PreparedFaces
 from pcl_lib.data.labels import expression_codes
 from pcl_lib.disentangle import swap_truth
 from pcl_lib.faces import render
 from pcl_lib.models import PCL
-from pcl_lib.probes import FEATURES, linear
+from pcl_lib.probes import FEATURES, FrozenFeatures, linear
 from pcl_lib.probes.tasks import Split, plan
 from pcl_lib.reproduce import measure
 from pcl_lib.utils import replace_atomically
@@ -27,13 +26,13 @@ READ = 6000  # training images that a linear reader learns from, at most
 DRAWN = (5, 7)  # face donors and pose donors in the picture of swaps
 
 
-def features_tell(model: PCL, stills: PreparedFaces) -> dict[str, float]:
+def features_tell(features: FrozenFeatures, stills: PreparedFaces) -> dict[str, float]:
     """What each feature tells about test people of `stills`: "FEATURE MEASURE" -> value.
 
-    R2 of ridge regression for yaw, |yaw|, pitch, roll, skin and light; accuracy of expression; verification by cosine,
-    and of pairs whose yaws differ by more than 25 degrees.
+    features: of all images, those of `FEATURES` that there are. R2 of ridge regression for yaw, |yaw|, pitch, roll,
+    skin and light; accuracy of expression; verification by cosine, and of pairs whose yaws differ by more than 25
+    degrees.
     """
-    features = probes.extract(probes.EvenOdd(model), stills)
     made, table = plan(stills), stills.table
     rows = np.random.default_rng(0).permutation(stills.split("train"))[:READ]
     split = Split(np.sort(rows), stills.split("validation"), stills.split("test"))
@@ -42,7 +41,8 @@ def features_tell(model: PCL, stills: PreparedFaces) -> dict[str, float]:
     )
     y, classes, found = truth.to_numpy(float), expression_codes(table["expression"]), {}
     for name in FEATURES:
-        x = getattr(features, name)
+        if (x := getattr(features, name)) is None:
+            continue
         frozen = linear.CachedFeatures(x, np.arange(len(stills)), len(stills))
         values, _ = linear.predict_values(frozen, split, y)
         for i, factor in enumerate(truth):

@@ -34,6 +34,9 @@ SHOWN = (
     "ablation_questions_table",
     "fairness",
     "people",
+    "shipped_main",
+    "shipped_features",
+    "shipped_swaps",
 )  # tables of RESULTS
 # README's small table: rows and columns of main.csv, and how it calls them.
 ROWS = {

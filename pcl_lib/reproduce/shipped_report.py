@@ -18,6 +18,7 @@ from pcl_lib.data import PreparedFaces, rendered
 from pcl_lib.disentangle import swap_truth
 from pcl_lib.models import PCL
 from pcl_lib.models.shipped import SHIPPED, shipped
+from pcl_lib.probes import FrozenFeatures
 from pcl_lib.reproduce import judge
 from pcl_lib.reproduce.measure import CONTROLS
 from pcl_lib.tables import Estimate, Table
@@ -49,26 +50,24 @@ SWAP_COLUMNS = {
 TRUTH = "the true pictures"
 
 
-def probe_table(models: Mapping[str, PCL], faces: PreparedFaces, **context: Any) -> Table:
-    """`tables.main_table` of `UNTRAINED` and of each model, read from one feature and from pairs of features."""
+def probe_table(found: Mapping[str, FrozenFeatures], faces: PreparedFaces, **context: Any) -> Table:
+    """`tables.main_table` of `UNTRAINED` and of features by method, read from one and from pairs of them."""
     parts = [
         probes.evaluate(CONTROLS[name](), faces, features=["general"]).assign(method=name)
         for name in UNTRAINED
     ]
-    for method, model in models.items():
-        found = probes.extract(probes.EvenOdd(model), faces)
-        parts.append(probes.evaluate(found, faces).assign(method=method))
+    parts += [probes.evaluate(own, faces).assign(method=method) for method, own in found.items()]
     rows = tables.readings(pd.concat(parts, ignore_index=True)).assign(feature="general", **context)
     return tables.main_table(rows)
 
 
-def feature_table(models: Mapping[str, PCL], faces: PreparedFaces) -> Table:
-    """What the general, the face-aware and the pose-related feature of each model tell (`judge.features_tell`)."""
+def feature_table(found: Mapping[str, FrozenFeatures], faces: PreparedFaces) -> Table:
+    """What the general, the face-aware and the pose-related feature of each method tell (`judge.features_tell`)."""
     lines = []
-    for method, model in models.items():
-        found = judge.features_tell(model, faces)
+    for method, own in found.items():
+        tells = judge.features_tell(own, faces)
         for feature in ("general", "face", "pose"):
-            told = {name.replace("_", " "): found[f"{feature} {name}"] for name in TOLD}
+            told = {name.replace("_", " "): tells[f"{feature} {name}"] for name in TOLD}
             lines.append({"method": method, "feature": feature} | {k: Estimate(v) for k, v in told.items()})
     return Table(pd.DataFrame(lines))
 
@@ -118,9 +117,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         "precision": "32-true",
     }
     context |= {"device": device_name(), "versions": tables.versions(), "commit": tables.commit()}
+    found = {method: probes.extract(probes.EvenOdd(model), faces) for method, model in models.items()}
     made = {
-        "shipped_main": (probe_table(models, faces, **context), "The shipped weights, by linear probes"),
-        "shipped_features": (feature_table(models, faces), "What each feature of the shipped weights tells"),
+        "shipped_main": (probe_table(found, faces, **context), "The shipped weights, by linear probes"),
+        "shipped_features": (feature_table(found, faces), "What each feature of the shipped weights tells"),
         "shipped_swaps": (
             swap_table(models, faces),
             "Swaps of the shipped weights, judged by the rendered truth",
