@@ -70,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for name, table in tables().items():
             run(name, table, Path(folder), ["--only", given.only] if given.only else [])
-            print(f"{name}: ran to its summary")
+            print(f"{name}: ran to its summary", flush=True)
 
 
 if __name__ == "__main__":
