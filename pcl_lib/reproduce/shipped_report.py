@@ -131,8 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         table = Table(table.frame, table.context or about)
         tables.write_table(table, given.out / "tables" / name, caption)
         print(tables.to_markdown(table, caption))
-    for method in SHIPPED:
-        judge.draw_swaps(models[method], faces, given.out / f"swaps_shipped_{method}.png")
+    judge.draw_swaps(models["pcl_video"], faces, given.out / "swaps_video.png")
 
 
 if __name__ == "__main__":
