@@ -53,7 +53,7 @@ def curve(coloured: data.PreparedFaces) -> pd.DataFrame:
     model = PCL(CONFIG, seed=7).eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     rows = finetune.learning_curve(
-        model, finetune.Labels(coloured, "expression"), [4, 300], seeds=2, iterations=40
+        model, finetune.Labels(coloured, "expression"), [4, 300], seeds=2, iterations=150
     )
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
     return rows

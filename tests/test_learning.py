@@ -118,7 +118,7 @@ class Case(NamedTuple):
 # and .17, identity .13 and .14; yaw (seeds 0 and 1) of fabnet .27 and .41, of tcae .22 and .41, of facecycle .18
 # and .38.
 METHODS = {
-    "simclr": Case(),
+    "simclr": Case(epochs=12),
     "simclr_noflip": Case(),
     "moco": Case(),
     "byol": Case(),

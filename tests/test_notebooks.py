@@ -196,7 +196,8 @@ def test_long_cells_say_how_long_and_what_is_there_without_waiting(path: Path) -
         " ".join(text.split())
         for text in re.findall(r"\*\*How long\.\*\*.+?(?=\n\n|\Z)", prose(notebook), re.DOTALL)
     ]
-    assert bool(said) == (readme.course(notebook, path.stem)["minutes"]["cpu"] > 1)
+    minutes = readme.course(notebook, path.stem)["minutes"]
+    assert bool(said) == (minutes.get("cpu", float("inf")) > 1)  # not timed yet: it may be long
     for text in said:
         assert "At `cpu`" in text and "progress" in text, text
         assert re.search(r"\bstored\b|\bloaded\b", text), text

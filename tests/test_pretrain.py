@@ -498,7 +498,9 @@ def test_an_interrupt_is_a_sentence_and_keeps_what_is_done(
 ) -> None:
     """Ctrl-C, or a batch system's SIGTERM, once the first epoch is saved; then the same command again."""
     line = [sys.executable, "-m", "pcl_lib.pretrain", *command(blobs, tmp_path)[1:]]
-    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as here: sums in another order are other bits
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(line, stdout=pipe, stderr=pipe, text=True, env=one_thread)
     while not (tmp_path / "checkpoints" / "pcl.state").exists() and process.poll() is None:
         time.sleep(0.01)
     process.send_signal(number)
