@@ -288,6 +288,7 @@ def machine(device: str) -> dict[str, str]:
         "cores": str(os.cpu_count()),
         "threads": str(torch.get_num_threads()),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "precision": "float32 unless said; bfloat16 in hardware: " + ("yes" if has_fast_bf16() else "no"),
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -299,7 +300,9 @@ def has_fast_bf16() -> bool:
     """Whether the GPU, or where there is none the processor, computes bfloat16 in hardware."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported(including_emulation=False)
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    # Not where PyTorch is told to do without, as when another kind of processor is imitated.
+    wide = torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    return wide and bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 TIMES = "PCL_KIT_TIMES"  # names a file that the kernels of `make reproduce` keep `seconds_spent` in

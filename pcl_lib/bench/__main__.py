@@ -14,9 +14,9 @@ from pathlib import Path
 import pandas as pd
 import torch
 
+from pcl_lib.bench import report
 from pcl_lib.bench.parts import PARTS
-from pcl_lib.bench.report import markdown, plot_sizes
-from pcl_lib.bench.timing import Bench, threads
+from pcl_lib.bench.timing import Bench, Row, threads
 from pcl_lib.utils import BadInput, check_writable, exit_cleanly, machine, replace_atomically
 
 
@@ -31,8 +31,13 @@ def main() -> None:
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write FOLDER/bench-PART.csv")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables as a page")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write FOLDER/bench-PART-KIND.csv")
+    parser.add_argument(
+        "--markdown",
+        type=Path,
+        metavar="FILE",
+        help="write a page of all bench-all-KIND.csv that FOLDER holds",
+    )
     arguments = parser.parse_args()
     _check(arguments)
     about, rows = {}, []
@@ -45,15 +50,22 @@ def main() -> None:
             PARTS[part](bench)
             rows += bench.rows
     if arguments.out:
-        with replace_atomically(arguments.out / f"bench-{arguments.part}.csv") as path:
+        kind = "cuda" if arguments.device == "cuda" else about["instructions"].lower()
+        with replace_atomically(arguments.out / f"bench-{arguments.part}-{kind}.csv") as path:
             pd.DataFrame([about | asdict(row) for row in rows]).to_csv(path, index=False)
     if arguments.markdown:
-        with replace_atomically(arguments.markdown) as path:
-            summaries = {part: (bench.__doc__ or "").strip().split("\n")[0] for part, bench in PARTS.items()}
-            picture = arguments.markdown.with_suffix(".png").name
-            path.write_text(markdown(rows, about, summaries, picture), encoding="utf-8")
-        if any(row.part == "sizes" for row in rows):
-            plot_sizes(rows, arguments.markdown.with_suffix(".png"))
+        _write_page(report.read_kinds(arguments.out), arguments.markdown)
+
+
+def _write_page(kinds: dict[str, tuple[dict[str, str], list[Row]]], page: Path) -> None:
+    """The page and its picture, of all kinds of machine whose rows are there."""
+    summaries = {part: (bench.__doc__ or "").strip().split("\n")[0] for part, bench in PARTS.items()}
+    picture = page.with_suffix(".png")
+    with replace_atomically(page) as path:
+        path.write_text(report.markdown(kinds, summaries, picture.name), encoding="utf-8")
+    sizes = {kind: [row for row in rows if row.part == "sizes"] for kind, (_, rows) in kinds.items()}
+    if any(sizes.values()):
+        report.plot_sizes({kind: rows for kind, rows in sizes.items() if rows}, picture)
 
 
 def _check(arguments: argparse.Namespace) -> None:
@@ -66,6 +78,10 @@ def _check(arguments: argparse.Namespace) -> None:
     ):
         raise BadInput(
             f"device '{arguments.device}' is not here: choose cpu, or cuda on a machine with a GPU"
+        )
+    if arguments.markdown and not (arguments.out and arguments.part == "all"):
+        raise BadInput(
+            "--markdown needs --out FOLDER and part all: the page shows the rows that are kept there"
         )
     for folder in (arguments.out, arguments.markdown and arguments.markdown.parent):
         if folder:

@@ -1,18 +1,22 @@
-"""The page figures/benchmarks.md and its plot, from the rows that `pcl_lib.bench` measured."""
+"""The page figures/benchmarks.md and its plot, from the rows that `pcl_lib.bench` measured on each kind of machine."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogLocator
 
-from pcl_lib.bench.timing import Row, shown_rate
+from pcl_lib.bench.timing import Row
 from pcl_lib.utils import replace_atomically
+
+PREFIX = "bench-all-"  # of the file with the rows of one kind of machine; the kind follows
+NO_GPU = "Not run on a GPU yet: the command is `python -m pcl_lib.bench gpu-check`."
 
 
 @dataclass(frozen=True)
@@ -26,27 +30,47 @@ class Target:
     least: float
     why: str = ""
 
-    def lines(self, rows: list[Row]) -> list[str]:
-        """A line of the table of targets for each measured row."""
-        own = [
-            row
+    def verdict(self, rows: Sequence[Row]) -> str:
+        """What the rows of one machine say: the ratio, and whether it is met; empty where it was not measured."""
+        for row in rows:
+            if (row.part, row.form) == (self.part, self.form) and row.case.startswith(self.case):
+                return f"{row.ratio:,.2f}x, " + ("met" if row.ratio >= self.least else f"missed: {self.why}")
+        return ""
+
+
+@dataclass(frozen=True)
+class Share:
+    """At least so much of a matrix product's rate for every step of a network in a precision (part `limit`)."""
+
+    what: str
+    case: str
+    form: str
+    least: float
+
+    def verdict(self, rows: Sequence[Row]) -> str:
+        """The lowest and the highest share of the steps, and whether the lowest is enough."""
+        found = [
+            int(row.note.split("%")[0]) / 100
             for row in rows
-            if (row.part, row.form) == (self.part, self.form) and row.case.startswith(self.case)
+            if row.part == "limit" and row.form == self.form and row.case.startswith(self.case)
         ]
-        return [
-            f"| {self.what} | >= {self.least:g}x | {row.ratio:,.2f}x, {row.threads} threads | "
-            + ("met |" if row.ratio >= self.least else f"missed: {self.why} |")
-            for row in own
-        ]
+        if not found:
+            return ""
+        return f"{min(found):.0%} to {max(found):.0%}, " + ("met" if min(found) >= self.least else "missed")
 
 
-CONVOLUTION = (
-    "what is left is convolution (see operators), and its bfloat16 is two to three times float32 here"
-)
-PIL = "the chain of one PIL image after the other makes some 1,000 views/s at 64 px in these versions, not 200 to 300"
+CONVOLUTION = "what is left is convolution (see operators)"
+PIL = "one PIL image after the other makes some 1,000 views/s in these versions, not 200 to 300"
 BESIDE = "the loss is the same product of two matrices in both"
 TARGETS = (
-    Target("mixed negatives, forward and backward, B = 256", "losses", "B = 256", "Gram", 100),
+    Target(
+        "mixed negatives, forward and backward, B = 256",
+        "losses",
+        "B = 256",
+        "Gram",
+        100,
+        "few large products",
+    ),
     Target("face views against PIL", "augment", "face", "batched", 5, PIL),
     Target("pose views against PIL", "augment", "pose", "batched", 5, PIL),
     Target(
@@ -71,70 +95,123 @@ TARGETS = (
         "noise of the clock",
     ),
 )
+SHARES = (
+    Share("float32, paper's network, of the matrix product's rate", "paper network", "float32", 0.5),
+    Share("bfloat16, paper's network", "paper network", "bfloat16", 0.4),
+    Share("float32, cpu preset", "cpu preset", "float32", 0.35),
+    Share("bfloat16, cpu preset", "cpu preset", "bfloat16", 0.35),
+)
 
 
-def targets(rows: list[Row]) -> list[str]:
-    """The table of `TARGETS`, of what was measured; the memory of the mixed negatives with them."""
-    lines = [line for target in TARGETS for line in target.lines(rows)]
-    peak = {row.form: row.peak_mib for row in rows if (row.part, row.case) == ("losses", "B = 256")}
-    if (tensor := peak.get("tensor")) and (gram := peak.get("Gram")):
-        verdict = "met" if tensor / gram >= 50 else "missed: see losses"
-        lines.append(f"| the same, memory | >= 50x | {tensor / gram:,.0f}x less | {verdict} |")
-    return (
-        ["", "## Targets", "", "| what | target | measured | |", "|---|---|---|---|", *lines] if lines else []
-    )
+def targets(kinds: Mapping[str, Sequence[Row]]) -> list[str]:
+    """The table of `TARGETS` and `SHARES`, a column for each kind of machine, of what was measured."""
+    lines = []
+    asked = [(t.what, f">= {t.least:g}x", t.verdict) for t in TARGETS]
+    for what, least, verdict in [*asked, *((s.what, f">= {s.least:.0%}", s.verdict) for s in SHARES)]:
+        said = [verdict(rows) for rows in kinds.values()]
+        if any(said):
+            lines.append(f"| {what} | {least} | " + " | ".join(said) + " |")
+    if not lines:
+        return []
+    return ["", "## Targets", "", *_head("what", "target", *kinds), *lines]
+
+
+def read_kinds(folder: Path) -> dict[str, tuple[dict[str, str], list[Row]]]:
+    """What was measured on each kind of machine, from the files of `folder`: kind -> about the machine, rows."""
+    kinds = {}
+    for path in sorted(folder.glob(f"{PREFIX}*.csv")):
+        frame = pd.read_csv(path, keep_default_na=False, dtype=str)
+        about = frame.drop(columns=list(Row.__dataclass_fields__)).iloc[0].to_dict()
+        kinds[path.stem.removeprefix(PREFIX)] = (about, [_row(record) for record in frame.to_dict("records")])
+    return kinds
+
+
+def _row(record: Mapping[str, str]) -> Row:
+    """A row as it was written by the command."""
+    values = {name: record[name] for name in Row.__dataclass_fields__}
+    numbers = {name: float(values[name]) for name in ("ms", "ms_low", "ms_high", "per_second", "ratio")}
+    whole = {name: int(values[name]) for name in ("threads", "repeats", "count")}
+    peak = float(values["peak_mib"]) if values["peak_mib"] else None
+    return Row(**{**values, **numbers, **whole, "peak_mib": peak})  # type: ignore[arg-type]
 
 
 def markdown(
-    rows: list[Row], about: dict[str, str], summaries: dict[str, str], picture: str = "benchmarks.png"
+    kinds: Mapping[str, tuple[dict[str, str], list[Row]]],
+    summaries: Mapping[str, str],
+    picture: str = "benchmarks.png",
 ) -> str:
-    """The page figures/benchmarks.md of the measured rows."""
+    """The page figures/benchmarks.md: a column for each kind of machine, a line for each case.
+
+    kinds: see `read_kinds`. summaries: a sentence for each part.
+    """
     lines = [
         "# Benchmarks",
         "",
-        "Made by `python -m pcl_lib.bench all --markdown figures/benchmarks.md`; ratios are within one run, against",
-        "the first form of each case. ms: median (lowest to highest). Memory: tensors above what was there before.",
+        "A cell lists the forms of a case: milliseconds (median), and in brackets how many times faster a form is than",
+        f"the first one, in the same run. All rows, with spread, memory and rates: [tables](tables), {PREFIX}*.csv.",
+        "On each kind of machine: `python -m pcl_lib.bench all --out figures/tables --markdown figures/benchmarks.md`.",
         "",
-        *(f"- {name}: {value}" for name, value in about.items()),
-        *targets(rows),
+        *(f"- **{kind}**: {_described(about)}" for kind, (about, _) in kinds.items()),
+        *([] if any(about["device"].startswith("cuda") for about, _ in kinds.values()) else [f"- {NO_GPU}"]),
+        *targets({kind: rows for kind, (_, rows) in kinds.items()}),
     ]
-    for part in dict.fromkeys(row.part for row in rows):
-        lines += ["", f"## {part}", "", summaries[part], ""]
-        lines += ["| case | form | threads | ms | per second | faster | MiB | repeats | note |"]
-        lines += ["|---|---|---|---|---|---|---|---|---|"]
-        for row in (row for row in rows if row.part == part):
-            memory = "" if row.peak_mib is None else f"{row.peak_mib:,.1f}"
-            lines.append(
-                f"| {row.case} | {row.form} | {row.threads} | {row.ms:,.1f} ({row.ms_low:,.1f} to {row.ms_high:,.1f})"
-                f" | {shown_rate(row)} {row.unit} | {row.ratio:,.1f}x | {memory} | {row.repeats} | {row.note} |"
-            )
+    parts = dict.fromkeys(row.part for _, rows in kinds.values() for row in rows)
+    for part in parts:
+        lines += ["", f"## {part}", "", summaries[part], "", *_head("case", *kinds)]
+        own = {kind: [row for row in rows if row.part == part] for kind, (_, rows) in kinds.items()}
+        for case in dict.fromkeys(row.case for rows in own.values() for row in rows):
+            cells = [_cell([row for row in rows if row.case == case]) for rows in own.values()]
+            lines.append(f"| {case} | " + " | ".join(cells) + " |")
         if part == "sizes":
             lines += ["", f"![Milliseconds of a PDD step by batch and by width]({picture})"]
     return "\n".join(lines) + "\n"
 
 
+def _described(about: Mapping[str, str]) -> str:
+    return "; ".join(f"{name} {value}" for name, value in about.items())
+
+
+def _head(*columns: str) -> list[str]:
+    return ["| " + " | ".join(columns) + " |", "|---" * len(columns) + "|"]
+
+
+def _cell(rows: Sequence[Row]) -> str:
+    """The forms of a case on one machine; of operators, their shares of the step."""
+    if rows and rows[0].part == "operators":
+        return ", ".join(f"{row.form.removeprefix('aten::')} {row.note.split()[0]}" for row in rows)
+    return "; ".join(_form(row, faster=i > 0) for i, row in enumerate(rows))
+
+
+def _form(row: Row, faster: bool) -> str:
+    words = [f"{row.form} {row.ms:,.0f}" if row.ms >= 100 else f"{row.form} {row.ms:,.1f}"]
+    words += [f"({row.ratio:,.1f}x)"] if faster else []
+    return " ".join([*words, *([f"[{row.note}]"] if row.note else [])])
+
+
 SIZES = re.compile(r"width ([\d.]+), batch (\d+)")
 
 
-def plot_sizes(rows: list[Row], path: Path) -> None:
-    """Milliseconds of a PDD step against batch (left) and width (right), both on logarithmic axes."""
-    found = [(float(m[1]), int(m[2]), row.ms) for row in rows if (m := SIZES.fullmatch(row.case))]
+def plot_sizes(kinds: Mapping[str, Sequence[Row]], path: Path) -> None:
+    """Milliseconds of a PDD step against batch (left) and width (right), both on logarithmic axes; a line a kind."""
     figure, axes = plt.subplots(1, 2, figsize=(8, 3.2), layout="constrained", sharey=True)
-    by_batch = sorted((batch, ms) for width, batch, ms in found if width == 0.25)
-    by_width = sorted((width, ms) for width, batch, ms in found if batch == 16)
-    _curve(axes[0], by_batch, "batch (width 0.25)")
-    _curve(axes[1], by_width, "width (batch 16)")
+    for kind, rows in kinds.items():
+        found = [(float(m[1]), int(m[2]), row.ms) for row in rows if (m := SIZES.fullmatch(row.case))]
+        by_batch = sorted((batch, ms) for width, batch, ms in found if width == 0.25)
+        by_width = sorted((width, ms) for width, batch, ms in found if batch == 16)
+        _curve(axes[0], by_batch, "batch (width 0.25)", kind)
+        _curve(axes[1], by_width, "width (batch 16)", kind)
     axes[0].set_ylabel("one PDD step (ms)")
     axes[0].yaxis.set_major_locator(LogLocator(base=2))
     axes[0].yaxis.set_major_formatter("{x:g}")
+    axes[0].legend()
     with replace_atomically(path) as temporary:
         figure.savefig(temporary, dpi=120, format="png")
     plt.close(figure)
 
 
-def _curve(ax: Axes, points: Sequence[tuple[float, float]], label: str) -> None:
+def _curve(ax: Axes, points: Sequence[tuple[float, float]], label: str, kind: str) -> None:
     places = [x for x, _ in points]
-    ax.loglog(places, [ms for _, ms in points], marker="o")
+    ax.loglog(places, [ms for _, ms in points], marker="o", label=kind)
     ax.set(xlabel=label, xticks=places, xticklabels=[f"{x:g}" for x in places])
     ax.minorticks_off()
     ax.grid(alpha=0.3)
