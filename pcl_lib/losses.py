@@ -99,6 +99,22 @@ def clip_contrast(features: Tensor, temperature: float) -> Tensor:
     return (torch.logaddexp(cosine, others) - cosine)[positives].mean()
 
 
+def recognition(read: Tensor, faces: Tensor, same: Tensor, temperature: float) -> Tensor:
+    """Whether a face-aware feature is recognised: minus the log of the share that its own faces have of all.
+
+    read: [K, D], of the pictures in question. faces: [N, D]. same: bool [K, N], which of these show the same face, at
+    least one in each row. By cosine over the temperature, softmax over all N; the mean over the K. Returns a scalar.
+    Raises ValueError where shapes do not fit. Source: InfoNCE (van den Oord et al. 2018), summed over positives.
+    """
+    if read.ndim != 2 or faces.shape[1:] != read.shape[1:] or same.shape != (len(read), len(faces)):
+        shapes = f"read {tuple(read.shape)}, faces {tuple(faces.shape)} and same {tuple(same.shape)}"
+        raise ValueError(f"{shapes} must be [K, D], [N, D] and [K, N]")
+    with torch.autocast(read.device.type, enabled=False):
+        units = (F.normalize(_wide(x), dim=1, eps=EPS) for x in (read, faces))
+        cosine = next(units) @ next(units).T / temperature
+    return (cosine.logsumexp(1) - cosine.masked_fill(~same, -torch.inf).logsumexp(1)).mean()
+
+
 def coherence(features: Tensor) -> Tensor:
     """What two different frames of a clip have in common: features [B, K, D], B, K >= 2 -> correlations [D, D].
 

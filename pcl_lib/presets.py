@@ -54,7 +54,7 @@ RANGES: dict[str, dict[str, tuple[float, float] | tuple[str, ...]]] = {
         "negatives": ("own_flip", "released_code", "batch"),
     },
     "VideoPreset": {
-        **dict.fromkeys(("contrast", "person", "incoherence"), (0, MANY)),
+        **dict.fromkeys(("contrast", "swap", "person", "incoherence"), (0, MANY)),
         "temperature": (TINY, MANY),
         **dict.fromkeys(("restage", "jitter", "mirror"), (0, 1)),
     },
@@ -182,7 +182,8 @@ class VideoPreset(_Checked):
     contrast: float = (
         0.3  # InfoNCE between the face-aware features of frames, on the numbers that are decoded
     )
-    temperature: float = 0.2  # of it
+    temperature: float = 0.2  # of it, and of the next two
+    swap: float = 0.0  # price of a swapped picture in which the encoder does not recognise the face donor
     person: float = 0.0  # the same between clips of a person, on half of the numbers; 0 needs no identities
     incoherence: float = 0.0  # price of what pose-related features of two frames of a clip have in common
     restage: float = (

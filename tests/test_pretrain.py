@@ -242,6 +242,31 @@ def test_another_seed_gives_another_run(
     assert run.history["pdd"].iloc[0] != whole.history["pdd"].iloc[0]
 
 
+def test_a_training_can_begin_with_the_weights_of_another(
+    whole: pretrain.Trained, blobs: data.PreparedFaces, tmp_path: Path
+) -> None:
+    weights = whole.folder / "checkpoints" / "pcl.safetensors"
+    start: dict[str, Any] = {"faces": blobs, "seed": 5, "progress": False, "start": weights}
+    begun = pretrain.fit("pcl", preset=tiny(train__epochs=0), out=tmp_path / "none", **start)
+    assert_equal_weights(begun.model, whole.model)
+    once, again = (
+        pretrain.fit("pcl", preset=tiny(train__epochs=2), out=tmp_path / "two", **start) for _ in range(2)
+    )
+    assert_equal_weights(once.model, again.model)  # the second call reads what the first has left
+    fresh = pretrain.fit(
+        "pcl", preset=tiny(train__epochs=2), out=tmp_path / "fresh", **start | {"start": None}
+    )
+    assert once.history["pdd"][0] < fresh.history["pdd"][0]
+    with pytest.raises(
+        BadInput, match=r"start was .*, now None"
+    ):  # not from random weights in the same folder
+        pretrain.fit("pcl", preset=tiny(train__epochs=2), out=tmp_path / "two", **start | {"start": None})
+    with pytest.raises(
+        BadInput, match=r"pcl\.safetensors cannot be the start: .*model\.projector_out was 8, now 4"
+    ):
+        pretrain.fit("pcl", preset=tiny(model__projector_out=4), out=tmp_path / "other", **start)
+
+
 def test_random_is_the_untrained_model(blobs: data.PreparedFaces, tmp_path: Path) -> None:
     run = fit(blobs, tmp_path, "random")
     assert_equal_weights(run.model, PCL(tiny().model, 3))

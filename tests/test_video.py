@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from sklearn.linear_model import RidgeCV
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from test_methods import images, parts_with_gradient, preset_of, seeded
+from torch import Tensor
 
 from pcl_lib import data, losses, methods, presets, pretrain, probes
 from pcl_lib.methods.video import ClipIndex, Incoherence, jitter, mirrored, mixture
@@ -106,6 +108,58 @@ def test_the_contrast_is_the_mean_cross_entropy_of_one_positive_at_a_time() -> N
                 terms.append(F.cross_entropy(logits[None], torch.tensor([0])))
     torch.testing.assert_close(losses.clip_contrast(x, 0.3), torch.stack(terms).mean())
     assert losses.clip_contrast(3 * x, 0.3) == pytest.approx(losses.clip_contrast(x, 0.3))
+
+
+def test_recognition_is_the_share_of_ones_own_faces() -> None:
+    read = torch.randn(3, 5, dtype=torch.float64, generator=seeded())
+    faces = torch.randn(7, 5, dtype=torch.float64, generator=seeded())
+    same = torch.tensor([[j % 3 == i for j in range(7)] for i in range(3)])
+    terms = []
+    for i in range(3):
+        weights = [torch.exp(read[i] @ faces[j] / (read[i].norm() * faces[j].norm()) / 0.3) for j in range(7)]
+        own = sum(weight for j, weight in enumerate(weights) if same[i, j])
+        terms.append(-torch.log(own / sum(weights)))
+    torch.testing.assert_close(losses.recognition(read, faces, same, 0.3), torch.stack(terms).mean())
+    with pytest.raises(ValueError, match="must be"):
+        losses.recognition(read, faces, same.T, 0.3)
+
+
+class Shown:
+    """A model whose picture of a pair is one of the two codes, and which reads that code from the picture."""
+
+    def __init__(self, whom: str) -> None:
+        self.whom = whom
+
+    def decode(self, face: Tensor, pose: Tensor) -> Tensor:
+        return {"face donor": face, "pose donor": pose}[self.whom]
+
+    def face_feature(self, picture: Tensor) -> Tensor:
+        return picture
+
+
+def test_swaps_must_show_the_face_donor() -> None:
+    """Twelve clips of three frames whose faces are orthogonal: who shows the right one pays next to nothing."""
+    method = methods.build("pcl_video", preset_of(**{"video.temperature": 0.1}))
+    face = torch.eye(12).repeat_interleave(3, 0)
+    right, wrong = (
+        method.recognised(Shown(whom), face, face, seeded()).item() for whom in ("face donor", "pose donor")
+    )
+    own, other = 3 * math.exp(10), 33 * math.exp(0)
+    assert right == pytest.approx(-math.log(own / (own + other)), rel=1e-3)
+    assert wrong == pytest.approx(-math.log(3 / (own + other)), rel=1e-3)
+
+
+def test_swaps_count_from_an_eighth_of_the_training_on(tmp_path: Path) -> None:
+    faces = clips_of(tmp_path / "set", [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 4])
+    method = methods.build("pcl_video", preset_of(**{"video.swap": 0.5, "train.epochs": 8}))
+    model = PCL(method.preset.model).train()
+    method.auxiliary(model, faces)
+    batch = torch.rand(3, 3, 3, 32, 32, generator=seeded())
+    assert "swap" not in method.tasks[0].loss(model, batch, seeded())
+    method.on_epoch_end([{"video": 1.0}])
+    found = method.tasks[0].loss(model, batch, seeded())
+    found["swap"].backward()
+    assert model.decoder.draw.weight.grad.abs().sum() > 0  # the decoder is told whom to show
 
 
 def test_coherence_is_the_correlation_of_different_frames() -> None:

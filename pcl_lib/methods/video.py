@@ -33,7 +33,11 @@ class PCLVideo(Method):
     - contrast: InfoNCE between the face-aware features of a clip's frames, on the numbers that the decoder gets and
       not behind a projector, which would shed pose for the loss alone and leave it in the feature;
     - restaging: a share of the images that poses are taken from are the model's own pictures of other people in that
-      pose, so that looks taken from there are the wrong ones. The colours of all of them are moved (jitter).
+      pose, so that looks taken from there are the wrong ones. The colours of all of them are moved (jitter);
+    - recognition (`video.swap`): half of the frames are drawn with the face of another clip, and in these pictures the
+      encoder must find that clip's face among all of the batch, the pose donor's too. A model's own pictures carry
+      whatever leaks from the pose donor, so restaging alone cannot remove it; this can, and it teaches the decoder
+      to show whom it was told to show.
 
     `incoherence` logs how much the pose-related features of two frames have in common: poses little, looks all. As a
     loss it was tried and starved the pose-related feature, as the poses of a clip do have something in common.
@@ -60,7 +64,7 @@ class PCLVideo(Method):
         batch = (train.pdd_batch + train.face_batch + train.pose_batch) // FRAMES
         self.tasks = (Task("video", batch, self.loss, self.take, FRAMES),)
         self.weights = {"video": 1.0}
-        self.restage = 0.0
+        self.begun = False
 
     def auxiliary(self, model: PCL, faces: FaceSet) -> nn.Module:
         """The averages of `Incoherence`; learns which frames are of one clip. Raises BadInput as `ClipIndex`."""
@@ -80,9 +84,8 @@ class PCLVideo(Method):
         return source.take(frames.flatten()).unflatten(0, (-1, FRAMES))
 
     def on_epoch_end(self, means: list[dict[str, float]]) -> None:
-        """Restage once an eighth of the run is over: before, poses cannot be told from the model's own pictures."""
-        begun = len(means) >= self.preset.train.epochs / 8
-        self.restage = self.preset.video.restage if begun else 0.0
+        """Swap once an eighth of the run is over: before, poses cannot be told from the model's own pictures."""
+        self.begun = len(means) >= self.preset.train.epochs / 8
 
     def loss(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Reconstruction of all frames, and the two terms that part the features."""
@@ -99,6 +102,8 @@ class PCLVideo(Method):
             "contrast": losses.clip_contrast(face, video.temperature),
             "incoherence": self.incoherence(pose),
         }
+        if video.swap and self.begun:
+            parts["swap"] = self.recognised(model, face.flatten(0, 1), pose.flatten(0, 1), generator)
         if video.person:
             # the frames of both clips of each person
             person = face.unflatten(0, (2, -1)).transpose(0, 1).flatten(1, 2)
@@ -107,6 +112,7 @@ class PCLVideo(Method):
             parts["reconstruction"]
             + video.contrast * parts["contrast"]
             + video.incoherence * parts["incoherence"]
+            + video.swap * parts.get("swap", 0.0)
             + video.person * parts.get("person", 0.0)
         )
         return {"video": total, **parts}
@@ -119,11 +125,24 @@ class PCLVideo(Method):
 
         The other is one of another clip. clean [N, 3, S, S] with their face-aware features and general maps.
         """
-        if not self.restage:
+        if not (self.preset.video.restage and self.begun):
             return clean
         swapped = model.decode(face.roll(FRAMES, 0), model._pose(general)).float()
-        chosen = torch.rand(len(clean), device=clean.device, generator=generator) < self.restage
+        chosen = torch.rand(len(clean), device=clean.device, generator=generator) < self.preset.video.restage
         return torch.where(chosen[:, None, None, None], swapped, clean)
+
+    def recognised(self, model: PCL, face: Tensor, pose: Tensor, generator: torch.Generator) -> Tensor:
+        """How badly swapped pictures show their face donors: face, pose [N, D] of the frames of clips -> scalar.
+
+        Half of the frames lend their poses, each to the next clip's frame of that number. The faces looked for are
+        held fast: else they would move towards what the pictures show.
+        """
+        lent = torch.randperm(len(face), device=face.device, generator=generator)[: len(face) // 2]
+        donor = (lent - FRAMES) % len(face)
+        read = model.face_feature(model.decode(face[donor], pose[lent]).float()).float()
+        clip = torch.arange(len(face), device=face.device) // FRAMES
+        same = clip[donor][:, None] == clip[None]
+        return losses.recognition(read, face.detach(), same, self.preset.video.temperature)
 
 
 class Incoherence(nn.Module):

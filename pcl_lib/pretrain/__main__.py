@@ -21,6 +21,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--devices", type=int, default=1, help="processes or GPUs on this machine")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="e.g. train.lr=1e-3")
+    parser.add_argument(
+        "--start", type=Path, metavar="FILE", help="checkpoint whose weights training begins with"
+    )
     arguments = parser.parse_args()
     preset = presets.override(presets.get(arguments.preset), dict(map(presets.parse_setting, arguments.set)))
     presets.check_seed(arguments.seed)
@@ -29,8 +32,9 @@ def main() -> None:
     faces = data.open_faces(arguments.data, preset, out.parent)
     print(f"{arguments.method} on {faces.name}: {len(faces.split('train'))} training images")
     found = fit(
-        arguments.method, preset=preset, faces=faces, out=out, seed=arguments.seed, devices=arguments.devices
-    )
+        arguments.method, preset=preset, faces=faces, out=out, seed=arguments.seed, devices=arguments.devices,
+        start=arguments.start,
+    )  # fmt: skip
     weights = f"{out}/checkpoints/{arguments.method}.safetensors"
     print(f"{found.seconds:.0f} s in {found.precision}; weights in {weights}")
 

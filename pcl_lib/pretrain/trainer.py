@@ -7,11 +7,13 @@ file is replaced atomically.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pcl_lib import data, distributed, methods, presets
-from pcl_lib.models import PCL, save_checkpoint
+from pcl_lib.models import PCL, load_checkpoint, save_checkpoint
 from pcl_lib.presets import Preset
 from pcl_lib.pretrain import formats
 from pcl_lib.pretrain.fabric import is_full
@@ -74,6 +76,14 @@ class Trainer:
             self._open_data(faces)
             if train.probe_every:
                 self.probe = ValidationProbe(faces, self.method.preset.model.image_size)
+
+    def begin_with(self, start: Path) -> None:
+        """Take the weights of a checkpoint; its content counts as a setting of this training."""
+        model = load_checkpoint(start, str(self.fabric.device))
+        if differ := list(presets.differences(asdict(model.config), asdict(self.model.config), "model")):
+            raise BadInput(f"{start} cannot be the start: it is of another model ({'; '.join(differ[:4])})")
+        self.model.load_state_dict(model.state_dict())
+        self.settings["start"] = hashlib.sha256(start.read_bytes()).hexdigest()
 
     def _open_data(self, faces: data.PreparedFaces) -> None:
         rows = faces.split("train")

@@ -40,20 +40,24 @@ def fit(
     devices: int = 1,
     progress: bool = True,
     callback: Callable[[PCL, pd.DataFrame], bool] | None = None,
+    start: Path | str | None = None,
 ) -> Trained:
     """Pre-train on the training split of `faces`; resumes where `out` holds a checkpoint of the same settings.
 
     Writes out/checkpoints/<method>.safetensors and .state, and out/logs/<method>.csv.
     devices: processes or GPUs that share the batches of the preset, with the results of one (`pcl_lib.distributed`);
     where torchrun started this process, its numbers hold. callback: called after each epoch with the model and the
-    history; where it returns True, training stops there with a checkpoint to go on from. Raises BadInput on bad
-    settings or data, on a checkpoint of other settings, where another process trains the same method into `out`, on
-    NaN or inf losses and where memory runs out (the last checkpoint stays).
+    history; where it returns True, training stops there with a checkpoint to go on from. start: a checkpoint of a
+    model of these very settings whose weights the training begins with, in place of random ones. Raises BadInput on
+    bad settings or data, on a `start` of another model, on a checkpoint of other settings, where another process
+    trains the same method into `out`, on NaN or inf losses and where memory runs out (the last checkpoint stays).
     """
     preset = presets.get(preset) if isinstance(preset, str) else preset
     presets.check_seed(seed)
     fabric = start_fabric(preset, devices)
     trainer = Trainer(method, preset, faces, Path(out), seed, fabric)
+    if start is not None:
+        trainer.begin_with(Path(start))
     trainer.resume()
     if not trainer.finished:  # what is finished can be read where nothing can be written
         with trainer.alone():

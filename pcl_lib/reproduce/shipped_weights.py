@@ -15,7 +15,7 @@ import torch
 
 from pcl_lib import presets, pretrain, probes
 from pcl_lib.data import PreparedFaces, rendered
-from pcl_lib.models import load_checkpoint, save_checkpoint
+from pcl_lib.models import checkpoint_notes, load_checkpoint, save_checkpoint
 from pcl_lib.models.shipped import LIMIT, NOT_FOR, SHIPPED, WEIGHTS
 from pcl_lib.presets import Preset
 from pcl_lib.reproduce import measure
@@ -29,18 +29,21 @@ CLIPS: dict[str, Any] = {
     "clutter": 0.2,
 }
 CLIPS_FOLDER = "clips-2400"
+BEGINNING = ("epochs", "epoch", "seconds", "hardware", "precision", "commit", "settings")
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How shipped weights are trained: so many times the preset's epochs, and settings that differ from it.
 
-    clips: whether the method learns from `CLIPS` rather than from the preset's still images.
+    clips: whether the method learns from `CLIPS` rather than from the preset's still images. first: the recipe of an
+    earlier training, on the same images, whose weights this one begins with.
     """
 
     times: int
     changes: Mapping[str, Any] = field(default_factory=dict)
     clips: bool = False
+    first: Recipe | None = None
 
     def of(self, preset: Preset) -> Preset:
         """The preset with the recipe's changes."""
@@ -57,7 +60,7 @@ VIDEO = {
 RECIPES = {
     "pcl": Recipe(4),
     "pcl_plus": Recipe(8, {"loss.pdd": 16.0}),
-    "pcl_video": Recipe(8, VIDEO, clips=True),
+    "pcl_video": Recipe(4, VIDEO | {"video.swap": 0.5}, clips=True, first=Recipe(8, VIDEO, clips=True)),
 }
 
 
@@ -69,8 +72,11 @@ def export_weights(
     folder: Path = WEIGHTS,
     command: str = "",
     judge: PreparedFaces | None = None,
+    start: Path | None = None,
 ) -> Path:
     """Train a method, or go on from what `out` holds, probe it and keep it in `folder`, in float16, with a card.
+
+    start: the weights to begin with (see `pretrain.fit`); the card repeats what they say of themselves.
 
     The card (see `shipped.card`) is measured on the test people of `judge`, by default `faces`, which the method is
     trained on, with the weights as they are shipped.
@@ -78,7 +84,8 @@ def export_weights(
     the folder together are larger than `LIMIT`.
     """
     tree = commit()  # before the weights themselves change it
-    training = pretrain.fit(method, preset=preset, faces=faces, out=out, seed=0)
+    before = {} if start is None else _said_of(start)  # also before they change
+    training = pretrain.fit(method, preset=preset, faces=faces, out=out, seed=0, start=start)
     model = training.model.cpu().half()
     if not all(torch.isfinite(value).all() for value in model.state_dict().values()):
         raise BadInput(f"{out} holds values beyond float16: they cannot be shipped")
@@ -88,7 +95,7 @@ def export_weights(
     judge = judge or faces
     found = measure.of_method(probes.extract(probes.EvenOdd(load_checkpoint(path)), judge), training.method)
     about = _card(training, preset, faces, probes.evaluate(found, judge))
-    about |= {"method": method, "command": command, "commit": tree}
+    about |= {"method": method, "command": command, "commit": tree} | before
     about |= {"measured on": {"name": judge.name, "hash": judge.content_hash}}
     with replace_atomically(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
@@ -96,6 +103,13 @@ def export_weights(
     if size > LIMIT:
         raise BadInput(f"{folder} holds {size / 1e6:.1f} MB of weights, {LIMIT / 1e6:.0f} may be shipped")
     return path
+
+
+def _said_of(start: Path) -> dict[str, Any]:
+    """What a card says of the weights a training began with: their own card's words, else their checkpoint's notes."""
+    card = start.with_suffix(".json")
+    known = json.loads(card.read_text(encoding="utf-8")) if card.is_file() else checkpoint_notes(start)
+    return {"begins with": {name: known[name] for name in BEGINNING if name in known}}
 
 
 def _card(
@@ -131,21 +145,36 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--preset", default="cpu", help=", ".join(presets.PRESETS))
     parser.add_argument("--out", type=Path, default=Path("runs/weights"), help="where training goes on from")
     parser.add_argument("--only", nargs="+", default=list(SHIPPED), metavar="METHOD", help=", ".join(SHIPPED))
+    parser.add_argument(
+        "--start",
+        type=Path,
+        metavar="FILE",
+        help="what the first of two trainings left, where it was done elsewhere",
+    )
     given = parser.parse_args(argv)
     if unknown := set(given.only) - set(SHIPPED):
         raise BadInput(f"--only: {min(unknown)} does not ship, choose some of {', '.join(SHIPPED)}")
     preset = presets.get(given.preset)
     faces = rendered.open_faces(None, preset, given.out.parent)
     for method in given.only:
-        clips = RECIPES[method].clips
+        recipe = RECIPES[method]
         learnt = (
-            rendered.prepare_rendered(given.out.parent / "faces" / CLIPS_FOLDER, **CLIPS) if clips else faces
+            rendered.prepare_rendered(given.out.parent / "faces" / CLIPS_FOLDER, **CLIPS)
+            if recipe.clips
+            else faces
         )
+        start = recipe.first and (given.start or _first(method, recipe.first.of(preset), learnt, given.out))
         command = f"python -m pcl_lib.reproduce.shipped_weights --preset {preset.name} --only {method}"
         path = export_weights(
-            method, RECIPES[method].of(preset), learnt, given.out, command=command, judge=faces
+            method, recipe.of(preset), learnt, given.out, command=command, judge=faces, start=start
         )
         print(f"{path} ({path.stat().st_size / 1e6:.1f} MB) and {path.with_suffix('.json').name}")
+
+
+def _first(method: str, preset: Preset, faces: PreparedFaces, out: Path) -> Path:
+    """Do the first of two trainings; returns its checkpoint."""
+    training = pretrain.fit(method, preset=preset, faces=faces, out=out / "first", seed=0)
+    return training.folder / "checkpoints" / f"{method}.safetensors"
 
 
 if __name__ == "__main__":
