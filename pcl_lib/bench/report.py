@@ -121,8 +121,9 @@ def read_kinds(folder: Path) -> dict[str, tuple[dict[str, str], list[Row]]]:
     kinds = {}
     for path in sorted(folder.glob(f"{PREFIX}*.csv")):
         frame = pd.read_csv(path, keep_default_na=False, dtype=str)
-        about = frame.drop(columns=list(Row.__dataclass_fields__)).iloc[0].to_dict()
-        kinds[path.stem.removeprefix(PREFIX)] = (about, [_row(record) for record in frame.to_dict("records")])
+        records: list[dict[str, str]] = frame.to_dict("records")  # type: ignore[assignment]
+        about = {name: value for name, value in records[0].items() if name not in Row.__dataclass_fields__}
+        kinds[path.stem.removeprefix(PREFIX)] = (about, [_row(record) for record in records])
     return kinds
 
 

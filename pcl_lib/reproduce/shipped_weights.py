@@ -163,7 +163,9 @@ def main(argv: Sequence[str] | None = None) -> None:
             if recipe.clips
             else faces
         )
-        start = recipe.first and (given.start or _first(method, recipe.first.of(preset), learnt, given.out))
+        start = None
+        if recipe.first:
+            start = given.start or _first(method, recipe.first.of(preset), learnt, given.out)
         command = f"python -m pcl_lib.reproduce.shipped_weights --preset {preset.name} --only {method}"
         path = export_weights(
             method, recipe.of(preset), learnt, given.out, command=command, judge=faces, start=start
