@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,27 @@ def test_shipping_goes_on_from_a_finished_training_and_keeps_to_the_limit(
     with pytest.raises(BadInput, match="may be shipped"):
         shipped_weights.export_weights("pcl", preset, faces, shipment / "run", tmp_path)
     assert (shipment / "run" / "checkpoints" / "pcl.safetensors").stat().st_mtime_ns == before
+
+
+def test_a_second_training_begins_with_the_first_ones_weights_and_the_card_says_so(
+    shipment: Path, tmp_path: Path
+) -> None:
+    preset = presets.override(presets.get("smoke"), {"train.epochs": 1})
+    faces = rendered.open_faces(None, preset, shipment)
+    start = shipped_weights._first("pcl", preset, faces, tmp_path)
+    assert start.parent.parent == tmp_path / "first"  # apart from the second training
+    untouched = presets.override(preset, {"train.epochs": 0})
+    path = shipped_weights.export_weights(
+        "pcl", untouched, faces, tmp_path, tmp_path / "weights", start=start
+    )
+    for key, value in load_checkpoint(start).state_dict().items():
+        torch.testing.assert_close(load_checkpoint(path).state_dict()[key], value, atol=1e-6, rtol=2**-10)
+    about = json.loads(path.with_suffix(".json").read_text())
+    assert about["begins with"]["epoch"] == 1 and about["begins with"]["seconds"] > 0
+    again = shipped_weights.export_weights(
+        "pcl", untouched, faces, tmp_path / "more", tmp_path / "third", start=path
+    )  # a card says more than a checkpoint's notes
+    assert json.loads(again.with_suffix(".json").read_text())["begins with"]["settings"] == about["settings"]
 
 
 def test_what_does_not_ship_is_one_sentence() -> None:

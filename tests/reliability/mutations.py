@@ -211,6 +211,13 @@ MUTATIONS = (
         "path.stat().st_size < shard.offset",
         "test_data",
     ),
+    Mutation(
+        "a swap is right when it shows the pose donor",
+        "pcl_lib/methods/video.py",
+        "same = clip[donor][:, None] == clip[None]",
+        "same = clip[lent][:, None] == clip[None]",
+        "test_video",
+    ),
 )
 
 
