@@ -122,6 +122,14 @@ def test_another_preset_is_added_and_the_same_one_replaced(small: Path) -> None:
     assert minutes == {"cpu": 2.0, "smoke": 0.2}
 
 
+def test_what_was_not_timed_is_said() -> None:
+    rows = pd.DataFrame(
+        {"notebook": ["a", "a", "b"], "preset": ["cpu", "smoke", "cpu"], "minutes": [1.0, 0.5, 2.0]}
+    )
+    lines = readme.minutes_table(rows).splitlines()
+    assert lines[-2:] == ["| [b](b.ipynb) | not timed | 2.0 |", "| all | 0.5 | 3.0 |"]
+
+
 def test_a_run_of_some_notebooks_leaves_the_minutes_of_the_others() -> None:
     before = pd.DataFrame({"notebook": ["a", "b"], "preset": "cpu", "minutes": [1.0, 2.0]})
     run = pd.DataFrame({"notebook": ["b", "c"], "preset": "cpu", "minutes": [5.0, 3.0]})

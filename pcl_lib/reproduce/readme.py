@@ -168,7 +168,7 @@ def minutes_table(minutes: pd.DataFrame) -> str:
     presets = [name for name in PRESETS if name in wide.columns]
     lines = [_row(["notebook", *(f"`{name}`" for name in presets)]), _row(["---"] * (len(presets) + 1))]
     lines += [
-        _row([f"[{name}]({name}.ipynb)", *(f"{row[preset]:.1f}" for preset in presets)])
+        _row([f"[{name}]({name}.ipynb)", *("not timed" if pd.isna(t) else f"{t:.1f}" for t in row[presets])])
         for name, row in wide.iterrows()
     ]
     return "\n".join([*lines, _row(["all", *(f"{wide[preset].sum():.1f}" for preset in presets)])])
