@@ -26,7 +26,9 @@ def _parser() -> argparse.ArgumentParser:
         "--data", default="", metavar="FOLDER", help="prepared folder; without it faces are rendered"
     )
     parser.add_argument(
-        "--out", type=Path, help="run folder (default runs/PRESET-ablations; with --scaling runs/PRESET-beyond)"
+        "--out",
+        type=Path,
+        help="run folder (default runs/PRESET-ablations; with --scaling runs/PRESET-beyond)",
     )
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 on (default 3)")
     parser.add_argument("--only", nargs="+", metavar="VARIANT", help=f"some of: {', '.join(VARIANTS)}")

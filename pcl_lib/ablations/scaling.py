@@ -172,11 +172,15 @@ def draw(found: Mapping[str, power_law.Fit], flops: float) -> Figure:
             value, low, high = fit.at(end)
             spread = [[max(0.0, value - low)], [max(0.0, high - value)]]
             place = hours(end, flops) * 1.15**i  # those of one price stand side by side
-            axes.errorbar(place, value, spread, fmt=plots.MARKERS[i], color=plots.COLOURS[i], capsize=3, label=step)
+            axes.errorbar(
+                place, value, spread, fmt=plots.MARKERS[i], color=plots.COLOURS[i], capsize=3, label=step
+            )
         plots.clean_axes(axes).set_title(name, fontsize=9)
         axes.set_xscale("log")
     figure.supxlabel(HOURS, fontsize=9)
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
+    )
     return figure
 
 
@@ -198,7 +202,10 @@ def report(out: Path, rows: Mapping[str, pd.DataFrame], preset: Preset, flops: f
         plots.save(draw(found, flops), out / "figures" / "scaling.png")
     long = stills[(stills["iterations"] == stills["iterations"].max()) & (stills["images of each"] == 4)]
     if len(clips) and len(long):
-        made["video"] = (video_table(long, clips), "What clips are worth in still images, at equal iterations")
+        made["video"] = (
+            video_table(long, clips),
+            "What clips are worth in still images, at equal iterations",
+        )
     return [
         path
         for name, (frame, caption) in made.items()
