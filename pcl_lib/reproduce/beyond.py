@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -163,19 +164,19 @@ class Aligned:
         return self._images[torch.as_tensor(np.asarray(rows))]
 
 
-def stored(run: Run, name: str) -> pd.DataFrame:
-    """A table that `make beyond` left: for this preset if it ran here, else the kit's own record; says which.
+def stored(run: Run, name: str) -> Path | None:
+    """The CSV that `make beyond` left: for this preset if it ran here, else the kit's own record; says which.
 
-    name: of a file in tables, such as "longer_ways". An empty table where there is neither.
+    name: of a file in tables, such as "longer_ways"; its Markdown stands next to it. None where there is neither.
     """
     own = run.out.parent / f"{run.preset.name}-beyond" / "tables" / f"{name}.csv"
     record = REPOSITORY / "figures" / "tables" / f"{name}.csv"
     for path, said in ((own, "of this machine"), (record, "on record, of the kit's own run")):
         if path.is_file():
-            print(f"{name}: stored rows {said}, read from {path}; nothing is trained here.")
-            return pd.read_csv(path)
+            print(f"{name}: stored rows {said}; nothing is trained here.")
+            return path
     print(f"{name}: there are no rows yet; make beyond PRESET={run.preset.name} makes them.")
-    return pd.DataFrame()
+    return None
 
 
 def judge(ways: list[Way], faces: FaceSet) -> pd.DataFrame:
