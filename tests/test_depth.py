@@ -60,6 +60,8 @@ def test_pictures_have_colours_and_depth_between_0_and_1() -> None:
     pictures = depth.with_depth(faces)
     assert pictures.shape == (10, 4, SIZE, SIZE) and pictures.min() >= 0 and pictures.max() <= 1
     assert torch.equal(pictures[:, :3], faces.images(np.arange(10)).float() / 255)
+    centimetres = render_depth(faces.table, SIZE)[:, 0]
+    assert torch.corrcoef(torch.stack([pictures[:, 3].flatten(), centimetres.flatten()]))[0, 1] > 0.9999
     corner = pictures[:, 3, 0, 0]
     assert (corner == 0).float().mean() > 0.5  # mostly background
 

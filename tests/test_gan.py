@@ -89,13 +89,13 @@ def test_losses_are_those_of_the_discriminators_answers(
     found = method.discriminate(model, batch, seeded())
     (true, true_angles), (drawn, _) = answers
     wanted = cross_entropy(true, people) + cross_entropy(drawn, [PEOPLE] * 6)
-    wanted += float((true_angles - angles).abs().mean())
+    wanted += float((true_angles - angles).abs().mean().detach())
     assert found["discriminator"].item() == pytest.approx(wanted, rel=1e-4)
     answers.clear()
     found = method.generate(model, batch, seeded())
     ((drawn, drawn_angles),) = answers
     code = shuffled(angles, seeded())
-    parts = cross_entropy(drawn, people) + float((drawn_angles - code).abs().mean())
+    parts = cross_entropy(drawn, people) + float((drawn_angles - code).abs().mean().detach())
     parts += found["own pose"].item() + RECONSTRUCTION * found["reconstruction"].item()
     assert found["generator"].item() == pytest.approx(parts, rel=1e-4)
     assert sorted(code.flatten().tolist()) == sorted(angles.flatten().tolist()) and not torch.equal(

@@ -132,7 +132,6 @@ def test_a_cell_learns_from_one_set_and_is_probed_on_another(tmp_path: Path) -> 
         for name, faces in {"own": learnt, "probed": None}.items()
     }
     assert set(rows["own"]["probes"]["data"]) == {"probed"} == set(rows["probed"]["probes"]["data"])
-    assert rows["own"]["cells"]["iterations"].item() == 4  # of a preset that is not named
     values = [part["probes"]["value"].to_numpy() for part in rows.values()]
     assert values[0].shape == values[1].shape and not np.allclose(values[0], values[1])
 

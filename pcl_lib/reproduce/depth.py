@@ -44,7 +44,8 @@ JUDGED = {
 def with_depth(faces: RenderedFaces) -> Tensor:
     """Colours and depth of a rendered set: float32 [n, 4, S, S] in 0..1; depth 0 is the background."""
     depth = render_depth(faces.table[list(NUMERIC)], faces.image_size)
-    return torch.cat([as_float(faces.images(np.arange(len(faces)))), 1 - depth / BEHIND], 1).clamp(0, 1)
+    scaled = (1 - depth / BEHIND) / 2  # the pivot of the head is at 0.5
+    return torch.cat([as_float(faces.images(np.arange(len(faces)))), scaled], 1).clamp(0, 1)
 
 
 def encoder(channels: int, outputs: int, size: int, seed: int) -> nn.Sequential:
