@@ -19,7 +19,7 @@ SIZE = 16
 def bald(n: int) -> pd.DataFrame:
     """Frontal heads on which nothing hides eyes, nose, mouth and chin."""
     table = sample_factors(n, seed=5).assign(yaw=0.0, pitch=0.0, roll=0.0, hair_style=0, glasses=0)
-    return table.assign(shift_x=0.0, shift_y=0.0, zoom=1.0)
+    return table.assign(shift_x=0.0, shift_y=0.0, zoom=0.7)
 
 
 def test_depth_at_landmarks_is_their_distance() -> None:

@@ -135,7 +135,7 @@ def gain_table(found: Mapping[str, power_law.Fit], flops: float) -> pd.DataFrame
 def video_table(stills: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
     """How many still images give `pcl` the yaw error and verification that clips give `pcl_video`.
 
-    stills, clips: `points` of trainings of equal length and base width. Means over seeds; between the sizes that were
+    The two methods differ in more than their data: in losses, decoder and normalisation. stills, clips: `points` of trainings of equal length and base width. Means over seeds; between the sizes that were
     trained, the logarithm of the number of images is interpolated. "more" and "fewer" than all that were trained stand
     where no size reaches the value.
     """
@@ -171,7 +171,10 @@ def draw(found: Mapping[str, power_law.Fit], flops: float) -> Figure:
             end = paper_point() * times
             value, low, high = fit.at(end)
             spread = [[max(0.0, value - low)], [max(0.0, high - value)]]
-            place = hours(end, flops) * 1.15**i  # those of one price stand side by side
+            price = hours(end, flops)
+            place = (
+                price * 1.2**i if price == hours(paper_point(), flops) else price
+            )  # side by side at one price
             axes.errorbar(
                 place, value, spread, fmt=plots.MARKERS[i], color=plots.COLOURS[i], capsize=3, label=step
             )

@@ -81,8 +81,13 @@ def by_features(name: str, labels: str, model: Any, faces: FaceSet, seconds: flo
 
 
 def by_pair(name: str, labels: str, model: Any, faces: FaceSet, seconds: float = 0.0) -> Way:
-    """Pose by a linear probe on the pose-related feature, identity by the face-aware one."""
+    """Pose by a linear probe on the pose-related feature, identity by the face-aware one.
+
+    Raises BadInput where the model lacks one of them.
+    """
     found = probes.extract(model, faces)
+    if found.pose is None or found.face is None:
+        raise BadInput(f"{name} has no pair of features: judge it by its general one")
     return Way(name, labels, probed_angles(found.pose, faces), found.face, seconds)
 
 
