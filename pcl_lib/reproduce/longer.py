@@ -66,13 +66,16 @@ def depths(run: Run) -> None:
     steps = DEPTH_STEPS.get(run.preset.name, LONG)
     for kind, (experiment, caption) in EXPERIMENTS.items():
         path = run.out / "tables" / f"depth_{kind}_rows.csv"
-        rows = pd.read_csv(path) if path.is_file() else pd.DataFrame({"seed": []})
-        for seed in sorted(set(range(SEEDS)) - set(rows["seed"])):
+        parts = [pd.read_csv(path)] if path.is_file() else []
+        done = {seed for part in parts for seed in part["seed"]}
+        for seed in sorted(set(range(SEEDS)) - done):
             found = experiment(faces, pictures, steps, seed)
-            rows = pd.concat([rows, found.assign(method=found[kind], seed=seed)], ignore_index=True)
+            parts.append(found.assign(method=found[kind], seed=seed))
+            rows = pd.concat(parts, ignore_index=True)
             run.save_rows(rows, path.stem, precision="32-true", data=faces.name)
-            print(f"depth as {kind}: seed {seed} of {SEEDS} seeds is done", flush=True)
-        table = tables.Table(depth.summary(rows, kind), {"data": faces.name, "steps": str(steps)})
+            print(f"depth as {kind}: seed {seed} is done, of {SEEDS} seeds", flush=True)
+        summary = depth.summary(pd.concat(parts, ignore_index=True), kind)
+        table = tables.Table(summary, {"data": faces.name, "steps": str(steps)})
         run.save_table(table, f"depth_{kind}", caption)
 
 
