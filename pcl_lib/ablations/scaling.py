@@ -135,9 +135,10 @@ def gain_table(found: Mapping[str, power_law.Fit], flops: float) -> pd.DataFrame
 def video_table(stills: pd.DataFrame, clips: pd.DataFrame) -> pd.DataFrame:
     """How many still images give `pcl` the yaw error and verification that clips give `pcl_video`.
 
-    The two methods differ in more than their data: in losses, decoder and normalisation. stills, clips: `points` of trainings of equal length and base width. Means over seeds; between the sizes that were
-    trained, the logarithm of the number of images is interpolated. "more" and "fewer" than all that were trained stand
-    where no size reaches the value.
+    The two methods differ in more than their data: in losses, decoder and normalisation. stills, clips: `points` of
+    trainings of equal length and base width. Means over seeds; between the sizes that were trained, the logarithm of
+    the number of images is interpolated. "more" and "fewer" than all that were trained stand where no size reaches the
+    value.
     """
     rows = []
     for count, part in clips.groupby("people"):
