@@ -246,8 +246,10 @@ class Pair:
 
     def features(self, x: Tensor) -> FrozenFeatures:
         found = self.table.iloc[[self.rows[image.numpy().tobytes()] for image in x]]
-        person = torch.nn.functional.one_hot(torch.from_numpy(found["identity"].to_numpy() % 10), 10).float()
-        angles = torch.from_numpy(found[list(POSE)].to_numpy(np.float32))
+        person = torch.nn.functional.one_hot(
+            torch.from_numpy(found["identity"].to_numpy(copy=True) % 10), 10
+        ).float()
+        angles = torch.from_numpy(found[list(POSE)].to_numpy(np.float32, copy=True))
         return FrozenFeatures(torch.cat([person, angles], 1), person, angles @ self.mix + 1)
 
 

@@ -172,7 +172,7 @@ def test_the_report_tells_the_law_that_the_rows_follow(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(power_law, "REPLICATES", 20)
-    written = scaling.report(tmp_path, synthetic_rows(), PRESETS["cpu"], flops=1e12)
+    written = scaling.report(tmp_path, synthetic_rows(), PRESETS["cpu"], cost=1e12)
     names = {path.name for path in written}
     assert {"scaling_points.csv", "scaling_law.md", "scaling_gain.csv", "scaling_video.md"} <= names
     assert (tmp_path / "figures" / "scaling.png").stat().st_size > 1000
@@ -205,6 +205,7 @@ def test_operations_grow_nearly_with_the_square_of_the_width(tmp_path: Path) -> 
     preset = presets.override(PRESETS["smoke"], {"model.image_size": 16, "model.width": 0.5})
     wide = presets.override(preset, {"model.width": 1.0})
     assert 3.3 < cells.flops("pcl", wide, faces) / cells.flops("pcl", preset, faces) <= 4
+    assert scaling.operations(preset, faces) == pytest.approx(cells.flops("pcl", preset, faces), rel=0.03)
 
 
 def test_what_clips_are_worth_is_read_between_the_sizes_of_stills() -> None:

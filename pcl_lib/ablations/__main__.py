@@ -11,7 +11,7 @@ import torch
 
 from pcl_lib import presets, reproduce
 from pcl_lib.ablations import scaling
-from pcl_lib.ablations.cells import WORKERS, current, flops, report, run_cells
+from pcl_lib.ablations.cells import WORKERS, current, report, run_cells
 from pcl_lib.ablations.variants import GROUPS, SCALING, SEARCH, VARIANTS
 from pcl_lib.utils import BadInput, exit_cleanly, only_one, remove_leftovers
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     report(run.out, run.preset, variants, range(given.seeds))
     if given.scaling:
-        cost = flops("pcl", presets.PRESETS["paper"], run.faces)
+        cost = scaling.operations(presets.PRESETS["paper"], run.faces)
         print(*scaling.report(run.out, current(run.out, run.preset), run.preset, cost), sep="\n")
     if failed:
         raise BadInput(

@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pcl_lib import plots
+from pcl_lib import plots, presets
 from pcl_lib.ablations import power_law
+from pcl_lib.ablations.cells import flops
 from pcl_lib.ablations.variants import CLIPS, POINTS, VARIANTS
+from pcl_lib.data import PreparedFaces
 from pcl_lib.presets import PRESETS, Preset
 from pcl_lib.tables import Estimate, Table, context_of, write_table
 from pcl_lib.utils import BadInput
@@ -108,15 +110,30 @@ def paper_point() -> np.ndarray:
     return np.array([PAPER_PEOPLE, videos, train.epochs * steps, PRESETS["paper"].model.width])
 
 
-def hours(point: np.ndarray, flops: float) -> float:
-    """`HOURS` of a training at a point [4] of `AXES`; flops: operations of an iteration at the paper's width.
+def operations(preset: Preset, faces: PreparedFaces) -> float:
+    """Operations of an iteration of `pcl` at a preset (`cells.flops`), without room for its batches.
+
+    They are counted with batches of two images and of four, and grow in proportion, but for the products of the
+    contrastive losses, which are a small share.
+    """
+    batches = {name: getattr(preset.train, name) for name in ("pdd_batch", "face_batch", "pose_batch")}
+    small = presets.override(preset, {f"train.{name}": 2 for name in batches})
+    start = total = float(flops("pcl", small, faces))
+    for name, batch in batches.items():
+        more = flops("pcl", presets.override(small, {f"train.{name}": 4}), faces)
+        total += (more - start) / 2 * (batch - 2)
+    return total
+
+
+def hours(point: np.ndarray, cost: float) -> float:
+    """`HOURS` of a training at a point [4] of `AXES`; cost: operations of an iteration at the paper's width.
 
     Operations grow with the square of the width, since nearly all are products of channels with channels.
     """
-    return float(point[2] * flops * (point[3] / PRESETS["paper"].model.width) ** 2 / RATE / 3600)
+    return float(point[2] * cost * (point[3] / PRESETS["paper"].model.width) ** 2 / RATE / 3600)
 
 
-def gain_table(found: Mapping[str, power_law.Fit], flops: float) -> pd.DataFrame:
+def gain_table(found: Mapping[str, power_law.Fit], cost: float) -> pd.DataFrame:
     """What each quantity is at the paper's size, by the laws, and how it changes with more of each axis.
 
     A row per step with its price in `HOURS`; columns: quantities, with 95% intervals. All of it extrapolates.
@@ -124,7 +141,7 @@ def gain_table(found: Mapping[str, power_law.Fit], flops: float) -> pd.DataFrame
     start, rows = paper_point(), []
     for step in ("paper's size", *MORE):
         end = start * MORE.get(step, 1.0)
-        row: dict[str, object] = {"training": step, HOURS: Estimate(hours(end, flops), digits=1)}
+        row: dict[str, object] = {"training": step, HOURS: Estimate(hours(end, cost), digits=1)}
         for name, fit in found.items():
             value = fit.change(start, end) if step in MORE else fit.at(start)
             row[name] = Estimate(*value, digits=QUANTITIES[name].digits)
@@ -164,7 +181,7 @@ def _worth(stills: pd.DataFrame, name: str, value: float) -> str:
     return f"{np.exp(np.interp(-value, -error, np.log(mean.index.to_numpy(float)))):,.0f}"
 
 
-def draw(found: Mapping[str, power_law.Fit], flops: float) -> Figure:
+def draw(found: Mapping[str, power_law.Fit], cost: float) -> Figure:
     """What more of each axis would bring at the paper's size, against its price; one panel per quantity."""
     figure = plots.new_figure(10, 3.6, "By the power laws: the paper's size, and more of one thing")
     for axes, (name, fit) in zip(plots.axes_grid(figure, 1, len(found)), found.items(), strict=True):
@@ -172,9 +189,9 @@ def draw(found: Mapping[str, power_law.Fit], flops: float) -> Figure:
             end = paper_point() * times
             value, low, high = fit.at(end)
             spread = [[max(0.0, value - low)], [max(0.0, high - value)]]
-            price = hours(end, flops)
+            price = hours(end, cost)
             place = (
-                price * 1.2**i if price == hours(paper_point(), flops) else price
+                price * 1.2**i if price == hours(paper_point(), cost) else price
             )  # side by side at one price
             axes.errorbar(
                 place, value, spread, fmt=plots.MARKERS[i], color=plots.COLOURS[i], capsize=3, label=step
@@ -188,10 +205,10 @@ def draw(found: Mapping[str, power_law.Fit], flops: float) -> Figure:
     return figure
 
 
-def report(out: Path, rows: Mapping[str, pd.DataFrame], preset: Preset, flops: float) -> list[Path]:
+def report(out: Path, rows: Mapping[str, pd.DataFrame], preset: Preset, cost: float) -> list[Path]:
     """Write scaling_points, scaling_law, scaling_gain and scaling_video to tables/ and scaling.png to figures/.
 
-    rows: by `cells.KINDS`, with today's settings. flops: operations of an iteration at the paper's size. Parts whose
+    rows: by `cells.KINDS`, with today's settings. cost: operations of an iteration at the paper's size. Parts whose
     cells have not run are left out. Returns the paths of the tables.
     """
     stills, clips = points(rows, preset, POINTS), points(rows, preset, CLIPS)
@@ -202,8 +219,8 @@ def report(out: Path, rows: Mapping[str, pd.DataFrame], preset: Preset, flops: f
     if found := fits(stills):
         made["law"] = (law_table(found), "Power laws: floor and exponents, with 95% intervals")
         caption = "By the laws: each quantity at the paper's size, then its change with more of one thing"
-        made["gain"] = (gain_table(found, flops), caption)
-        plots.save(draw(found, flops), out / "figures" / "scaling.png")
+        made["gain"] = (gain_table(found, cost), caption)
+        plots.save(draw(found, cost), out / "figures" / "scaling.png")
     long = stills[(stills["iterations"] == stills["iterations"].max()) & (stills["images of each"] == 4)]
     if len(clips) and len(long):
         made["video"] = (
