@@ -37,12 +37,12 @@ class DRGAN(Method):
 
     - The code is three angles, not one of nine poses, and the discriminator predicts them by L1.
     - No noise joins the code: a picture that depends on it cannot be judged by a rendered truth.
-    - With the image's own angles for a code the image itself is to be drawn (L1 of a Laplacian pyramid). Without that
-      term, so few iterations draw no faces.
+    - With the image's own angles for a code the image itself is to be drawn (L1 of a Laplacian pyramid): trainings here
+      last minutes, and the discriminator alone says little about pixels at first.
     - A branch of the encoder predicts the angles, as the pose-related feature. So a face whose angles nobody knows can
       give its pose to another: the whole is a `PCL`, and swaps as one.
-    - Encoder and decoder are the kit's (`models.patches`, `models.painter`), and there is one image of a person at a
-      time.
+    - Encoder and decoder are the kit's (`models.patches`, `models.painter`), and they see one image of a person at a
+      time, where the paper also fuses several.
     Source: Tran, Yin and Liu, CVPR 2017 (Disentangled Representation Learning GAN for Pose-Invariant Face Recognition).
     """
 
@@ -121,7 +121,7 @@ class DRGAN(Method):
 class Discriminator(nn.Module):
     """Images [N, 3, S, S] in 0..1 -> logits of people and "drawn" [N, people + 1], standardised angles [N, 3].
 
-    It normalises over groups of channels: over a batch, it would tell true from drawn images by their statistics.
+    It normalises over groups of channels: over a batch, it could tell true from drawn images by their statistics.
     """
 
     def __init__(self, config: ModelPreset, people: int) -> None:
