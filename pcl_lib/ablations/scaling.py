@@ -183,25 +183,28 @@ def _worth(stills: pd.DataFrame, name: str, value: float) -> str:
 
 def draw(found: Mapping[str, power_law.Fit], cost: float) -> Figure:
     """What more of each axis would bring at the paper's size, against its price; one panel per quantity."""
-    figure = plots.new_figure(10, 3.6, "By the power laws: the paper's size, and more of one thing")
-    for axes, (name, fit) in zip(plots.axes_grid(figure, 1, len(found)), found.items(), strict=True):
+    figure = plots.new_figure(10, 4, "By the power laws: the paper's size, and more of one thing")
+    panels = plots.axes_grid(figure, 1, len(found))
+    own = hours(paper_point(), cost)
+    for axes, (name, fit) in zip(panels, found.items(), strict=True):
+        prices = set()
         for i, (step, times) in enumerate({"paper's size": np.ones(len(AXES)), **MORE}.items()):
             end = paper_point() * times
             value, low, high = fit.at(end)
             spread = [[max(0.0, value - low)], [max(0.0, high - value)]]
             price = hours(end, cost)
-            place = (
-                price * 1.2**i if price == hours(paper_point(), cost) else price
-            )  # side by side at one price
+            place = price * 1.2**i if price == own else price  # side by side at one price
             axes.errorbar(
                 place, value, spread, fmt=plots.MARKERS[i], color=plots.COLOURS[i], capsize=3, label=step
             )
+            prices.add(price)
         plots.clean_axes(axes).set_title(name, fontsize=9)
         axes.set_xscale("log")
-    figure.supxlabel(HOURS, fontsize=9)
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False
-    )
+        axes.set_xticks(sorted(prices), [f"{price:.3g}" for price in sorted(prices)])
+        axes.minorticks_off()
+    panels[len(panels) // 2].set_xlabel(HOURS, fontsize=9)
+    handles = panels[0].get_legend_handles_labels()
+    figure.legend(*handles, loc="outside lower center", ncols=5, frameon=False)
     return figure
 
 
@@ -230,5 +233,7 @@ def report(out: Path, rows: Mapping[str, pd.DataFrame], preset: Preset, cost: fl
     return [
         path
         for name, (frame, caption) in made.items()
-        for path in write_table(Table(frame, context), out / "tables" / f"scaling_{name}", caption)
+        for path in write_table(
+            Table(frame, context, over="residuals of the fit"), out / "tables" / f"scaling_{name}", caption
+        )
     ]
