@@ -17,7 +17,7 @@ MINUTES ?=
 SITE   ?= $(OUT)/site
 
 .DEFAULT_GOAL := help
-.PHONY: help env lock reproduce ablations search figures site weights test reliability audit lint lab doctor handout \
+.PHONY: help env lock reproduce ablations search beyond figures site weights test reliability audit lint lab doctor handout \
   demo clean
 
 help:  ## print the targets
@@ -56,6 +56,11 @@ search: env  ## tries for a better pcl_plus, judged on the validation people (th
 	$(BIN)/python data_scripts/render_faces.py --out runs/faces/search --preset $(PRESET) --identities 340 60 60 --seed 1
 	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) --data runs/faces/search --out runs/$(PRESET)-search --search --seeds 2
 
+beyond: env  ## the longer parts of notebooks 09 and 10: a GAN, depth, clips, scaling; goes on where it was (PRESET=cpu WORKERS= MINUTES=)
+	$(BIN)/python -m pcl_lib.reproduce.longer --preset $(PRESET) --out "runs/$(PRESET)-beyond"
+	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) --scaling --seeds 2 --out "runs/$(PRESET)-beyond" \
+	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(MINUTES),--minutes $(MINUTES))
+
 figures: env  ## draw the rendered faces and copy tables and figures of the run in OUT to figures/
 	$(BIN)/python figures/rendered_faces.py figures/
 	$(BIN)/python figures/swap_gif.py figures/swap.gif
@@ -68,6 +73,11 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	for set in search pdd lfw fer2013; do for name in main components lead lead_components swaps; do for end in csv md; do \
 	  table="$(OUT)-$$set/tables/ablation_$${name}_table.$$end"; \
 	  if [ -f "$$table" ]; then cp "$$table" figures/tables/$${set}_$${name}_table.$$end; fi; done; done; done
+	for name in longer_ways longer_swaps depth_input depth_target scaling_points scaling_law scaling_gain scaling_video; do \
+	  for end in csv md; do if [ -f "$(OUT)-beyond/tables/$$name.$$end" ]; then \
+	  cp "$(OUT)-beyond/tables/$$name.$$end" figures/tables/; fi; done; done
+	for name in gan_swaps scaling; do if [ -f "$(OUT)-beyond/figures/$$name.png" ]; then \
+	  cp "$(OUT)-beyond/figures/$$name.png" figures/; fi; done
 	rm -f figures/tables/*.tex
 	$(BIN)/python -m pcl_lib.reproduce.readme "$(OUT)"
 

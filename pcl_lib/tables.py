@@ -80,14 +80,15 @@ class Table:
     """A table as it is shown: its rows, and what holds for all of them.
 
     frame: strings, numbers and `Estimate`s. context: preset, data, protocol, seeds and more, in words. blocks: headings
-    before some row numbers. difference: whether its estimates are leads of one method over another. A notebook shows
-    it as Markdown.
+    before some row numbers. difference: whether its estimates are leads of one method over another. over: what was
+    resampled for its intervals, in words. A notebook shows it as Markdown.
     """
 
     frame: pd.DataFrame
     context: Mapping[str, str] = field(default_factory=dict)
     blocks: Mapping[int, str] = field(default_factory=dict)
     difference: bool = False
+    over: str = "test identities"
 
     def _repr_markdown_(self) -> str:
         return to_markdown(self, "")
@@ -263,8 +264,8 @@ def write_table(table: Table | pd.DataFrame, out_stem: Path | str, caption: str)
 
 def _legend(table: Table) -> str:
     cells = [x for column in table.frame for x in table.frame[column] if isinstance(x, Estimate)]
-    over = "over test identities" + (" and seeds, of the difference" if table.difference else "")
-    text = f" In brackets: 95% interval {over}." if any(math.isfinite(c.low) for c in cells) else ""
+    over = table.over + (" and seeds, of the difference" if table.difference else "")
+    text = f" In brackets: 95% interval over {over}." if any(math.isfinite(c.low) for c in cells) else ""
     if any(math.isfinite(c.std) for c in cells):
         text += " ±: standard deviation over seeds."
     if any("MAE" in str(column) for column in table.frame):

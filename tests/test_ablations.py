@@ -256,7 +256,7 @@ def test_questions_and_search_name_variants_that_there_are() -> None:
     for question in ablation_tables.QUESTIONS:
         for name in (question.first, question.second):
             assert name.removesuffix(", components").removesuffix(", branches") in GROUPS
-    assert set(variants.SEARCH) | set(GROUPS) == set(VARIANTS)
+    assert set(variants.SEARCH) | set(GROUPS) | set(variants.SCALING) == set(VARIANTS)
     assert len({Cell(name, 0).stem for name in VARIANTS}) == len(VARIANTS)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -219,3 +220,42 @@ def test_a_probe_follows_heads_of_clips_better_than_the_mean() -> None:
     assert table.groupby("clip")["frame"].apply(list).tolist() == [list(range(beyond.CLIP))] * 2
     assert isinstance(table, pd.DataFrame) and table["constant"].nunique() == 1
     assert (table["true"] - table["found"]).abs().mean() < (table["true"] - table["constant"]).abs().mean()
+
+
+def test_stored_rows_are_this_machine_s_before_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = SimpleNamespace(out=tmp_path / "runs" / "cpu", preset=SimpleNamespace(name="cpu"))
+    monkeypatch.setattr(beyond, "REPOSITORY", tmp_path / "kit")
+    assert beyond.stored(run, "longer_ways") is None  # type: ignore[arg-type]
+    assert "no rows yet; make beyond PRESET=cpu" in capsys.readouterr().out
+    places = {"on record": tmp_path / "kit" / "figures", "of this machine": tmp_path / "runs" / "cpu-beyond"}
+    for said, folder in places.items():
+        (folder / "tables").mkdir(parents=True)
+        (folder / "tables" / "longer_ways.csv").write_text("way\n")
+        assert beyond.stored(run, "longer_ways") == folder / "tables" / "longer_ways.csv"  # type: ignore[arg-type]
+        assert said in capsys.readouterr().out
+
+
+class Pair:
+    """The person's number in the face-aware feature, the true angles in the pose-related one."""
+
+    def __init__(self, faces: RenderedFaces) -> None:
+        self.rows = {x.numpy().tobytes(): i for i, x in enumerate(faces.images(np.arange(len(faces))))}
+        self.table, self.mix = faces.table, torch.rand(3, 3, generator=torch.Generator().manual_seed(0))
+
+    def features(self, x: Tensor) -> FrozenFeatures:
+        found = self.table.iloc[[self.rows[image.numpy().tobytes()] for image in x]]
+        person = torch.nn.functional.one_hot(
+            torch.from_numpy(found["identity"].to_numpy(copy=True) % 10), 10
+        ).float()
+        angles = torch.from_numpy(found[list(POSE)].to_numpy(np.float32, copy=True))
+        return FrozenFeatures(torch.cat([person, angles], 1), person, angles @ self.mix + 1)
+
+
+def test_a_pair_of_features_gives_angles_and_identity(faces: RenderedFaces) -> None:
+    way = beyond.by_pair("known", "all", Pair(faces), faces)
+    test = faces.split("test")
+    assert np.isnan(way.angles[faces.split("train")]).all()
+    assert np.allclose(way.angles[test], faces.table[list(POSE)].to_numpy()[test], atol=0.5)
+    assert way.identity is not None and way.identity.shape == (len(faces), 10)

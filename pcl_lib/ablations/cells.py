@@ -64,16 +64,19 @@ class Cell(NamedTuple):
         return "".join(c if c.isalnum() else "_" for c in self.variant) + f"-seed{self.seed}"
 
 
-def run_cell(cell: Cell, preset: Preset, faces: PreparedFaces, folder: Path) -> dict[str, pd.DataFrame]:
+def run_cell(
+    cell: Cell, preset: Preset, faces: PreparedFaces, folder: Path, learnt_from: PreparedFaces | None = None
+) -> dict[str, pd.DataFrame]:
     """Train and probe one cell; returns its rows by `KINDS`, and the bootstrap of its probes under "bootstrap".
 
-    folder: for its checkpoint, from which a cell that was stopped goes on. Raises as `pretrain.fit` and
-    `probes.evaluate`; a set without factors to read gives no rows of leakage.
+    folder: for its checkpoint, from which a cell that was stopped goes on. learnt_from: the set to train on, where it
+    is not the one that is probed. Raises as `pretrain.fit` and `probes.evaluate`; a set without factors to read gives
+    no rows of leakage.
     """
     variant = VARIANTS[cell.variant]
-    own = variant.of(preset)
+    own, learnt_from = variant.of(preset), learnt_from or faces
     training = pretrain.fit(
-        variant.method, preset=own, faces=faces, out=folder, seed=cell.seed, progress=False
+        variant.method, preset=own, faces=learnt_from, out=folder, seed=cell.seed, progress=False
     )
     images = own.model.image_size
     seen = faces if faces.image_size == images else adapters.SizedFaces(faces, images)
@@ -86,7 +89,7 @@ def run_cell(cell: Cell, preset: Preset, faces: PreparedFaces, folder: Path) -> 
         "images": int(last["images"]),
         "iterations": int(last["iterations"]),
         "training_seconds": round(training.seconds, 1),
-        "training_GFLOP": round(flops(variant.method, own, faces) * int(last["iterations"]) / 1e9, 1),
+        "training_GFLOP": round(flops(variant.method, own, learnt_from) * int(last["iterations"]) / 1e9, 1),
         "parameters": sum(p.numel() for p in training.model.parameters()),
     }
     context: dict[str, Any] = {"method": cell.variant, "preset": preset.name, "seed": cell.seed}
@@ -202,7 +205,9 @@ def run_cells(
     with scheduling.pool_of(min(workers, len(cells)), scheduler) as (pool, at_once):
 
         def submit(cell: Cell) -> Any:
-            return pool.submit(_work, cell, run.preset, run.faces.folder, run.out / "cells" / cell.stem)
+            return pool.submit(
+                _work, cell, run.preset, run.faces.folder, run.out / "cells" / cell.stem, _own_set(run, cell)
+            )
 
         seconds = None if minutes is None else 60 * minutes
         try:
@@ -233,9 +238,20 @@ def _collect(out: Path, cell: Cell, job: Any, number: str) -> dict[Cell, str]:
     return {}
 
 
-def _work(cell: Cell, preset: Preset, faces: Path, folder: Path) -> tuple[dict[str, pd.DataFrame], float]:
+def _own_set(run: Run, cell: Cell) -> Path | None:
+    """Where the cell's own training set lies, rendered if it is not there yet; None where it trains on the run's."""
+    variant = VARIANTS[cell.variant]
+    if variant.point is None:
+        return None
+    return variant.point.rendered(variant.of(run.preset), run.out.parent)
+
+
+def _work(
+    cell: Cell, preset: Preset, faces: Path, folder: Path, own: Path | None
+) -> tuple[dict[str, pd.DataFrame], float]:
     start = time.perf_counter()
-    return run_cell(cell, preset, PreparedFaces(faces), folder), time.perf_counter() - start
+    learnt_from = None if own is None else PreparedFaces(own)
+    return run_cell(cell, preset, PreparedFaces(faces), folder, learnt_from), time.perf_counter() - start
 
 
 def current(out: Path, preset: Preset) -> dict[str, pd.DataFrame]:

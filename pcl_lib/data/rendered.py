@@ -41,6 +41,7 @@ def prepare_rendered(
     clutter: float | None = None,
     frames_per_clip: int = 1,
     expression: str = "fixed",
+    first_identity: int = 0,
     progress: bool = True,
 ) -> PreparedFaces:
     """Render the default data into `folder`, or open it where the same was rendered before (and say so).
@@ -50,6 +51,7 @@ def prepare_rendered(
     frames_per_clip: from 2 on, the images of an identity are clips of so many frames (`faces.clips.sample_clips`,
     which says what `expression` means) of other people than any set of still images has, and the table has the
     columns clip and frame.
+    first_identity: the number of the first person, from which who they are follows.
     An interrupted rendering goes on after its last whole shard; the result is the same.
     Raises BadInput where the folder holds a set of other settings, and as `FolderWriter` does.
     """
@@ -63,6 +65,8 @@ def prepare_rendered(
     }
     if frames_per_clip != 1:  # sets of still images keep the settings that they always had
         settings |= {"frames_per_clip": frames_per_clip, "expression": expression}
+    if first_identity:
+        settings["first_identity"] = first_identity
     if min(*identities, images_per_identity, size, frames_per_clip) < 1:
         raise BadInput(
             f"rendered faces need at least one identity a split, one image, one pixel; got {settings}"
@@ -96,13 +100,14 @@ def _factors(settings: dict[str, Any]) -> pd.DataFrame:
     from pcl_lib.faces.clips import sample_clips
 
     total, frames = sum(settings["identities"]), settings.get("frames_per_clip", 1)
-    options: dict[str, Any] = {"seed": settings["seed"], "identities": total}
+    first = settings.get("first_identity", 0)
+    options: dict[str, Any] = {"seed": settings["seed"], "identities": total, "first_identity": first}
     if settings["clutter"] is not None:
         options["clutter"] = settings["clutter"]
     count = total * settings["images_per_identity"]
     if frames == 1:
         return sample_factors(count, **options)
-    options |= {"expression": settings["expression"], "first_identity": FIRST_OF_CLIPS}
+    options |= {"expression": settings["expression"], "first_identity": FIRST_OF_CLIPS + first}
     return sample_clips(count // frames, frames, **options)
 
 

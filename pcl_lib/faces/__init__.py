@@ -13,10 +13,12 @@ shade         light, background, grain: the kernels that colour samples
 raster        which triangle each sample sees, on the CPU (numba)
 render_torch  the same renderer in PyTorch, for GPUs
 render        `render`: from a table of factors to images
+depth         how near each pixel's surface is
 landmarks     named points of rendered heads
 pnp           head pose from landmarks
 """
 
+from pcl_lib.faces.depth import render_depth
 from pcl_lib.faces.factors import AUS, EXPRESSIONS, mirror_factors, sample_factors
 from pcl_lib.faces.landmarks import head_landmarks, project_landmarks
 from pcl_lib.faces.mesh import LANDMARKS
@@ -30,5 +32,6 @@ __all__ = [
     "mirror_factors",
     "project_landmarks",
     "render",
+    "render_depth",
     "sample_factors",
 ]

@@ -6,10 +6,11 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from pcl_lib.faces import camera, raster
+from pcl_lib.faces import camera
+from pcl_lib.faces.depth import inverse_depth
 from pcl_lib.faces.mesh import EYE_RADIUS, LANDMARKS
 from pcl_lib.faces.paint import pack
-from pcl_lib.faces.scene import prepare, scene
+from pcl_lib.faces.scene import scene
 from pcl_lib.utils import BadInput
 
 Floats = NDArray[np.float64]
@@ -44,21 +45,11 @@ def project_landmarks(f: pd.DataFrame, size: int = 64) -> tuple[Floats, NDArray[
     seen = np.zeros(inside.shape, bool)
     step = 16
     for i in range(0, len(f), step):
-        near = _depth_maps(f.iloc[i : i + step])
+        near = inverse_depth(f.iloc[i : i + step], SIDE)
         c = cell[i : i + step]
         front = near[np.arange(len(near))[:, None], c[..., 1], c[..., 0]]
         seen[i : i + step] = away[i : i + step] < 1.0 / np.maximum(front, 1e-6) + VISIBLE_WITHIN
     return places, inside & seen
-
-
-def _depth_maps(f: pd.DataFrame) -> NDArray[np.float32]:
-    s, p = scene(), pack(f)
-    v, mask, _ = prepare(p)
-    depth = np.zeros((len(f), SIDE, SIDE), np.float32)
-    raster.depths(
-        v, mask, s.basis, s.first, s.last, s.head.triangles, s.head.material, p.coefficients, p.numbers, depth
-    )
-    return depth
 
 
 __all__ = ["LANDMARKS", "head_landmarks", "project_landmarks"]

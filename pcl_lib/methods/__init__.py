@@ -10,6 +10,7 @@ masked       a masked autoencoder
 flow         warping one frame into another
 frame_pairs  FAb-Net and TCAE: what moves between frames of a person
 facecycle    FaceCycle: a mean face, an identity and a motion
+gan          DR-GAN's idea: turn a head so that a discriminator of person and pose believes it
 supervised   upper bounds, trained on the labels of one task
 """
 
@@ -19,6 +20,7 @@ from pcl_lib.methods.base import Method, Task, TaskLoss
 from pcl_lib.methods.changes import PCLOfChange
 from pcl_lib.methods.facecycle import FaceCycle
 from pcl_lib.methods.frame_pairs import TCAE, FAbNet
+from pcl_lib.methods.gan import DRGAN
 from pcl_lib.methods.masked import MaskedAutoencoder
 from pcl_lib.methods.pcl import PCLMethod, PCLPlus
 from pcl_lib.methods.siamese import BYOL, MoCo, SimSiam
@@ -58,6 +60,7 @@ METHODS: dict[str, type[Method]] = {
     "fabnet": FAbNet,
     "tcae": TCAE,
     "facecycle": FaceCycle,
+    "drgan": DRGAN,
     "supervised_expression": SupervisedExpression,
     "supervised_identity": SupervisedIdentity,
     "supervised_pose": SupervisedPose,

@@ -99,11 +99,7 @@ class SupervisedIdentity(_Classes):
 
     def targets(self, faces: FaceSet) -> np.ndarray:
         """[n] codes of the training people, from 0 on; -1 for everybody else."""
-        column(faces, "identity")
-        codes, found = identity_codes(faces.table), np.full(len(faces), -1)
-        train = faces.split("train")
-        found[train] = np.unique(codes[train], return_inverse=True)[1]
-        return found
+        return training_people(faces)
 
 
 class SupervisedPose(Supervised):
@@ -113,9 +109,7 @@ class SupervisedPose(Supervised):
 
     def targets(self, faces: FaceSet) -> np.ndarray:
         """[n, 3] angles, standardised."""
-        angles = np.stack([column(faces, name).to_numpy(np.float32) for name in ANGLE_NAMES], 1)
-        train = angles[faces.split("train")]
-        return np.asarray((angles - np.nanmean(train, 0)) / np.nanstd(train, 0).clip(1e-6), np.float32)
+        return standard_angles(faces)
 
     def error(self, output: Tensor, target: Tensor) -> Tensor:
         """Mean absolute error over what is labelled."""
@@ -140,6 +134,22 @@ class SupervisedUnits(Supervised):
         known = torch.isfinite(target)
         each = F.binary_cross_entropy_with_logits(output, target.nan_to_num(), reduction="none")
         return each.mul(known).sum() / known.sum().clamp_min(1)
+
+
+def training_people(faces: FaceSet) -> np.ndarray:
+    """[n] codes of the training people, from 0 on; -1 for everybody else. Raises BadInput as `column`."""
+    column(faces, "identity")
+    codes, found = identity_codes(faces.table), np.full(len(faces), -1)
+    train = faces.split("train")
+    found[train] = np.unique(codes[train], return_inverse=True)[1]
+    return found
+
+
+def standard_angles(faces: FaceSet) -> np.ndarray:
+    """[n, 3] yaw, pitch and roll, standardised by the training images. Raises BadInput as `column`."""
+    angles = np.stack([column(faces, name).to_numpy(np.float32) for name in ANGLE_NAMES], 1)
+    train = angles[faces.split("train")]
+    return np.asarray((angles - np.nanmean(train, 0)) / np.nanstd(train, 0).clip(1e-6), np.float32)
 
 
 def column(faces: FaceSet, name: str) -> pd.Series:

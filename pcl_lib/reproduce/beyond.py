@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from pcl_lib.faces.factors import NUMERIC, POSE
 from pcl_lib.faces.pnp import solve_pose
 from pcl_lib.probes import linear
 from pcl_lib.probes.tasks import Split, plan
-from pcl_lib.utils import BadInput, spent
+from pcl_lib.reproduce.run import Run
+from pcl_lib.utils import REPOSITORY, BadInput, spent
 
 # The test images once more without glasses and occluder, and then with one difficulty each.
 CASES: dict[str, dict[str, int]] = {
@@ -75,12 +77,28 @@ def by_features(name: str, labels: str, model: Any, faces: FaceSet, seconds: flo
     found = probes.extract(probes.EvenOdd(model), faces)
     assert found.even is not None and found.odd is not None  # EvenOdd makes them
     both = torch.cat([found.even, found.odd], 1)
+    return Way(name, labels, probed_angles(both, faces), found.even, seconds)
+
+
+def by_pair(name: str, labels: str, model: Any, faces: FaceSet, seconds: float = 0.0) -> Way:
+    """Pose by a linear probe on the pose-related feature, identity by the face-aware one.
+
+    Raises BadInput where the model lacks one of them.
+    """
+    found = probes.extract(model, faces)
+    if found.pose is None or found.face is None:
+        raise BadInput(f"{name} has no pair of features: judge it by its general one")
+    return Way(name, labels, probed_angles(found.pose, faces), found.face, seconds)
+
+
+def probed_angles(x: Tensor, faces: FaceSet) -> np.ndarray:
+    """Angles in degrees [n, 3] by a linear probe on features x [n, D], NaN for the images that it is fitted on."""
     train, validation = faces.split("train"), faces.split("validation")
     rest = np.setdiff1d(np.arange(len(faces)), np.concatenate([train, validation]))
     truth, angles = faces.table[list(POSE)].to_numpy(float), np.full((len(faces), 3), np.nan)
-    cached = linear.CachedFeatures(both, np.arange(len(faces)), len(faces))
+    cached = linear.CachedFeatures(x, np.arange(len(faces)), len(faces))
     angles[rest], _ = linear.predict_values(cached, Split(train, validation, rest), truth, robust=True)
-    return Way(name, labels, angles, found.even, seconds)
+    return angles
 
 
 def mean_head(faces: FaceSet) -> np.ndarray:
@@ -149,6 +167,21 @@ class Aligned:
     def images(self, rows: Any) -> Tensor:
         """uint8 [len(rows), 3, S, S]."""
         return self._images[torch.as_tensor(np.asarray(rows))]
+
+
+def stored(run: Run, name: str) -> Path | None:
+    """The CSV that `make beyond` left: for this preset if it ran here, else the kit's own record; says which.
+
+    name: of a file in tables, such as "longer_ways"; its Markdown stands next to it. None where there is neither.
+    """
+    own = run.out.parent / f"{run.preset.name}-beyond" / "tables" / f"{name}.csv"
+    record = REPOSITORY / "figures" / "tables" / f"{name}.csv"
+    for path, said in ((own, "of this machine"), (record, "on record, of the kit's own run")):
+        if path.is_file():
+            print(f"{name}: stored rows {said}; nothing is trained here.")
+            return path
+    print(f"{name}: there are no rows yet; make beyond PRESET={run.preset.name} makes them.")
+    return None
 
 
 def judge(ways: list[Way], faces: FaceSet) -> pd.DataFrame:
