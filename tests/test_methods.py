@@ -17,7 +17,7 @@ from pcl_lib.faces import render
 from pcl_lib.faces.factors import NUMERIC, POSE_SPREAD
 from pcl_lib.methods import PCLMethod
 from pcl_lib.methods.pcl import take_turned
-from pcl_lib.models import PCL
+from pcl_lib.models import PCL, Features
 from pcl_lib.presets import PRESETS, ModelPreset, Preset, ViewPreset
 from pcl_lib.utils import BadInput
 
@@ -53,6 +53,29 @@ def test_pdd_loss_equals_the_oracle(weight: float) -> None:
     assert ours["orthogonality"].item() == pytest.approx(oracle["orthogonality"].item(), rel=1e-4)
     wanted = oracle["reconstruction"] + weight * oracle["orthogonality"]
     assert ours["pdd"].item() == pytest.approx(wanted.item(), rel=1e-5)
+
+
+class Recorder:
+    """A model whose features are numbers of images, and whose picture of a pair is the image of its pose."""
+
+    def mirror_features(self, both: Tensor) -> Features:
+        self.both, number = both, torch.arange(float(len(both)))[:, None]
+        return Features(number, number, number + 100)
+
+    def decode(self, face: Tensor, pose: Tensor) -> Tensor:
+        self.pairs = list(zip(face[:, 0].tolist(), (pose[:, 0] - 100).tolist(), strict=True))
+        return self.both[[int(number) for _, number in self.pairs]]
+
+
+def test_each_pose_is_drawn_with_both_faces_and_must_give_its_own_image() -> None:
+    """An untrained decoder draws nearly the same for both faces: its loss alone would not notice a swap left out."""
+    method = PCLMethod(preset_of(**{"loss.noise": 0.0}))
+    model = Recorder()
+    found = method.pdd(model, images(2), seeded())  # type: ignore[arg-type]
+    s0, s1, f0, f1 = range(4)
+    own, swapped = [(s0, s0), (s1, s1), (f0, f0), (f1, f1)], [(f0, s0), (f1, s1), (s0, f0), (s1, f1)]
+    assert sorted(model.pairs) == sorted(own + swapped)
+    assert found["reconstruction"] == 0  # every pair is compared with the image of its pose
 
 
 def test_pdd_loss_of_pcl_plus_is_the_four_reconstructions_of_its_features() -> None:
