@@ -169,7 +169,7 @@ class LossPreset(_Checked):
     dynamic: bool = True  # False: both contrastive weights stay 1
     # "flip", "rotate" in the plane, "flip_rotate", or "turn" (rendered faces: the head itself)
     pose_change: str = "flip"
-    attribute: str = "flip"  # what method pcl_change changes: `methods.changes.CHANGES`
+    attribute: str = "flip"  # what pcl_change (and pcl_change_freed) change: `methods.changes.CHANGES`
     negatives: str = (
         "own_flip"  # or "released_code" (notebooks/method.md, section 5), or "batch" (`losses.mirror_logits`)
     )

@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_methods import images, preset_of, seeded
 from test_pretrain import assert_equal_weights, tiny, without_clock
+from torch import Tensor
 
 from pcl_lib import data, distributed, methods, presets, pretrain
 from pcl_lib.methods.changes import CHANGES, cast, occluded, relit
@@ -134,3 +135,26 @@ def test_what_no_change_fits_is_one_sentence() -> None:
     ):
         with pytest.raises(BadInput, match=said):
             methods.build("pcl_change", preset_of(**changes))
+
+
+def test_positives_of_all_else_differ_in_the_attribute_half_of_the_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With a change that changes nothing the freed method is the other one; one that blackens shows which half."""
+    settings = preset_of(32, **{"loss.attribute": "occluder", "loss.mixing": 0.0})
+    freed, plain = (methods.build(name, settings) for name in ("pcl_change_freed", "pcl_change"))
+    model = PCL(settings.model).eval()
+    with monkeypatch.context() as patch:
+        patch.setattr(freed, "change", lambda seen, *_: seen)
+        losses = [m.face(model, images(8), seeded())["face"].item() for m in (freed, plain)]
+    assert losses[0] == pytest.approx(losses[1])
+    shown: list[Tensor] = []
+    monkeypatch.setattr(
+        model, "face_feature", lambda x: shown.append(x) or x.flatten(1)[:, :128].contiguous()
+    )
+    model.face_projector = torch.nn.Identity()
+    monkeypatch.setattr(freed, "change", lambda seen, *_: torch.zeros_like(seen))
+    freed.face(model, images(200), seeded())
+    black = (shown[0] == 0).flatten(1).all(1)
+    assert len(black) == 400 and 160 < black.sum() < 240
+    assert 60 < (black[:200] != black[200:]).sum() < 140  # of about half of the pairs, one of the two

@@ -130,6 +130,7 @@ METHODS = {
     "pcl": Case(epochs=4),
     "pcl_plus": Case(epochs=4),
     "pcl_change": Case(epochs=4),  # of the flip, which is pcl
+    "pcl_change_freed": Case(epochs=4),
     "supervised_pose": Case(),
     "supervised_expression": Case("expression", epochs=8),
     "supervised_identity": Case("identity", 0.05, epochs=12),

@@ -17,7 +17,7 @@ supervised   upper bounds, trained on the labels of one task
 from __future__ import annotations
 
 from pcl_lib.methods.base import Method, Task, TaskLoss
-from pcl_lib.methods.changes import PCLOfChange
+from pcl_lib.methods.changes import PCLOfChange, PCLOfFreedChange
 from pcl_lib.methods.facecycle import FaceCycle
 from pcl_lib.methods.frame_pairs import TCAE, FAbNet
 from pcl_lib.methods.gan import DRGAN
@@ -51,6 +51,7 @@ METHODS: dict[str, type[Method]] = {
     "pcl_plus": PCLPlus,
     "pcl_video": PCLVideo,
     "pcl_change": PCLOfChange,
+    "pcl_change_freed": PCLOfFreedChange,
     "simclr": SimCLR,
     "simclr_noflip": SimCLRNoFlip,
     "moco": MoCo,

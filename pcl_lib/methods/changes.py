@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from pcl_lib import distributed
+from pcl_lib import distributed, losses
 from pcl_lib.augment import rotate
-from pcl_lib.methods.base import views
+from pcl_lib.methods.base import accuracy, views
 from pcl_lib.methods.pcl import TURNS, PCLMethod
+from pcl_lib.models import PCL
 from pcl_lib.presets import Preset, override
 from pcl_lib.utils import BadInput
 
@@ -138,3 +139,22 @@ class PCLOfChange(PCLMethod):
     def positives(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Two views of each image with one attribute."""
         return views(images, self.view, generator, 2)
+
+
+class PCLOfFreedChange(PCLOfChange):
+    """`PCLOfChange` whose positives of all else differ in the attribute too: half of these views are changed.
+
+    What positives do not share is dropped (von Kuegelgen et al. 2021, arXiv 2106.04619), and views of all else share
+    pose and occluders. Source: ours.
+    """
+
+    def face(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """InfoNCE of two crops, half of them changed at random, on the face branch."""
+        seen = views(images, self.preset.face_view, generator, 2)
+        draws = torch.rand(len(seen) * distributed.world(), device=seen.device, generator=generator)
+        half = distributed.own(draws, 2) < 0.5
+        seen = torch.where(half[:, None, None, None], self.change(seen, generator, 2), seen)
+        z = distributed.gather(model.face_projector(model.face_feature(seen)), 2)
+        loss = self.preset.loss
+        logits = losses.face_logits(z, loss.temperature, mixing=loss.mixing, generator=generator)
+        return {"face": losses.info_nce(logits), "face_accuracy": accuracy(logits)}

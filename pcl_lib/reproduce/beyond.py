@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from pcl_lib import probes
 from pcl_lib.data import FaceSet, make_pairs
 from pcl_lib.data.rendered import STRANGERS, RenderedFaces, gallery_table
+from pcl_lib.disentangle.attributes import FACTORS, attribute_rows, swap_shares
 from pcl_lib.disentangle.swap_truth import fit_probe, read
 from pcl_lib.faces import head_landmarks, project_landmarks
 from pcl_lib.faces.clips import sample_clips
@@ -33,8 +35,16 @@ CASES: dict[str, dict[str, int]] = {
     "glasses": {"glasses": 2},
     "occluder": {"occluder": 1},
 }
+# The trainings of notebook 09 by title: method, and the attribute that it separates.
+CHOSEN = ("flip", "light", "colour", "occluder")
+ATTRIBUTES = {name: ("pcl_change", name) for name in CHOSEN} | {
+    f"{name}, remedy": ("pcl_change_freed", name) for name in ("flip", "occluder")
+}
 OCCLUDED = 4  # one image in so many of each stranger has an occluder
 CLIP = 24  # frames
+SWAPS = 200  # pairs
+SHARES = ("follows", "takes")
+KEPT = ("accuracy", "F1 mean", "MAE yaw")  # of the tasks
 
 
 def strangers(size: int, people: int, images_per_person: int, cases: bool = False) -> RenderedFaces:
@@ -210,6 +220,43 @@ def _verified(identity: Tensor, pairs: pd.DataFrame) -> float:
     alike = F.cosine_similarity(first.double(), second.double()).cpu().numpy()
     right, _ = linear.verify(alike, pairs["same"].to_numpy(bool), pairs["fold"].to_numpy())
     return float(right.mean())
+
+
+def attribute_tables(
+    models: Mapping[str, Any], faces: RenderedFaces, seed: int = 0
+) -> dict[str, pd.DataFrame]:
+    """What notebook 09 asks of its models, a table each: features, swaps and tasks.
+
+    models: "untrained", and those of `ATTRIBUTES`. faces: `strangers`. A row of features is a model and a question,
+    one of swaps a model, one of tasks a model.
+    """
+    features, swaps, tasks = [], [], []
+    for title, (_, name) in ATTRIBUTES.items():
+        asked = {title: models[title]} | (
+            {} if "remedy" in title else {f"{name}, untrained": models["untrained"]}
+        )
+        for said, model in asked.items():
+            found = attribute_rows(model, faces, name, seed).assign(model=said)
+            features.append(
+                found.pivot(index=["model", "question", "metric"], columns="feature", values="value")
+            )
+        shares = swap_shares(models[title], faces, FACTORS[name], SWAPS, seed).set_index("picture")
+        row = {"model": title}
+        row |= {
+            f"{picture} {share}": shares.loc[picture, share] for picture in shares.index for share in SHARES
+        }
+        swaps.append(row)
+    for title, model in models.items():
+        found = probes.evaluate(model, faces, features=["general"], seed=seed)
+        found = found[found["metric"].isin(KEPT)]
+        tasks.append(
+            {"model": title} | dict(zip(found["task"] + " " + found["metric"], found["value"], strict=True))
+        )
+    return {
+        "features": pd.concat(features).reset_index(),
+        "swaps": pd.DataFrame(swaps),
+        "tasks": pd.DataFrame(tasks),
+    }
 
 
 @spent("probe")

@@ -1,6 +1,7 @@
-"""What notebook 10 shows and cannot wait for: a conditional GAN and depth. `python -m pcl_lib.reproduce.longer`.
+"""What notebooks 09 and 10 show and cannot wait for: `python -m pcl_lib.reproduce.longer`.
 
-Each part leaves its tables in the run folder at once; the same command goes on with what is not there.
+The recipe for other attributes than pose trained longer, a conditional GAN, and experiments with depth. Each part
+leaves its tables in the run folder at once; the same command goes on with what is not there.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from typing import Any
 import pandas as pd
 import torch
 
-from pcl_lib import disentangle, presets, pretrain, tables
+from pcl_lib import disentangle, methods, presets, pretrain, tables
 from pcl_lib.data import SizedFaces
 from pcl_lib.data.rendered import RenderedFaces
 from pcl_lib.faces.factors import POSE
+from pcl_lib.models import PCL
 from pcl_lib.reproduce import beyond, depth, judge
 from pcl_lib.reproduce.run import Run, open_run
 from pcl_lib.utils import BadInput, exit_cleanly, only_one
@@ -27,6 +29,14 @@ GAN: Mapping[str, dict[str, Any]] = {
     "cpu": {
         "model.width": 1.0, "train.epochs": 40, "train.iterations_per_epoch": 100, "train.frames_per_identity": 6,
         "train.pdd_batch": 12, "train.face_batch": 24, "train.pose_batch": 12, "train.checkpoint_every": 4,
+    },
+}  # fmt: skip
+# How long the recipe is trained for each attribute, on an encoder that is fast on processors.
+ATTRIBUTES: Mapping[str, dict[str, Any]] = {
+    "cpu": {
+        "model.backbone": "patches", "model.width": 0.5, "model.norm": "batch", "train.epochs": 15,
+        "train.iterations_per_epoch": 100, "train.frames_per_identity": 6, "train.pdd_batch": 12,
+        "train.face_batch": 24, "train.pose_batch": 12, "train.checkpoint_every": 5,
     },
 }  # fmt: skip
 # Of each preset: steps of a network of the experiments with depth, and seeds; people and images of the strangers.
@@ -40,6 +50,30 @@ def strangers(preset: str, cases: bool = False) -> RenderedFaces:
     if preset == "smoke":
         return beyond.strangers(SIZE, 20, 6, cases)
     return beyond.strangers(SIZE, *((120, 10) if cases else (300, 15)), cases)
+
+
+def attributes(run: Run) -> None:
+    """Notebook 09's trainings and tables, longer: attributes_features, attributes_swaps and attributes_tasks."""
+    settings = presets.override(run.preset, ATTRIBUTES.get(run.preset.name, {}) | {"model.image_size": 32})
+    faces = beyond.strangers(32, *((20, 6) if run.preset.name == "smoke" else (120, 10)))
+    models = {"untrained": PCL(methods.build("pcl_change", settings).preset.model, run.seed).eval()}
+    for title, (method, name) in beyond.ATTRIBUTES.items():
+        own = presets.override(settings, {"loss.attribute": name})
+        place = run.out / "attributes" / title.replace(", ", "-")
+        models[title] = pretrain.fit(method, preset=own, faces=run.faces, out=place, seed=run.seed).model
+    for kind, table in beyond.attribute_tables(models, faces, run.seed).items():
+        context = {
+            "data": faces.name,
+            "iterations": str(settings.train.epochs * settings.train.iterations_per_epoch),
+        }
+        run.save_table(tables.Table(table.round(3), context), f"attributes_{kind}", ATTRIBUTE_CAPTIONS[kind])
+
+
+ATTRIBUTE_CAPTIONS = {
+    "features": "What linear probes find in either feature: R2, and AUC for occluders",
+    "swaps": "Shares of swaps: 1 and 0 would be perfect; plain is the model's own picture of the truth",
+    "tasks": "The price in the tasks, from the general feature",
+}
 
 
 def gan(run: Run) -> None:
@@ -89,14 +123,14 @@ EXPERIMENTS: Mapping[str, tuple[Callable[..., pd.DataFrame], str]] = {
         "Colour or depth as target, without labels: probes of the frozen feature; test people",
     ),
 }
-PARTS: Mapping[str, Callable[[Run], None]] = {"gan": gan, "depth": depths}
+PARTS: Mapping[str, Callable[[Run], None]] = {"attributes": attributes, "gan": gan, "depth": depths}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Command line: python -m pcl_lib.reproduce.longer."""
     parser = argparse.ArgumentParser(
         prog="python -m pcl_lib.reproduce.longer",
-        description="Train what notebook 10 shows and cannot wait for; goes on where it was.",
+        description="Train what notebooks 09 and 10 show and cannot wait for; goes on where it was.",
     )
     parser.add_argument("--preset", default="cpu", help=", ".join(presets.PRESETS))
     parser.add_argument("--out", type=Path, help="run folder (default runs/PRESET-beyond)")
