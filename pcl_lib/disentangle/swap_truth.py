@@ -26,7 +26,7 @@ from pcl_lib.models.encoder import as_float
 from pcl_lib.models.patches import PatchEncoder
 from pcl_lib.presets import ModelPreset
 from pcl_lib.probes.features import evaluating
-from pcl_lib.utils import BadInput
+from pcl_lib.utils import BadInput, spent
 
 PEOPLE = 20  # whom the identity reader tells apart
 PICTURES = 250  # rendered of each of them for that reader
@@ -254,6 +254,7 @@ def fit_probes(faces: Any, size: int, seed: int = 0) -> Readers:
     )
 
 
+@spent("train")
 def fit_probe(
     images: Tensor,
     targets: Tensor,

@@ -34,7 +34,7 @@ GAN: Mapping[str, dict[str, Any]] = {
 # How long the recipe is trained for each attribute, on an encoder that is fast on processors.
 ATTRIBUTES: Mapping[str, dict[str, Any]] = {
     "cpu": {
-        "model.backbone": "patches", "model.width": 0.5, "model.norm": "batch", "train.epochs": 15,
+        "model.backbone": "patches", "model.width": 0.5, "model.norm": "batch", "train.epochs": 6,
         "train.iterations_per_epoch": 100, "train.frames_per_identity": 6, "train.pdd_batch": 12,
         "train.face_batch": 24, "train.pose_batch": 12, "train.checkpoint_every": 5,
     },
