@@ -37,6 +37,9 @@ SHOWN = (
     "shipped_main",
     "shipped_features",
     "shipped_swaps",
+    "other_ways",
+    "attributes_features",
+    "attributes_swaps",
 )  # tables of RESULTS
 # README's small table: rows and columns of main.csv, and how it calls them.
 ROWS = {
