@@ -19,6 +19,9 @@ from pcl_lib.widgets.pictures import RGB, gif, png
 WRAP = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%")
 TOGETHER = ipywidgets.Layout(display="flex", flex_flow="row wrap", max_width="100%")
 DESCRIBED = {"description_width": "11.5em"}
+# Below each panel, because a saved notebook shows its widgets as they stood and cannot know that it is one.
+SAVED = "The panel moves while its kernel runs. In a saved copy it is a still of what was live: run its cell again."
+WAS_LIVE = "This panel was live when the notebook was saved; here is a still of it. Run its cell to move it."
 
 
 class Tile:
@@ -95,7 +98,10 @@ class Panel(ABC):
     def put(self, *parts: ipywidgets.Widget) -> None:
         """Show these parts, and below them the button for pictures and the things to try."""
         items = "".join(f"<li>{html.escape(text)}</li>" for text in self.tries)
-        tries = f"<div style='line-height: 1.4'>Three things to try:<ol style='margin: 0'>{items}</ol></div>"
+        tries = (
+            f"<div style='line-height: 1.4'>Three things to try:<ol style='margin: 0'>{items}</ol>"
+            f"<em>{html.escape(SAVED)}</em></div>"
+        )
         self.view.children = (*parts, wrapped([self.keep, self.kept]), ipywidgets.HTML(tries))
 
     def frames(self) -> list[RGB]:
@@ -145,14 +151,15 @@ class Panel(ABC):
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         why = self.problem or headless()
-        if not why:
-            bundle: dict[str, Any] = self.view._repr_mimebundle_()
-            return bundle
+        still = self._as_html(why or WAS_LIVE)
+        if why:
+            return still | {"text/plain": f"{type(self).__name__}: {why}"}
+        live: dict[str, Any] = self.view._repr_mimebundle_()
+        return live | still  # what shows no widgets, or has lost their state, shows the still
+
+    def _as_html(self, why: str) -> dict[str, str]:
         data = base64.b64encode(as_png(self.figure(), dpi=100)).decode()
         picture = (
             f'<img alt="{type(self).__name__}" style="max-width: 100%" src="data:image/png;base64,{data}">'
         )
-        return {
-            "text/html": f"<p>{html.escape(why)}</p>{picture}",
-            "text/plain": f"{type(self).__name__}: {why}",
-        }
+        return {"text/html": f"<p>{html.escape(why)}</p>{picture}"}
