@@ -43,6 +43,7 @@ from pcl_lib.pretrain.fabric import start_fabric
 from pcl_lib.pretrain.trainer import Trainer
 from pcl_lib.reproduce import notebooks
 from pcl_lib.utils import REPOSITORY, BadInput
+from pcl_lib.widgets.photographs import read_photograph
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 KINDS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
