@@ -95,6 +95,7 @@ reliability: env  ## hours of kills, failing disks, damaged inputs, changed line
 	$(BIN)/python tests/reliability/disks.py
 	$(BIN)/python tests/reliability/mutations.py
 	$(BIN)/python tests/reliability/unprobed.py
+	$(BIN)/python tests/reliability/hosted.py
 	$(BIN)/python tests/reliability/soak.py --minutes 120
 
 audit: env  ## known vulnerabilities of the pinned packages, licences and a bill of materials (to build/)
