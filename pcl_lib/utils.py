@@ -273,7 +273,7 @@ def stale() -> str:
     """What to say where sources of pcl_lib have changed since this process imported them; "" where none has."""
     if all(path.stat().st_mtime <= LOADED for path in PACKAGE.rglob("*.py")):
         return ""
-    return "The kit has changed since this kernel started: restart the kernel (Kernel > Restart Kernel), or old code runs."
+    return "The kit has changed since this kernel started, which still runs the old code: Kernel > Restart Kernel."
 
 
 def device_name() -> str:

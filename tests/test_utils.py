@@ -132,7 +132,7 @@ def test_a_kernel_older_than_the_sources_is_told_to_restart(monkeypatch: pytest.
     monkeypatch.setattr(utils, "LOADED", newest + 1)
     assert utils.stale() == ""
     monkeypatch.setattr(utils, "LOADED", newest - 1)
-    assert "restart the kernel" in utils.stale()
+    assert "Restart Kernel" in utils.stale()
 
 
 def test_other_errors_are_not_hidden() -> None:
