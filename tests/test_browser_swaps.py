@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 from browser import CHROMIUM, SECOND, Jupyter, Lab
@@ -20,10 +21,12 @@ from pcl_lib.data import rendered
 from pcl_lib.models.shipped import shipped
 from pcl_lib.reproduce import measure
 from pcl_lib.widgets import pictures
+from pcl_lib.widgets.base import SAVED, WAS_LIVE
 from pcl_lib.widgets.photographs import EXPECT, read_photograph
 from pcl_lib.widgets.swap_explorer import PARTS
 from pcl_lib.widgets.swap_matrix import COUNT
 
+VIEW = "application/vnd.jupyter.widget-view+json"
 CELL = "explorer = widgets.SwapExplorer("  # of 00_tour: with the shipped weights
 
 
@@ -128,4 +131,22 @@ def test_a_face_is_taken_by_the_camera(jupyter: Jupyter, with_camera: Any) -> No
         assert np.abs(lab.picture("b") - pictures.to_rgb(wanted.face)).mean() < 12  # through JPEG and a video
         assert not lab.page.locator("video").is_visible() and lab.button("camera").is_visible()
         lab.look("camera", "img.pcl-photograph")
+        lab.assert_quiet()
+
+
+def test_a_saved_panel_is_a_still_that_says_so(jupyter: Jupyter) -> None:
+    with jupyter.open_cells("00_tour", CELL) as lab:
+        blend = lab.picture("blend")
+        (name,) = (path.stem for path in (jupyter.folder / "notebooks").glob("00_tour_*.ipynb"))
+        lab.page.keyboard.press("Control+s")
+        lab.page.get_by_text("Saving completed").wait_for(timeout=30 * SECOND)
+    saved = nbformat.read(jupyter.folder / "notebooks" / f"{name}.ipynb", as_version=4)
+    assert saved.metadata.widgets, "the state of the widgets was not saved"
+    (output,) = (o for o in saved.cells[-1].outputs if VIEW in o.get("data", {}))
+    assert WAS_LIVE in output.data["text/html"]
+    with jupyter.open(name, run=False) as lab:  # with another kernel, which knows nothing of the panel
+        lab.page.locator("img.pcl-blend").wait_for(timeout=60 * SECOND)
+        assert (lab.picture("blend") == blend).all()
+        assert lab.page.get_by_text(SAVED).count() == 1
+        lab.look("saved_panel", "img.pcl-blend")
         lab.assert_quiet()

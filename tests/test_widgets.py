@@ -9,10 +9,12 @@ import re
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nbconvert import HTMLExporter
 from PIL import Image
 from test_photographs import BAD_FILES, as_file, scene
 
@@ -315,6 +317,10 @@ def test_a_saved_copy_shows_a_still_and_says_that_the_panel_was_live(
     view = bundle["application/vnd.jupyter.widget-view+json"]
     assert view["model_id"] == browser.view.model_id
     assert SAVED in html.unescape(browser.view.children[-1].value)
+    # a page made of a notebook without the widgets' state
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", bundle)])
+    page, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    assert WAS_LIVE in page and "widget-view+json" not in page.split("</style>")[-1]
 
 
 def test_monitor_stops_with_a_checkpoint_that_goes_on(blobs: PreparedFaces, tmp_path: Path) -> None:
