@@ -23,9 +23,9 @@ HOW = (
 )
 STYLE = """
 .pcl-matrix .jupyter-button { width: 100%; height: auto; aspect-ratio: 1; margin: 0; padding: 0; touch-action: none;
-  background-size: cover; display: flex; align-items: flex-end; justify-content: center; overflow: hidden; }
+  background-size: cover; display: flex; align-items: flex-end; justify-content: center; overflow: hidden;
+  font-size: 11px; line-height: 1.3; color: #fff; text-shadow: 0 0 3px #000, 0 0 2px #000; }
 .pcl-matrix .pcl-matrix-face { cursor: grab; }
-.pcl-matrix .jupyter-button { font-size: 11px; line-height: 1.3; color: #fff; text-shadow: 0 0 3px #000, 0 0 2px #000; }
 .pcl-matrix .pcl-picked { outline: 3px solid #0072b2; outline-offset: -1px; }
 .pcl-matrix .pcl-newest { outline: 3px solid #d55e00; outline-offset: -1px; }
 """
