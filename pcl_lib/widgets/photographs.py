@@ -25,7 +25,9 @@ KEPT, SHOWN = (
     1280,
     320,
 )  # pixels of the longer side: of the photograph that is cut, of the picture with the boxes
-MARGIN = 0.5  # what is added to a detected box at each edge: so much of a rendered image lies about its face
+# What is added to a detected box at each edge, and by how much of its side it is moved down, so that it is framed as a
+# rendered image is: medians of the boxes that are found in rendered images, 38 of 41 with a yaw of up to 30 degrees.
+MARGIN, DOWN = 0.09, 0.08
 EXPECT = (
     "The model has learnt from rendered faces alone: expect the turn of the head and the colours of a photograph in"
     " its blends, not a likeness."
@@ -54,7 +56,9 @@ def read_photograph(content: bytes, size: int) -> Photograph:
     picture = _open(content)
     faces = find_faces(picture)
     if faces:
-        box, margin, note = faces[0], MARGIN, EXPECT
+        left, top, right, bottom = faces[0]
+        shift = DOWN * (bottom - top)
+        box, margin, note = (left, top + shift, right, bottom + shift), MARGIN, EXPECT
         if len(faces) > 1:
             note = f"{len(faces)} faces were found, and the largest of them is used. {EXPECT}"
     else:
