@@ -29,8 +29,8 @@ KEPT, SHOWN = (
 # rendered image is: medians of the boxes that are found in rendered images, 38 of 41 with a yaw of up to 30 degrees.
 MARGIN, DOWN = 0.09, 0.08
 EXPECT = (
-    "The model has learnt from rendered faces alone: expect the turn of the head and the colours of a photograph in"
-    " its blends, not a likeness."
+    "The model has learnt from rendered faces alone: of a photograph, expect the turn of the head and whether the face"
+    " is light or dark, not a likeness."
 )
 NOBODY = (
     "No face was found, so the middle square is used: the detector wants an upright face, turned to the camera, that"
