@@ -121,7 +121,9 @@ class Panel(ABC):
 
     def say(self, text: str) -> None:
         """Put a plain sentence in the line for messages."""
-        self.message.value = f"<span role='status'>{html.escape(text)}</span>" if text else ""
+        self.message.value = (
+            f"<div role='status' style='line-height: 1.4'>{html.escape(text)}</div>" if text else ""
+        )
 
     def guarded(self, action: Callable[[], None]) -> None:
         """Do something that a reader asked for: BadInput becomes the message, and what was shown before stays."""
