@@ -51,6 +51,15 @@ ABSOLUTE = re.compile(
 WORDS, LINES = 200, 10  # that are read in a minute, of prose and of code
 FIGURE = re.compile(r"\bplots\.\w+\(|\bsave_figure\(|\.figure\(\)|\.still\(\)|\bwidgets\.[A-Z]\w+\(")
 ANNOUNCED = "figure|panel|picture|map|curve|sheet|chart|matrix|row"
+# Cells that took about a minute or longer in a run of `cpu` on two cores with other work beside it.
+LONG_CELLS = {
+    "00_tour": 2,
+    "02_pose_disentangled_decoder": 1,
+    "03_contrastive_pretraining": 1,
+    "05_downstream_probes": 2,
+    "08_paper_and_released_code": 2,
+    "09_beyond_pose": 1,
+}
 TABLES = (
     "probes.csv",
     "leakage.csv",
@@ -199,8 +208,7 @@ def test_long_cells_say_how_long_and_what_is_there_without_waiting(path: Path) -
         " ".join(text.split())
         for text in re.findall(r"\*\*How long\.\*\*.+?(?=\n\n|\Z)", prose(notebook), re.DOTALL)
     ]
-    minutes = readme.course(notebook, path.stem)["minutes"]
-    assert bool(said) == (minutes.get("cpu", float("inf")) > 1)  # not timed yet: it may be long
+    assert len(said) >= LONG_CELLS.get(path.stem, 0)
     for text in said:
         assert "At `cpu`" in text and "progress" in text, text
         assert re.search(r"\bstored\b|\bloaded\b", text), text
