@@ -16,7 +16,7 @@ from pcl_lib.widgets.base import Panel
 from pcl_lib.widgets.script import script
 
 COUNT = 5  # faces, and poses
-EMPTY = np.full((8, 8, 3), 235, np.uint8)
+EMPTY = 235  # the grey of a place where nothing has been decoded yet
 HOW = (
     "Drag a face (left) onto a pose (above), or choose the face and then the pose by click, finger or Enter. The swap"
     " appears where the two meet: the face of its row in the pose of its column."
@@ -51,9 +51,11 @@ class SwapMatrix:
             button.on_click(lambda _, place=place: self.pick(place))
         for place, button in enumerate(self.pose_buttons):
             button.on_click(lambda _, place=place: self.drop(place))
+        size = model.image_size
+        empty = pictures.png(np.full((size, size, 3), EMPTY, np.uint8))
         self.images = {
             (face, pose): ipywidgets.Image(
-                value=pictures.png(EMPTY), format="png", layout=ipywidgets.Layout(width="100%", height="auto")
+                value=empty, format="png", layout=ipywidgets.Layout(width="100%", height="auto")
             )
             for face in range(len(self.faces))
             for pose in range(len(self.poses))
