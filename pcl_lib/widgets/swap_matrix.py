@@ -25,6 +25,7 @@ STYLE = """
 .pcl-matrix .jupyter-button { width: 100%; height: auto; aspect-ratio: 1; margin: 0; padding: 0; touch-action: none;
   background-size: cover; display: flex; align-items: flex-end; justify-content: center; overflow: hidden;
   font-size: 11px; line-height: 1.3; color: #fff; text-shadow: 0 0 3px #000, 0 0 2px #000; }
+.pcl-matrix .widget-image { margin: 0; }
 .pcl-matrix .pcl-matrix-face { cursor: grab; }
 .pcl-matrix .pcl-picked { outline: 3px solid #0072b2; outline-offset: -1px; }
 .pcl-matrix .pcl-newest { outline: 3px solid #d55e00; outline-offset: -1px; }
@@ -77,7 +78,8 @@ class SwapMatrix:
             button.add_class(own)
             data = base64.b64encode(pictures.png(pictures.to_rgb(donor.image))).decode()
             looks.append(f".pcl-matrix .{own} {{ background-image: url(data:image/png;base64,{data}); }}")
-        style.value = f"<style>{STYLE}{''.join(looks)}</style>{HOW}{script('drag.js')}"
+        how = f"<div style='line-height: 1.4'>{HOW}</div>"
+        style.value = f"<style>{STYLE}{''.join(looks)}</style>{how}{script('drag.js')}"
         cells = [ipywidgets.HTML(), *self.pose_buttons]
         for face, button in enumerate(self.face_buttons):
             cells += [button, *[self.images[face, pose] for pose in range(len(self.poses))]]
