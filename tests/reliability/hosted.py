@@ -51,7 +51,8 @@ def set_up(programs: Path, folder: Path) -> Path:
     """The clone that the set-up cell made in a notebook that starts without the kit."""
     cells = [hosted.SETUP.format(address=ROOT.resolve().as_uri()), SAID]
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
-    notebook = nbformat.v4.new_notebook(cells=map(nbformat.v4.new_code_cell, cells), metadata=kernel)
+    made = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    notebook = nbformat.v4.new_notebook(cells=made, metadata=kernel)
     nbformat.write(notebook, folder / "setup.ipynb")
     run([programs / "papermill", "setup.ipynb", "done.ipynb"], folder)
     executed = nbformat.read(folder / "done.ipynb", as_version=4)
