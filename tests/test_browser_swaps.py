@@ -6,6 +6,7 @@ What it needs, and what can be set: see `browser`.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 import nbformat
 import numpy as np
 import pytest
-from browser import CHROMIUM, SECOND, Jupyter, Lab
+from browser import CHROMIUM, PATIENCE, SECOND, Jupyter, Lab
 from test_photographs import as_file, scene
 
 from pcl_lib.data import rendered
@@ -95,6 +96,7 @@ def test_a_photograph_shows_what_is_cut_out_and_what_to_expect(lab: Lab, tmp_pat
     chooser.value.set_files(tmp_path / "me.png")
     found = read_photograph(content, 64)
     lab.wait_for("a", pictures.to_rgb(found.face))
+    lab.page.locator("img.pcl-photograph").wait_for(timeout=10 * SECOND)
     lab.wait_for("photograph", found.shown)
     assert lab.page.get_by_text(EXPECT).count() == 1
     lab.look("photograph", "img.pcl-photograph")
@@ -137,14 +139,16 @@ def test_a_face_is_taken_by_the_camera(jupyter: Jupyter, with_camera: Any) -> No
 def test_a_saved_panel_is_a_still_that_says_so(jupyter: Jupyter) -> None:
     with jupyter.open_cells("00_tour", CELL) as lab:
         blend = lab.picture("blend")
-        (name,) = (path.stem for path in (jupyter.folder / "notebooks").glob("00_tour_*.ipynb"))
+        (path,) = (jupyter.folder / "notebooks").glob("00_tour_*.ipynb")
+        lab.page.locator(".jp-Notebook").first.click(position={"x": 2, "y": 2})
         lab.page.keyboard.press("Control+s")
-        lab.page.get_by_text("Saving completed").wait_for(timeout=30 * SECOND)
-    saved = nbformat.read(jupyter.folder / "notebooks" / f"{name}.ipynb", as_version=4)
-    assert saved.metadata.widgets, "the state of the widgets was not saved"
+        end = time.monotonic() + 30 * PATIENCE
+        while not (saved := nbformat.read(path, as_version=4)).metadata.get("widgets"):
+            assert time.monotonic() < end, "the state of the widgets was not saved"
+            lab.page.wait_for_timeout(200)
     (output,) = (o for o in saved.cells[-1].outputs if VIEW in o.get("data", {}))
     assert WAS_LIVE in output.data["text/html"]
-    with jupyter.open(name, run=False) as lab:  # with another kernel, which knows nothing of the panel
+    with jupyter.open(path.stem, run=False) as lab:  # with another kernel, which knows nothing of the panel
         lab.page.locator("img.pcl-blend").wait_for(timeout=60 * SECOND)
         assert (lab.picture("blend") == blend).all()
         assert lab.page.get_by_text(SAVED).count() == 1

@@ -38,9 +38,9 @@ class Tile:
 
     def show(self, picture: RGB | bytes | None, caption: str | None = None) -> None:
         """Put a picture (or a PNG file) in, or hide the tile (None); the caption stays where None is given."""
-        self.box.layout.display = "none" if picture is None else "flex"
-        if picture is not None:
+        if picture is not None:  # there before its tile can be seen
             self.image.value = picture if isinstance(picture, bytes) else png(picture)
+        self.box.layout.display = "none" if picture is None else "flex"
         if caption is not None:
             self.caption.value = f"<div style='line-height: 1.3'>{html.escape(caption)}</div>"
 
