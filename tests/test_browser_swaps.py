@@ -143,9 +143,11 @@ def test_a_saved_panel_is_a_still_that_says_so(jupyter: Jupyter) -> None:
         lab.page.locator(".jp-Notebook").first.click(position={"x": 2, "y": 2})
         lab.page.keyboard.press("Control+s")
         end = time.monotonic() + 30 * PATIENCE
-        while not (saved := nbformat.read(path, as_version=4)).metadata.get("widgets"):
+        while '"widgets": {' not in path.read_text(encoding="utf-8"):
             assert time.monotonic() < end, "the state of the widgets was not saved"
-            lab.page.wait_for_timeout(200)
+            lab.page.wait_for_timeout(500)
+        lab.page.wait_for_timeout(1000)  # the file is written in place
+    saved = nbformat.read(path, as_version=4)
     (output,) = (o for o in saved.cells[-1].outputs if VIEW in o.get("data", {}))
     assert WAS_LIVE in output.data["text/html"]
     with jupyter.open(path.stem, run=False) as lab:  # with another kernel, which knows nothing of the panel
