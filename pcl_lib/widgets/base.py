@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from pcl_lib.utils import BadInput, headless
 from pcl_lib.widgets.pictures import RGB, gif, png
+from pcl_lib.widgets.script import script
 
 WRAP = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%")
 TOGETHER = ipywidgets.Layout(display="flex", flex_flow="row wrap", max_width="100%")
@@ -94,13 +95,14 @@ class Panel(ABC):
         self.keep = ipywidgets.Button(description="keep picture", icon="camera")
         self.keep.on_click(lambda _: self.guarded(self._keep))
         self.view: ipywidgets.Box = ipywidgets.VBox([self.message])
+        self.view.add_class("pcl-panel")
 
     def put(self, *parts: ipywidgets.Widget) -> None:
         """Show these parts, and below them the button for pictures and the things to try."""
         items = "".join(f"<li>{html.escape(text)}</li>" for text in self.tries)
         tries = (
             f"<div style='line-height: 1.4'>Three things to try:<ol style='margin: 0'>{items}</ol>"
-            f"<em>{html.escape(SAVED)}</em></div>"
+            f"<em>{html.escape(SAVED)}</em>{script('names.js')}</div>"
         )
         self.view.children = (*parts, wrapped([self.keep, self.kept]), ipywidgets.HTML(tries))
 
