@@ -34,7 +34,12 @@ class Tile:
         self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="100%", height="auto"))
         self.image.add_class(f"pcl-{name.lower().replace(' ', '-')}")
         self.caption = ipywidgets.HTML(name)
-        layout = ipywidgets.Layout(width=width, max_width="100%", margin="0 8px 4px 0")
+        layout = ipywidgets.Layout(
+            width=width,
+            max_width="100%",
+            margin="0 8px 4px 0",
+            overflow="visible",  # nothing to scroll in
+        )
         self.box = ipywidgets.VBox([self.image, self.caption], layout=layout)
 
     def show(self, picture: RGB | bytes | None, caption: str | None = None) -> None:
