@@ -83,7 +83,7 @@ def _open(content: bytes) -> Image.Image:
             f" {MOST_BYTES / 1e6:.0f} MB"
         )
     try:
-        picture = Image.open(io.BytesIO(content))
+        picture: Image.Image = Image.open(io.BytesIO(content))
         if picture.width * picture.height > MOST_PIXELS:  # before anything is unpacked
             raise BadInput(
                 f"the upload has {picture.width * picture.height / 1e6:.0f} megapixels: crop the face out of it first"
