@@ -12,6 +12,7 @@ DATA   ?=
 TORCH  ?=
 # Its pins: no CUDA, and no hashes, which are those of PyPI's files.
 CPU_PINS := /^(cuda-|nvidia-|triton)/d; s/^([a-z][^\\]*[^\\ ]) *\\?$$/\1/p
+UNREACHED := The packages could not be installed; the reason is above. make env needs the network, once: run it again where there is one.
 WORKERS ?=
 MINUTES ?=
 SITE   ?= $(OUT)/site
@@ -35,9 +36,10 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@echo "  sphinx, voila         the course as web pages (make site, make demo)"
 	@echo "  pytest, ruff, ...     what make test needs, with a driver for the Chromium that may be on this machine"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9
-	$(if $(TORCH),sed -nE '$(CPU_PINS)' requirements.lock,cat requirements.lock) | $(BIN)/uv pip install --quiet \
-	  --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH),--require-hashes) -r -
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.9 || { echo "$(UNREACHED)"; exit 2; }
+	@$(if $(TORCH),sed -nE '$(CPU_PINS)' requirements.lock,cat requirements.lock) | $(BIN)/uv pip install --quiet \
+	  --compile-bytecode --python $(BIN)/python $(if $(TORCH),--torch-backend $(TORCH),--require-hashes) -r - || \
+	  { echo "$(UNREACHED)"; exit 2; }
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	@touch $@
 
@@ -106,6 +108,7 @@ reliability: env  ## hours of kills, failing disks, damaged inputs, changed line
 	$(BIN)/python tests/reliability/disks.py
 	$(BIN)/python tests/reliability/mutations.py
 	$(BIN)/python tests/reliability/unprobed.py
+	$(BIN)/python tests/reliability/hosted.py
 	$(BIN)/python tests/reliability/soak.py --minutes 120
 
 audit: env  ## known vulnerabilities of the pinned packages, licences and a bill of materials (to build/)

@@ -6,25 +6,15 @@ Places are continuous: x right, y down, 0 at the image's corner, pixel i covers 
 from __future__ import annotations
 
 import math
-import threading
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
 from data_scripts.images import Side
 from data_scripts.listing import Recipe
+from pcl_lib.data.crop import Box, check_square, cut_box, find_faces
 from pcl_lib.utils import BadInput
-
-LARGEST = 8.0  # a square of more times the image's longer side is taken for a slip in the labels
-SMALLEST = 4.0  # pixels
-SEARCHED = 320  # pixels of the longer side in which faces are looked for: enough for portraits
-FACE = 0.12  # least share of the shorter side that a face takes
-CASCADES = ("haarcascade_frontalface_alt2", "haarcascade_frontalface_default", "haarcascade_profileface")
-
-Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
 def side_of(recipe: Recipe, place: Sequence[float]) -> Side:
@@ -64,33 +54,6 @@ def _points(place: Sequence[float]) -> np.ndarray:
     return np.asarray(place, dtype=np.float64).reshape(5, 2)
 
 
-def cut_box(image: Image.Image, box: Sequence[float], margin: float, size: int) -> Image.Image:
-    """The square about the middle of `box` (left, top, right, bottom), `margin` wider at every edge, resized."""
-    left, top, right, bottom = box
-    if not all(map(math.isfinite, box)) or right <= left or bottom <= top:
-        raise BadInput(f"a box from {left:g}, {top:g} to {right:g}, {bottom:g}")
-    side = (1 + 2 * margin) * max(right - left, bottom - top)
-    left, top = (left + right - side) / 2, (top + bottom - side) / 2
-    _check_square(image, left, top, side)
-    right, bottom = left + side, top + side
-    if left >= 0 and top >= 0 and right <= image.width and bottom <= image.height:
-        return image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, right, bottom))
-    x, y = math.floor(left), math.floor(top)
-    wider = image.crop((x, y, math.ceil(right), math.ceil(bottom)))  # black where there is no image
-    return wider.resize(
-        (size, size), Image.Resampling.BILINEAR, box=(left - x, top - y, right - x, bottom - y)
-    )
-
-
-def _check_square(image: Image.Image, left: float, top: float, side: float) -> None:
-    if side < SMALLEST:
-        raise BadInput(f"a face of only {side:.1f} pixels")
-    if side > LARGEST * max(image.size):
-        raise BadInput(f"a face of {side:.0f} pixels in an image of {image.width}x{image.height}")
-    if left >= image.width or top >= image.height or left + side <= 0 or top + side <= 0:
-        raise BadInput(f"a face outside the image of {image.width}x{image.height}")
-
-
 def template(recipe: Recipe) -> np.ndarray:
     """Where the five points go in a square of side 1, its margin included: float [5, 2]."""
     return 0.5 + (np.array(recipe.template) - 0.5) / (1 + 2 * recipe.margin)
@@ -120,7 +83,7 @@ def cut_points(image: Image.Image, points: np.ndarray, recipe: Recipe, size: int
     a, b = similarity(points, size * template(recipe))
     corners = (np.array([0, size, size * 1j, size * (1 + 1j)]) - b) / a  # of the square, in the image
     middle, side = corners.mean(), size / abs(a)
-    _check_square(image, middle.real - side / 2, middle.imag - side / 2, side)
+    check_square(image, middle.real - side / 2, middle.imag - side / 2, side)
     at, zoom = (0, 0), np.ones(2)
     if abs(a) < 1:
         reach = 2 / abs(a)  # what a bilinear filter may touch beyond the square
@@ -143,39 +106,9 @@ def cut_points(image: Image.Image, points: np.ndarray, recipe: Recipe, size: int
     return image.transform((size, size), Image.Transform.AFFINE, rows, Image.Resampling.BILINEAR)
 
 
-_LOADED = threading.local()  # a cascade must not be used by two threads at a time
-
-
-def _cascades() -> list[Any]:
-    if not hasattr(_LOADED, "cascades"):
-        import cv2  # only where faces have to be found
-
-        cv2.setNumThreads(1)  # the workers take the cores already
-        paths = [Path(cv2.__file__).with_name("data") / f"{name}.xml" for name in CASCADES]
-        if not hasattr(cv2, "CascadeClassifier") or not all(path.exists() for path in paths):
-            raise BadInput(f"OpenCV {cv2.__version__} comes without its face detector; install one before 5")
-        _LOADED.cascades = [cv2.CascadeClassifier(str(path)) for path in paths]
-    return _LOADED.cascades
-
-
 def find_face(image: Image.Image) -> Box:
-    """The box of the largest face that OpenCV's Haar cascades find in an RGB image, in its pixels.
-
-    Upright frontal faces first; where there are none, profiles to either side. Raises BadInput where none is found.
-    """
-    grey = image.convert("L")
-    zoom = min(1.0, SEARCHED / max(grey.size))
-    if zoom < 1:
-        grey = grey.resize(tuple(max(1, round(n * zoom)) for n in grey.size), Image.Resampling.BILINEAR)  # type: ignore[arg-type]
-    pixels = np.asarray(grey)
-    least = max(20, round(FACE * min(grey.size)))
-    *frontal, profile = _cascades()
-    for cascade, mirrored in [(cascade, False) for cascade in frontal] + [(profile, False), (profile, True)]:
-        view = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
-        boxes = cascade.detectMultiScale(view, scaleFactor=1.1, minNeighbors=4, minSize=(least, least))
-        if len(boxes):
-            x, y, width, height = max(map(tuple, np.asarray(boxes).tolist()), key=lambda box: (box[2], box))
-            x = grey.width - x - width if mirrored else x
-            fx, fy = image.width / grey.width, image.height / grey.height
-            return x * fx, y * fy, (x + width) * fx, (y + height) * fy
-    raise BadInput("no face found")
+    """The box of the largest face of `crop.find_faces`, in the pixels of an RGB image. Raises BadInput without one."""
+    found = find_faces(image)
+    if not found:
+        raise BadInput("no face found")
+    return found[0]

@@ -36,11 +36,15 @@ REPOSITORY = PACKAGE.parent  # the folder that holds notebooks/ and figures/, in
 class BadInput(ValueError):
     """Bad arguments, data or checkpoint: the message says what, where and what to do.
 
-    It is one line: other libraries' reasons, which it may quote, can have several.
+    It is one line: other libraries' reasons, which it may quote, can have several. In a notebook that line is all that
+    a cell shows, not how the library came to it.
     """
 
     def __init__(self, message: object = "") -> None:
         super().__init__(" ".join(line.strip() for line in str(message).splitlines()))
+
+    def _render_traceback_(self) -> list[str]:  # IPython's name
+        return [f"BadInput: {self}"]
 
 
 def exit_cleanly(main: Callable[[], None]) -> None:
@@ -260,6 +264,16 @@ def library_hash() -> str:
     """A hash of the sources of pcl_lib."""
     files = sorted(PACKAGE.rglob("*.py"))
     return hashlib.sha256(b"\0".join(file.read_bytes() for file in files)).hexdigest()
+
+
+LOADED = time.time()  # when this process imported the library
+
+
+def stale() -> str:
+    """What to say where sources of pcl_lib have changed since this process imported them; "" where none has."""
+    if all(path.stat().st_mtime <= LOADED for path in PACKAGE.rglob("*.py")):
+        return ""
+    return "The kit has changed since this kernel started, which still runs the old code: Kernel > Restart Kernel."
 
 
 def device_name() -> str:

@@ -160,8 +160,8 @@ class Jupyter:
     screenshots: Path
 
     @contextmanager
-    def open(self, name: str) -> Iterator[Lab]:
-        """A notebook after Run All, in a window of its own; its kernel ends with it."""
+    def open(self, name: str, run: bool = True) -> Iterator[Lab]:
+        """A notebook after Run All (unless not run), in a window of its own; its kernel ends with it."""
         page = self.chromium.new_page(viewport={"width": WIDTHS[0], "height": 1000})
         page.set_default_timeout(30 * SECOND)
         lab = Lab(page, self.screenshots)
@@ -171,7 +171,8 @@ class Jupyter:
             # a workspace of its own: another would open the tabs that an earlier window had
             page.goto(f"{self.address}/lab/workspaces/{name}/tree/notebooks/{name}.ipynb?token={TOKEN}")
             page.locator(".jp-MarkdownOutput h1").first.wait_for(timeout=90 * SECOND)
-            lab.run_all()
+            if run:
+                lab.run_all()
             yield lab
         finally:
             page.close()
@@ -249,6 +250,7 @@ def start_jupyterlab(folder: Path) -> tuple[subprocess.Popen[bytes], str]:
         name: str(folder / name.lower())
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     }
+    own["JUPYTER_CONFIG_PATH"] = str(ROOT / "notebooks" / ".jupyter")  # as in make lab
     environment = os.environ | own | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     environment.pop(utils.HEADLESS, None)
     options = [

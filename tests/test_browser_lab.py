@@ -68,8 +68,10 @@ def test_the_first_thing_seen_is_the_map_of_the_course(address: str, chromium: A
 
 def test_the_settings_name_plugins_that_jupyterlab_has() -> None:
     text = (ROOT / "notebooks" / ".jupyter" / "labconfig" / "default_setting_overrides.json").read_text()
-    schemas = Path(sys.prefix, "share", "jupyter", "lab", "schemas")
+    jupyter = Path(sys.prefix, "share", "jupyter")
     for plugin, values in json.loads(text).items():
         extension, name = plugin.split(":")
-        schema = json.loads((schemas / extension / f"{name}.json").read_text(encoding="utf-8"))
+        own = jupyter / "labextensions" / extension / "schemas" / extension / f"{name}.json"
+        path = own if own.is_file() else jupyter / "lab" / "schemas" / extension / f"{name}.json"
+        schema = json.loads(path.read_text(encoding="utf-8"))
         assert set(values) <= set(schema["properties"]), plugin

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import offline
 import pytest
 from browser import PATIENCE, READ, ROOT, SECOND, browser_missing, free_port
 from PIL import Image
@@ -80,25 +81,59 @@ def picture(page: Any, name: str) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(data.split(",")[1]))).convert("RGB")).astype(int)
 
 
-def test_two_people_move_their_own_sliders(address: str, chromium: Any) -> None:
-    people = [chromium.new_context(viewport={"width": 1280, "height": 720}) for _ in range(2)]
-    first, second = (person.new_page() for person in people)
-    for page in (first, second):
+def follow(page: Any, name: str, before: np.ndarray) -> np.ndarray:
+    """The picture once it is another one than before."""
+    end = time.monotonic() + 20 * PATIENCE
+    while np.array_equal(now := picture(page, name), before):
+        assert time.monotonic() < end, f"{name} did not follow its control"
+        page.wait_for_timeout(100)
+    return now
+
+
+def move(page: Any, label: str, key: str) -> None:
+    knob = page.locator(".widget-slider", has_text=label).first.locator(".noUi-handle")
+    knob.focus()
+    knob.press(key)
+
+
+@pytest.fixture(scope="module")
+def people(address: str, chromium: Any) -> Iterator[list[Any]]:
+    """The page as two people see it, each in a browser of his own, without the rest of the network."""
+    contexts = [chromium.new_context(viewport={"width": 1280, "height": 720}) for _ in range(2)]
+    pages = [context.new_page() for context in contexts]
+    for page in pages:
         page.set_default_timeout(120 * SECOND)
         page.route(lambda url: not url.startswith(address), lambda route: route.abort())  # no network
         page.goto(address, wait_until="commit")
-    for page in (first, second):
+    for page in pages:
         page.locator("img.pcl-by-pose").first.wait_for()
-    before, others = picture(first, "blend"), picture(second, "blend")
-    assert np.array_equal(before, others)
-    knob = first.locator(".widget-slider", has_text="pose A to B").first.locator(".noUi-handle")
-    knob.focus()
-    knob.press("Home")
-    end = time.monotonic() + 20 * PATIENCE
-    while np.array_equal(picture(first, "blend"), before):
-        assert time.monotonic() < end, "the picture did not follow the slider"
-        first.wait_for_timeout(100)
-    assert np.array_equal(picture(second, "blend"), others)
-    assert first.locator(".jp-OutputArea-error").count() == 0
-    for person in people:
-        person.close()
+    yield pages
+    for context in contexts:
+        context.close()
+
+
+def test_two_people_move_their_own_sliders(people: list[Any]) -> None:
+    first, second = people
+    start = picture(first, "blend")
+    assert np.array_equal(start, picture(second, "blend"))
+    move(first, "pose A to B", "Home")
+    moved = follow(first, "blend", start)
+    assert np.array_equal(picture(second, "blend"), start)
+    move(second, "face A to B", "End")
+    other = follow(second, "blend", start)
+    assert np.array_equal(picture(first, "blend"), moved) and not np.array_equal(moved, other)
+    studio = picture(first, "face")
+    move(second, "yaw", "End")
+    follow(second, "face", studio)
+    assert np.array_equal(picture(first, "face"), studio)
+    assert all(page.locator(".jp-OutputArea-error").count() == 0 for page in people)
+
+
+def test_the_page_is_accessible_and_fits_a_telephone(people: list[Any]) -> None:
+    assert offline.serious(people[1]) == []
+    assert offline.width_needed(people[1]) <= offline.NARROW
+    if folder := os.environ.get("PCL_KIT_SCREENSHOTS"):
+        for width in (1280, 480):
+            people[0].set_viewport_size({"width": width, "height": 720})
+            people[0].wait_for_timeout(500)
+            people[0].screenshot(path=Path(folder) / f"demo_{width}.png", full_page=True)

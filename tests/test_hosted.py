@@ -6,11 +6,13 @@ import importlib.util
 import json
 import re
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 from IPython.core.inputtransformer2 import TransformerManager
+from packaging.requirements import Requirement
 from test_notebooks import NOTEBOOKS, ROOT, prose, read
 from test_readme import small
 
@@ -95,3 +97,12 @@ def test_committed_notebooks_have_badges_exactly_if_the_kit_has_an_address() -> 
         wanted = set(re.findall(r"\]\((https://\S+)\)", hosted.badges(where, path.stem))) if where else set()
         assert linked - {"https://colab.research.google.com/assets/colab-badge.svg"} == wanted, path.name
         assert sum(hosted.TAG in cell.metadata.get("tags", []) for cell in notebook.cells) == bool(where)
+
+
+def test_the_versions_of_colab_are_those_that_the_kit_allows() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "tests" / "reliability" / "colab.lock").read_text(encoding="utf-8").splitlines()
+    pinned = dict(line.split("==") for line in lines if "==" in line and not line.startswith("#"))
+    for line in project["dependencies"]:
+        wanted = Requirement(line)
+        assert wanted.specifier.contains(pinned[wanted.name]), line

@@ -43,7 +43,7 @@ from pcl_lib.pretrain.fabric import start_fabric
 from pcl_lib.pretrain.trainer import Trainer
 from pcl_lib.reproduce import notebooks
 from pcl_lib.utils import REPOSITORY, BadInput
-from pcl_lib.widgets import pictures
+from pcl_lib.widgets.photographs import read_photograph
 
 FEW = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
 KINDS = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
@@ -153,7 +153,7 @@ def test_settings_of_any_text(text: str) -> None:
 @given(content=st.binary(max_size=300))
 def test_uploads_of_any_bytes(content: bytes) -> None:
     with pytest.raises(BadInput):
-        pictures.read_upload(content, 16)
+        read_photograph(content, 16)
 
 
 def test_uploads_are_limited_in_bytes_and_pixels_before_they_are_decoded(
@@ -166,10 +166,10 @@ def test_uploads_are_limited_in_bytes_and_pixels_before_they_are_decoded(
     Image.new("L", (9000, 9000)).save(bomb, "png")  # 80 kB that become 81 million pixels
     monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", decoded)
     with pytest.raises(BadInput, match="81 megapixels: crop the face"):
-        pictures.read_upload(bomb.getvalue(), 16)
+        read_photograph(bomb.getvalue(), 16)
     monkeypatch.setattr(Image, "open", decoded)
     with pytest.raises(BadInput, match="upload is a file of 21 MB: choose a picture of at most 20 MB"):
-        pictures.read_upload(bytes(21_000_000), 16)
+        read_photograph(bytes(21_000_000), 16)
 
 
 # Code in files ----------------------------------------------------------------------------------------------
@@ -270,12 +270,12 @@ from pcl_lib import presets
 from pcl_lib.data.rendered import Gallery
 from pcl_lib.models.shipped import shipped
 from pcl_lib.widgets import AugmentationLab, FaceStudio, NeighbourBrowser, SwapExplorer
-from pcl_lib.widgets.pictures import read_upload
+from pcl_lib.widgets.photographs import read_photograph
 model = shipped("pcl")
 faces = Gallery(model.image_size, people=10, images_per_person=2)
 content = io.BytesIO()
 Image.new("RGB", (64, 64), "red").save(content, "png")
-read_upload(content.getvalue(), 32)
+read_photograph(content.getvalue(), 32)
 AugmentationLab(faces, presets.get("smoke")), FaceStudio(model, faces), NeighbourBrowser(model, faces)
 SwapExplorer(model, faces)
 print("done")

@@ -99,6 +99,18 @@ def test_factors_that_lack_a_column_or_a_value_are_not_taken_for_the_truth(
         assert pictures.encode_donor(model, images[0], known.iloc[[0]]).factors is None
 
 
+def test_the_matrix_shows_donors_and_the_swaps_made_so_far(donors: list[Donor]) -> None:
+    a, b = donors
+    swap = torch.rand(3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+    grid = pictures.swap_matrix([a, b], [b, a, b], {(1, 2): swap})
+    assert grid.shape == (3, 4, 3, SIZE, SIZE)
+    assert (grid[2, 3] == swap).all()
+    for row, column, donor in ((1, 0, a), (2, 0, b), (0, 1, b), (0, 2, a), (0, 3, b)):
+        torch.testing.assert_close(grid[row, column], donor.image / 255)
+    empty = [(0, 0), *[(r, c) for r in (1, 2) for c in (1, 2, 3) if (r, c) != (2, 3)]]
+    assert all((grid[place] == 1).all() for place in empty)
+
+
 def test_a_reader_finds_a_linear_rule_and_turns_by_what_is_asked() -> None:
     rng = np.random.default_rng(0)
     y = rng.normal(0, 20, (400, 2))
@@ -117,39 +129,6 @@ def test_a_reader_finds_a_linear_rule_and_turns_by_what_is_asked() -> None:
         reader.turn(x, "roll", 1.0)
     with pytest.raises(BadInput, match="two training"):
         fit_probe(x[:1], y[:1], x[1:], y[1:], ["yaw", "pitch"])
-
-
-def as_file(picture: Image.Image, kind: str = "png") -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, kind)
-    return buffer.getvalue()
-
-
-BAD_UPLOADS = [
-    (b"", "not a whole image"),
-    (b"<svg></svg>", "not a whole image"),
-    (as_file(Image.new("RGB", (99, 99)))[:60], "not a whole image"),
-    (as_file(Image.new("RGB", (20, 90))), "20 x 90 pixels: 32"),
-    (as_file(Image.new("RGB", (3000, 2000))), "6 megapixels"),
-    (as_file(Image.new("RGBA", (64, 64), (0, 0, 0, 128))), "see-through"),
-    (as_file(Image.new("RGB", (64, 200))), "no shape of a face"),
-]
-
-
-@pytest.mark.parametrize(("content", "says"), BAD_UPLOADS)
-def test_bad_uploads_are_refused_in_a_sentence(content: bytes, says: str) -> None:
-    with pytest.raises(BadInput, match=says):
-        pictures.read_upload(content, SIZE)
-
-
-def test_a_good_upload_is_its_middle_square_resized() -> None:
-    picture = np.zeros((64, 96, 3), np.uint8)
-    picture[:, 16:80] = (10, 120, 240)
-    for kind in ("RGB", "RGBA"):
-        image, note = pictures.read_upload(as_file(Image.fromarray(picture).convert(kind)), SIZE)
-        assert image.shape == (3, SIZE, SIZE) and image.dtype == torch.uint8
-        assert (image == torch.tensor([10, 120, 240], dtype=torch.uint8)[:, None, None]).all()
-        assert ("alpha" in note) == (kind == "RGBA")
 
 
 def test_views_of_one_line_stay_while_the_other_changes(people: tuple[torch.Tensor, pd.DataFrame]) -> None:

@@ -150,6 +150,17 @@ def test_a_folder_without_executed_notebooks_is_refused(tmp_path: Path) -> None:
         pages.build(tmp_path, tmp_path / "site")
 
 
+def test_a_half_finished_run_is_refused_with_what_it_lacks(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    (tmp_path / "notebooks" / "02_later.ipynb").write_text("{}")
+    with pytest.raises(BadInput, match=r"has not finished \(it lacks 02_later\): make reproduce OUT="):
+        pages.build(run, tmp_path / "site", tmp_path / "notebooks", [STRIP])
+    (tmp_path / "notebooks" / "02_later.ipynb").unlink()
+    (run / "summary.json").unlink()
+    with pytest.raises(BadInput, match=r"it lacks its summary\.json"):
+        pages.build(run, tmp_path / "site", tmp_path / "notebooks", [STRIP])
+
+
 def test_a_folder_with_something_else_is_left_alone(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     (tmp_path / "mine").mkdir()

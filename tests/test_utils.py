@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from IPython.core.interactiveshell import InteractiveShell
 
 from pcl_lib import utils
 from pcl_lib.utils import (
@@ -117,6 +118,21 @@ def test_bad_input_is_a_sentence_and_exit_code_two(capsys: pytest.CaptureFixture
         exit_cleanly(main)
     assert caught.value.code == 2
     assert capsys.readouterr().err == "error: no such thing: try another\n"
+
+
+def test_a_cell_of_a_notebook_shows_the_sentence_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    shell = InteractiveShell()
+    shell.user_ns["refuse"] = utils.BadInput
+    assert not shell.run_cell('raise refuse("two\\nlines")').success
+    assert capsys.readouterr().out.strip() == "BadInput: two lines"
+
+
+def test_a_kernel_older_than_the_sources_is_told_to_restart(monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = max(path.stat().st_mtime for path in utils.PACKAGE.rglob("*.py"))
+    monkeypatch.setattr(utils, "LOADED", newest + 1)
+    assert utils.stale() == ""
+    monkeypatch.setattr(utils, "LOADED", newest - 1)
+    assert "Restart Kernel" in utils.stale()
 
 
 def test_other_errors_are_not_hidden() -> None:

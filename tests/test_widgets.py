@@ -9,19 +9,25 @@ import re
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from nbconvert import HTMLExporter
 from PIL import Image
-from test_pictures import BAD_UPLOADS, as_file
+from test_photographs import BAD_FILES, as_file, scene
 
 from pcl_lib import presets, pretrain, utils, widgets
 from pcl_lib.data import PreparedFaces, rendered
 from pcl_lib.faces import render
 from pcl_lib.models import PCL, load_checkpoint
+from pcl_lib.reproduce import measure
 from pcl_lib.widgets import pictures
-from pcl_lib.widgets.base import Panel, Tile
+from pcl_lib.widgets.base import SAVED, WAS_LIVE, Panel, Tile
+from pcl_lib.widgets.photographs import EXPECT, read_photograph
+from pcl_lib.widgets.swap_explorer import PARTS
+from pcl_lib.widgets.swap_matrix import COUNT
 
 
 @pytest.fixture(scope="module")
@@ -98,19 +104,71 @@ def upload(content: bytes) -> tuple[dict[str, Any], ...]:
 
 def test_uploads_are_shown_or_refused_and_the_last_good_state_stays(explorer: widgets.SwapExplorer) -> None:
     before = [shown(tile) for tile in explorer.tiles.values()]
-    for content, says in BAD_UPLOADS:
-        explorer._upload_files("a", upload(content))
+    for content, says in BAD_FILES:
+        explorer.portraits.upload_files("a", upload(content))
         assert says in reads_as(explorer)
         assert all(
             (shown(tile) == old).all() for tile, old in zip(explorer.tiles.values(), before, strict=True)
         )
-    explorer._upload_files("a", upload(as_file(Image.new("RGBA", (50, 50), (200, 20, 20, 255)))))
-    assert (shown(explorer.tiles["A"]) == (200, 20, 20)).all() and "alpha" in reads_as(explorer)
-    explorer._upload_files("a", upload(as_file(Image.new("RGB", (50, 50), (200, 20, 20)))))
-    assert (shown(explorer.tiles["A"]) == (200, 20, 20)).all() and not reads_as(explorer)
+    assert explorer.portraits.tile.box.layout.display == "none"
+    for mode in ("RGBA", "RGB"):
+        explorer.portraits.upload_files("a", upload(as_file(Image.new(mode, (50, 50), (200, 20, 20)))))
+        assert (shown(explorer.tiles["A"]) == (200, 20, 20)).all() and "No face was found" in reads_as(
+            explorer
+        )
     assert explorer.tiles["Truth"].box.layout.display == "none"  # nobody knows the factors of an upload
     explorer.choose_b.value = explorer.rows[1]
     assert (shown(explorer.tiles["A"]) == (200, 20, 20)).all()
+    assert explorer.portraits.tile.box.layout.display == "flex"  # that of A, who has not changed
+    explorer.choose_a.value = explorer.rows[0]
+    assert explorer.portraits.tile.box.layout.display == "none"
+
+
+def test_the_camera_gives_a_face_or_a_sentence(explorer: widgets.SwapExplorer, model: PCL) -> None:
+    content = as_file(scene((7, 240, 300, 160)), "jpeg", quality=90)
+    said = explorer.portraits.said
+    said.value = "B data:image/jpeg;base64," + base64.b64encode(content).decode()
+    found = read_photograph(content, model.image_size)
+    assert (shown(explorer.tiles["B"]) == pictures.to_rgb(found.face)).all()
+    assert (shown(explorer.portraits.tile) == found.shown).all()
+    assert (
+        EXPECT in html.unescape(reads_as(explorer)) and said.value == ""
+    )  # the picture is not kept in the page
+    for what, sentence in {
+        "! NotFoundError 1": "No camera was found",
+        "! NotAllowedError 2": "may not use the camera",
+        "! insecure 3": "https://",
+        "! AbortError 4": "cannot be used (AbortError)",
+        "B data:image/jpeg;base64,%%%": "did not arrive whole",
+    }.items():
+        said.value = what
+        assert sentence in html.unescape(reads_as(explorer))
+        assert (shown(explorer.tiles["B"]) == pictures.to_rgb(found.face)).all()
+
+
+def test_a_face_taken_up_is_decoded_in_each_pose_it_is_dropped_on(
+    explorer: widgets.SwapExplorer, model: PCL, faces: rendered.Gallery
+) -> None:
+    matrix, rows = explorer.matrix, measure.donors(faces, (COUNT, COUNT))
+    explorer.part.value = PARTS[1]
+    assert explorer.blend.layout.display == "none" and matrix.box.layout.display == "flex"
+    matrix.pose_buttons[1].click()
+    assert "Choose a face first" in reads_as(explorer) and not matrix.cells
+    matrix.face_buttons[1].click()
+    for pose in (3, 0):
+        matrix.pose_buttons[pose].click()
+    assert "Face 2 in pose A" in reads_as(explorer) and [*matrix.cells] == [(1, 3), (1, 0)]
+    swaps = measure.swap(model, faces, *rows).pictures
+    for (face, pose), image in matrix.images.items():
+        picture = np.asarray(Image.open(io.BytesIO(image.value))).astype(int)
+        if (face, pose) in matrix.cells:
+            assert np.abs(picture - pictures.to_rgb(swaps[face, pose])).max() <= 1
+        else:
+            assert (picture == 235).all()
+    found = kept(explorer)
+    assert found["gif"].n_frames == 4 and found["png"].width > 100  # empty, one, two, and back
+    matrix.pose_buttons[4].click()
+    assert not explorer.kept.value  # the links would save what is no longer shown
 
 
 def test_faces_without_labels_have_no_turn_and_no_truth(model: PCL, faces: rendered.Gallery) -> None:
@@ -232,7 +290,7 @@ def test_the_figure_shows_the_truth_below_where_it_is_known(explorer: widgets.Sw
         return len([axes for axes in panel.figure().axes if axes.images]) // 7
 
     assert rows(explorer) == 2
-    explorer._upload_files("b", upload(as_file(Image.new("RGB", (50, 50), (200, 20, 20)))))
+    explorer.portraits.upload_files("b", upload(as_file(Image.new("RGB", (50, 50), (200, 20, 20)))))
     assert rows(explorer) == 1 and kept(explorer)["gif"].width < 4 * 100
 
 
@@ -247,6 +305,22 @@ def test_without_a_reader_or_weights_the_figure_stands_in(
         assert panel.still() is None  # the widget shows it already
     for nothing in (widgets.SwapExplorer(None, faces), widgets.NeighbourBrowser(None, faces)):
         assert "no trained weights" in nothing._repr_mimebundle_()["text/html"]
+
+
+def test_a_saved_copy_shows_a_still_and_says_that_the_panel_was_live(
+    model: PCL, faces: rendered.Gallery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pcl_lib.widgets.base.headless", lambda: "")
+    browser = widgets.NeighbourBrowser(model, faces)
+    bundle = browser._repr_mimebundle_()
+    assert WAS_LIVE in bundle["text/html"] and "data:image/png;base64," in bundle["text/html"]
+    view = bundle["application/vnd.jupyter.widget-view+json"]
+    assert view["model_id"] == browser.view.model_id
+    assert SAVED in html.unescape(browser.view.children[-1].value)
+    # a page made of a notebook without the widgets' state
+    cell = nbformat.v4.new_code_cell(outputs=[nbformat.v4.new_output("display_data", bundle)])
+    page, _ = HTMLExporter().from_notebook_node(nbformat.v4.new_notebook(cells=[cell]))
+    assert WAS_LIVE in page and "widget-view+json" not in page.split("</style>")[-1]
 
 
 def test_monitor_stops_with_a_checkpoint_that_goes_on(blobs: PreparedFaces, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ batches     who is drawn in an epoch, and where the pixels wait
 pairs       verification pairs
 folder      `PreparedFaces`: a prepared folder opened for reading
 rendered    rendered faces as a prepared folder, or in memory
+crop        where faces are in a picture, and the square about one
 adapters    a set at another size, with one fold as test, or two sets joined
 """
 

@@ -16,7 +16,7 @@ from pcl_lib import plots, presets, pretrain, tables
 from pcl_lib.data import FaceSet, PreparedFaces, SizedFaces, open_faces
 from pcl_lib.models.checkpoint import checkpoint_notes
 from pcl_lib.presets import Preset, differences
-from pcl_lib.utils import BadInput, device_name, make_folder, versions, write_json
+from pcl_lib.utils import BadInput, device_name, make_folder, stale, versions, write_json
 
 SEPARATOR = os.pathsep  # between the folders of one string: ":", on Windows ";"
 
@@ -136,8 +136,11 @@ def open_run(preset: str | Preset, data: str | Path, out: str | Path, seed: int)
     preset: a name, or one of your own. data: a prepared folder, or several as `run.join_folders` joins them, the
     first to pre-train on; "" for the rendered faces, which are kept next to the run folder. Writes out/config.json;
     where it is there with other settings, raises BadInput that names those that differ. Raises BadInput as well on an
-    unknown preset, a negative seed, bad data, a set given twice, a folder that cannot be written.
+    unknown preset, a negative seed, bad data, a set given twice, a folder that cannot be written. Says so where the
+    kernel runs older code than lies on the disk.
     """
+    if said := stale():
+        print(said)
     preset = presets.get(preset) if isinstance(preset, str) else preset
     presets.check_seed(seed)
     out = Path(out)

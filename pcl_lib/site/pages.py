@@ -75,12 +75,18 @@ def build(
     """Write the site of a run folder to `out`; returns its pages, the first one first.
 
     notebooks: those that were run, with their solutions and the course's other pages. strips: at least one; made anew
-    where None. Raises BadInput where no notebook was executed to its end in this run, where `out` holds something else
-    or cannot be written, where Sphinx is not installed, and on any warning of Sphinx, such as a broken link.
+    where None. Raises BadInput where a notebook was not executed to its end in this run, where `out` holds something
+    else or cannot be written, where Sphinx is not installed, and on any warning of Sphinx, such as a broken link.
     """
     executed = [copy for copy in sorted((run / "notebooks").glob("*.ipynb")) if read_stamp(copy)]
     if not executed:
         raise BadInput(f"{run} has no executed notebooks: make reproduce OUT={run} makes them")
+    missing = {path.stem for path in notebooks.glob("[0-9][0-9]_*.ipynb")} - {copy.stem for copy in executed}
+    if missing or not (run / "summary.json").is_file():
+        lacks = ", ".join(sorted(missing)) or "its summary.json"
+        raise BadInput(
+            f"{run} is a run that has not finished (it lacks {lacks}): make reproduce OUT={run} goes on"
+        )
     if out.exists() and not (out / MARK).exists() and (not out.is_dir() or any(out.iterdir())):
         raise BadInput(f"{out} holds something else than a site: give another folder by SITE=, or empty it")
     strips = [make() for make in STRIPS] if strips is None else strips

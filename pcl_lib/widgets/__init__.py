@@ -5,8 +5,12 @@ with the reason.
 
 live               which model and faces a notebook plays with
 pictures           the pictures that widgets show, as pure functions
+photographs        a face cut out of a photograph, as a pure function
 base               tiles, sliders, messages, and the way a widget is shown
-swap_explorer      blend face and pose of two images, and turn the head
+script             the scripts of static/, for what ipywidgets cannot do: drag, use a camera, name
+portraits          photographs for two faces: uploads, the camera, and what was cut out
+swap_matrix        drag a face onto a pose
+swap_explorer      blend face and pose of two images, turn the head, and the matrix
 face_studio        make a face by its factors, and see what is predicted from it
 augmentation_lab   the views that the two contrastive losses see
 neighbour_browser  the nearest faces by either feature

@@ -15,10 +15,14 @@ from matplotlib.figure import Figure
 
 from pcl_lib.utils import BadInput, headless
 from pcl_lib.widgets.pictures import RGB, gif, png
+from pcl_lib.widgets.script import script
 
 WRAP = ipywidgets.Layout(display="flex", flex_flow="row wrap", align_items="flex-start", width="100%")
 TOGETHER = ipywidgets.Layout(display="flex", flex_flow="row wrap", max_width="100%")
 DESCRIBED = {"description_width": "11.5em"}
+# Below each panel, because a saved notebook shows its widgets as they stood and cannot know that it is one.
+SAVED = "The panel moves while its kernel runs. In a saved copy it is a still of what was live: run its cell again."
+WAS_LIVE = "This panel was live when the notebook was saved; here is a still of it. Run its cell to move it."
 
 
 class Tile:
@@ -30,14 +34,19 @@ class Tile:
         self.image = ipywidgets.Image(format="png", layout=ipywidgets.Layout(width="100%", height="auto"))
         self.image.add_class(f"pcl-{name.lower().replace(' ', '-')}")
         self.caption = ipywidgets.HTML(name)
-        layout = ipywidgets.Layout(width=width, max_width="100%", margin="0 8px 4px 0")
+        layout = ipywidgets.Layout(
+            width=width,
+            max_width="100%",
+            margin="0 8px 4px 0",
+            overflow="visible",  # nothing to scroll in
+        )
         self.box = ipywidgets.VBox([self.image, self.caption], layout=layout)
 
     def show(self, picture: RGB | bytes | None, caption: str | None = None) -> None:
         """Put a picture (or a PNG file) in, or hide the tile (None); the caption stays where None is given."""
-        self.box.layout.display = "none" if picture is None else "flex"
-        if picture is not None:
+        if picture is not None:  # there before its tile can be seen
             self.image.value = picture if isinstance(picture, bytes) else png(picture)
+        self.box.layout.display = "none" if picture is None else "flex"
         if caption is not None:
             self.caption.value = f"<div style='line-height: 1.3'>{html.escape(caption)}</div>"
 
@@ -91,11 +100,15 @@ class Panel(ABC):
         self.keep = ipywidgets.Button(description="keep picture", icon="camera")
         self.keep.on_click(lambda _: self.guarded(self._keep))
         self.view: ipywidgets.Box = ipywidgets.VBox([self.message])
+        self.view.add_class("pcl-panel")
 
     def put(self, *parts: ipywidgets.Widget) -> None:
         """Show these parts, and below them the button for pictures and the things to try."""
         items = "".join(f"<li>{html.escape(text)}</li>" for text in self.tries)
-        tries = f"<div style='line-height: 1.4'>Three things to try:<ol style='margin: 0'>{items}</ol></div>"
+        tries = (
+            f"<div style='line-height: 1.4'>Three things to try:<ol style='margin: 0'>{items}</ol>"
+            f"<em>{html.escape(SAVED)}</em>{script('names.js')}</div>"
+        )
         self.view.children = (*parts, wrapped([self.keep, self.kept]), ipywidgets.HTML(tries))
 
     def frames(self) -> list[RGB]:
@@ -115,7 +128,9 @@ class Panel(ABC):
 
     def say(self, text: str) -> None:
         """Put a plain sentence in the line for messages."""
-        self.message.value = f"<span role='status'>{html.escape(text)}</span>" if text else ""
+        self.message.value = (
+            f"<div role='status' style='line-height: 1.4'>{html.escape(text)}</div>" if text else ""
+        )
 
     def guarded(self, action: Callable[[], None]) -> None:
         """Do something that a reader asked for: BadInput becomes the message, and what was shown before stays."""
@@ -145,14 +160,15 @@ class Panel(ABC):
 
     def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
         why = self.problem or headless()
-        if not why:
-            bundle: dict[str, Any] = self.view._repr_mimebundle_()
-            return bundle
+        still = self._as_html(why or WAS_LIVE)
+        if why:
+            return still | {"text/plain": f"{type(self).__name__}: {why}"}
+        live: dict[str, Any] = self.view._repr_mimebundle_()
+        return live | still  # what shows no widgets, or has lost their state, shows the still
+
+    def _as_html(self, why: str) -> dict[str, str]:
         data = base64.b64encode(as_png(self.figure(), dpi=100)).decode()
         picture = (
             f'<img alt="{type(self).__name__}" style="max-width: 100%" src="data:image/png;base64,{data}">'
         )
-        return {
-            "text/html": f"<p>{html.escape(why)}</p>{picture}",
-            "text/plain": f"{type(self).__name__}: {why}",
-        }
+        return {"text/html": f"<p>{html.escape(why)}</p>{picture}"}

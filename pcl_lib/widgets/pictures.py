@@ -11,11 +11,10 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from pcl_lib import augment
-from pcl_lib.data import resize_images
 from pcl_lib.faces import render
 from pcl_lib.faces.factors import NUMERIC, POSE
 from pcl_lib.models import PCL
@@ -26,8 +25,6 @@ from pcl_lib.utils import BadInput
 
 RGB = NDArray[np.uint8]  # [H, W, 3]
 INK, FACE_INK, POSE_INK = (34, 34, 34), (0, 114, 178), (213, 94, 0)  # two of Okabe and Ito's, as in plots
-SMALLEST, MOST_PIXELS, WIDEST = 32, 4_000_000, 1.6  # of an uploaded face: side, pixels, sides' ratio
-MOST_BYTES = 20_000_000  # of an uploaded file
 
 
 def to_rgb(image: Tensor) -> RGB:
@@ -164,43 +161,20 @@ def film_strip(
     return sheet(pictures, [[f"{share:.0%}" for share in way]] * 2, side=88)
 
 
-def read_upload(content: bytes, size: int) -> tuple[Tensor, str]:
-    """A picture that somebody uploads, as the encoder wants it: uint8 [3, size, size], and a note ("" for none).
+def swap_matrix(
+    faces: Sequence[Donor], poses: Sequence[Donor], cells: Mapping[tuple[int, int], Tensor]
+) -> Tensor:
+    """Donors and the swaps made of them so far: float [1 + F, 1 + P, 3, S, S], white where there is none yet.
 
-    The middle square is kept and resized. Raises BadInput where it is not an image, too small, of several megapixels,
-    see-through, or of a shape that no cropped face has.
+    Faces stand in the first column, poses in the first row. cells: (number of the face, of the pose) -> [3, S, S],
+    float in [0, 1].
     """
-    if len(content) > MOST_BYTES:
-        raise BadInput(
-            f"the upload is a file of {len(content) / 1e6:.0f} MB: choose a picture of at most "
-            f"{MOST_BYTES / 1e6:.0f} MB"
-        )
-    try:
-        picture = Image.open(io.BytesIO(content))
-        if picture.width * picture.height > MOST_PIXELS:  # before anything is unpacked
-            raise BadInput(
-                f"the upload has {picture.width * picture.height / 1e6:.0f} megapixels: crop the face out of it first"
-            )
-        picture.load()
-    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        if isinstance(error, BadInput):
-            raise
-        raise BadInput("the upload is not a whole image file: choose a PNG or JPEG of one face") from None
-    width, height = picture.size
-    if min(width, height) < SMALLEST:
-        raise BadInput(f"the upload is {width} x {height} pixels: {SMALLEST} a side are needed to see a face")
-    if max(width, height) > WIDEST * min(width, height):
-        raise BadInput(f"the upload is {width} x {height} pixels, no shape of a face: crop it to a square")
-    note = ""
-    if picture.has_transparency_data or "A" in picture.getbands():
-        if np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
-            raise BadInput("the upload is see-through in places (alpha): put it on a plain background first")
-        note = "The alpha channel, which hid nothing, was dropped."
-    side = min(width, height)
-    left, top = (width - side) // 2, (height - side) // 2
-    square = picture.convert("RGB").crop((left, top, left + side, top + side))
-    image = torch.from_numpy(np.asarray(square).copy()).permute(2, 0, 1)
-    return resize_images(image[None], size)[0], note
+    grid = torch.ones(1 + len(faces), 1 + len(poses), *faces[0].image.shape)
+    grid[1:, 0] = torch.stack([donor.image for donor in faces]).cpu() / 255
+    grid[0, 1:] = torch.stack([donor.image for donor in poses]).cpu() / 255
+    for (face, pose), picture in cells.items():
+        grid[1 + face, 1 + pose] = picture.cpu()
+    return grid
 
 
 # Views, neighbours, readings --------------------------------------------------------------------------------

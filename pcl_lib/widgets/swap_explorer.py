@@ -1,9 +1,6 @@
-"""SwapExplorer: blend face and pose of two images, and turn the head."""
+"""SwapExplorer: blend face and pose of two images, turn the head, and drag faces onto poses."""
 
 from __future__ import annotations
-
-from collections.abc import Sequence
-from typing import Any
 
 import ipywidgets
 import numpy as np
@@ -19,13 +16,16 @@ from pcl_lib.reproduce import measure
 from pcl_lib.widgets import pictures
 from pcl_lib.widgets.base import Panel, Tile, slider, together, wrapped
 from pcl_lib.widgets.pictures import Donor
+from pcl_lib.widgets.portraits import Portraits
+from pcl_lib.widgets.swap_matrix import SwapMatrix
 
 NO_DECODER = "There are no trained weights with a decoder, so here are the faces alone: train pcl first."
 CHOICES = 12  # faces to choose from
+PARTS = ("blend two faces", "matrix of swaps")
 
 
 class SwapExplorer(Panel):
-    """Two faces, two blends, a turn of the head, and a film strip of the whole blend.
+    """Two faces, two blends, a turn of the head, and a film strip of the whole blend; or a matrix to drag faces in.
 
     model: a `PCL` in eval mode (None: the faces alone, as a figure). faces: a prepared set at the model's size, with
     `table`, `images` and `split`; a dozen faces of unseen people can be chosen. The direction of the turn, in degrees,
@@ -35,7 +35,7 @@ class SwapExplorer(Panel):
     tries = (
         "Move pose A to B from one end to the other. Does the head turn through the front, or do two faces blend?",
         "Move face A to B. What changes first: skin, hair or expression? Is it what Truth shows?",
-        "Find two faces for which Blend and Truth differ most. In which property?",
+        "Open the matrix and drag one face onto every pose. Which properties stay along its row, and which should?",
     )
 
     def __init__(self, model: PCL | None, faces: FaceSet) -> None:
@@ -63,10 +63,8 @@ class SwapExplorer(Panel):
             )
             for name, row in zip("AB", first, strict=True)
         )
-        self.upload_a, self.upload_b = (
-            ipywidgets.FileUpload(accept="image/*", multiple=False, description=f"upload {name}")
-            for name in "AB"
-        )
+        self.portraits = Portraits(self, self.model.image_size, self._use)
+        self.matrix = SwapMatrix(self, self.model, self.faces)
         self.pose = slider("pose A to B", 1.0, 0.0, 1.0, 0.05)
         self.face = slider("face A to B", 0.0, 0.0, 1.0, 0.05)
         self.turn = slider("turn the head", 0.0, -60.0, 60.0, 2.0, unit="°", digits=0)
@@ -79,21 +77,26 @@ class SwapExplorer(Panel):
         for name, choice in (("a", self.choose_a), ("b", self.choose_b)):
             choice.observe(lambda change, name=name: self._choose(name, change.new), "value")
         self.swap.on_click(lambda _: self.guarded(self._swap))
-        for name, upload in (("a", self.upload_a), ("b", self.upload_b)):
-            upload.observe(lambda change, name=name: self._upload_files(name, change.new), "value")
-        self.put(
-            wrapped(
-                [
-                    together([self.choose_a, self.upload_a]),
-                    together([self.choose_b, self.upload_b]),
-                    self.swap,
-                ]
-            ),
-            self.message,
-            wrapped([self.pose, self.face, self.turn]),
-            wrapped([tile.box for tile in self.tiles.values()]),
-            self.strip.box,
+        uploads = (self.portraits.upload_a, self.portraits.upload_b)
+        chosen = [together(pair) for pair in zip((self.choose_a, self.choose_b), uploads, strict=True)]
+        self.blend = ipywidgets.VBox(
+            [
+                wrapped([*chosen, self.swap]),
+                self.portraits.box,
+                wrapped([self.pose, self.face, self.turn]),
+                wrapped([tile.box for tile in self.tiles.values()]),
+                self.strip.box,
+            ]
         )
+        self.part = ipywidgets.ToggleButtons(options=PARTS, style={"button_width": "auto"})
+        self.redraw_on([self.part], self._open)
+        self._open()
+        self.put(self.part, self.message, self.blend, self.matrix.box)
+
+    def _open(self) -> None:
+        """Show the part that was chosen, and hide the other."""
+        for name, box in zip(PARTS, (self.blend, self.matrix.box), strict=True):
+            box.layout.display = "flex" if self.part.value == name else "none"
 
     def _donor(self, row: int) -> Donor:
         return pictures.encode_donor(self.model, self.faces.images([row])[0], self.faces.table.iloc[[row]])
@@ -102,6 +105,7 @@ class SwapExplorer(Panel):
         if row is None or self.quiet:
             return
         self.say("")
+        self.portraits.forget(name)
         setattr(self, name, self._donor(row))
         self.redraw()
 
@@ -112,22 +116,18 @@ class SwapExplorer(Panel):
 
     def _swap(self) -> None:
         self.say("")
+        self.portraits.forget("a", "b")
         self.a, self.b = self.b, self.a
         self._set_lists(self.choose_b.value, self.choose_a.value)
         self.redraw()
 
-    def _upload_files(self, name: str, files: Sequence[Any]) -> None:
-        if files:
-            self.guarded(lambda: self._upload(name, bytes(files[0]["content"])))
-
-    def _upload(self, name: str, content: bytes) -> None:
-        image, note = pictures.read_upload(content, self.model.image_size)
+    def _use(self, name: str, image: torch.Tensor) -> None:
+        """Take a photograph's face as "a" or "b"."""
         setattr(self, name, pictures.encode_donor(self.model, image))
         if name == "a":
             self._set_lists(None, self.choose_b.value)
         else:
             self._set_lists(self.choose_a.value, None)
-        self.say(note)
         self.redraw()
 
     def redraw(self) -> None:
@@ -157,9 +157,14 @@ class SwapExplorer(Panel):
         return shares, walk.cpu(), torch.stack(known).float() / 255 if known else None
 
     def figure(self) -> Figure:
-        """Both donors and the walk of the pose from A to B, over the truth where it is known; without a model faces."""
+        """Both donors and the walk of the pose from A to B, over the truth where it is known; or the matrix.
+
+        Without a model, the faces alone.
+        """
         if self.problem:
             return plots.face_grid(self.faces.images(self.rows)[None])
+        if self.part.value == PARTS[1]:
+            return plots.face_grid(self.matrix.grid())
         shares, *walks = self._walk(5)
         a, b = (x.image[None].float() / 255 for x in (self.a, self.b))
         rows = [torch.cat([a, walk, b]) for walk in walks if walk is not None]
@@ -168,7 +173,9 @@ class SwapExplorer(Panel):
         return plots.face_grid(torch.stack(rows), rows=names, columns=columns)
 
     def frames(self) -> list[pictures.RGB]:
-        """A, the blend on its way to the pose of B, its truth where that is known, and B."""
+        """A, the blend on its way to B's pose, its truth where that is known, and B; or the matrix as it fills."""
+        if self.part.value == PARTS[1]:
+            return self.matrix.frames()
         shares, *walks = self._walk(13)
         a, b = (x.image.float() / 255 for x in (self.a, self.b))
         shown = [walk for walk in walks if walk is not None]

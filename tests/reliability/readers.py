@@ -31,7 +31,7 @@ from pcl_lib.models import PCL, checkpoint_notes, load_checkpoint, load_released
 from pcl_lib.pretrain.fabric import start_fabric
 from pcl_lib.pretrain.trainer import Trainer
 from pcl_lib.reproduce import notebooks
-from pcl_lib.widgets.pictures import read_upload
+from pcl_lib.widgets.photographs import read_photograph
 
 SIDE, COUNT = 16, 12
 SETTINGS = {
@@ -333,7 +333,7 @@ READERS: dict[str, Reader] = {
     "video": Reader(make_videos, each(read_video), {"*": mutators.bytes_of}),
     "picture": Reader(make_pictures, each(read_picture), {"*": mutators.bytes_of}),
     "upload": Reader(
-        make_pictures, each(lambda path: read_upload(path.read_bytes(), SIDE)), {"*": mutators.bytes_of}
+        make_pictures, each(lambda path: read_photograph(path.read_bytes(), SIDE)), {"*": mutators.bytes_of}
     ),
     "notebook": Reader(make_notebook, each(read_notebook), {"*": mutators.json_of}),
     "run folder": Reader(
