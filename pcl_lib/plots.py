@@ -30,10 +30,11 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 METHOD_COLOURS = {
     "pcl": COLOURS[0],
     "pcl_plus": COLOURS[5],
+    "pcl_video": COLOURS[4],
     "simclr": COLOURS[1],
     "simclr_noflip": COLOURS[3],
     "random": COLOURS[2],
-    "raw pixels": COLOURS[4],
+    "raw pixels": "#7A5C3E",
     "HoG": COLOURS[6],
     "LBP": COLOURS[7],
 }

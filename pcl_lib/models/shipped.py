@@ -32,8 +32,9 @@ def card(method: str = "pcl") -> dict[str, Any]:
     """Where the shipped weights of a method come from. Raises BadInput where there are none.
 
     Keys: method, preset, seed, epochs, seconds, command, hardware, data (which it learnt from), versions, commit,
-    metrics (on the test people of those, or of the set that "measured on" names), groups (scores by skin tone and age,
-    see `reproduce.fairness`), not_for, exported (date).
+    begins with (of weights that trained in two steps: epochs, seconds, hardware and settings of the first; seconds
+    counts both), metrics (on the test people of those, or of the set that "measured on" names), groups (scores by
+    skin tone and age, see `reproduce.fairness`), not_for, exported (date).
     """
     path = _weights(method).with_suffix(".json")
     try:

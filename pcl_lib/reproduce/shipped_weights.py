@@ -96,6 +96,9 @@ def export_weights(
     found = measure.of_method(probes.extract(probes.EvenOdd(load_checkpoint(path)), judge), training.method)
     about = _card(training, preset, faces, probes.evaluate(found, judge))
     about |= {"method": method, "command": command, "commit": tree} | before
+    about["seconds"] = round(
+        about["seconds"] + before.get("begins with", {}).get("seconds", 0), 1
+    )  # of all steps
     about |= {"measured on": {"name": judge.name, "hash": judge.content_hash}}
     with replace_atomically(path.with_suffix(".json")) as temporary:
         temporary.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
