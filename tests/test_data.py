@@ -399,9 +399,12 @@ def painter(monkeypatch: pytest.MonkeyPatch) -> types.SimpleNamespace:
     """In place of pcl_lib.faces: images that tell who is on them, and a count of those drawn."""
     state = types.SimpleNamespace(drawn=0, stop_at=10**9, clutter=None)
 
-    def sample_factors(n: int, seed: int, *, identities: int, clutter: float = 0.5) -> pd.DataFrame:
+    def sample_factors(
+        n: int, seed: int, *, identities: int, first_identity: int = 0, clutter: float = 0.5
+    ) -> pd.DataFrame:
         state.clutter = clutter
-        return pd.DataFrame({"identity": np.arange(n) % identities, "yaw": np.arange(n) % 90.0 + seed})
+        people = first_identity + np.arange(n) % identities
+        return pd.DataFrame({"identity": people, "yaw": np.arange(n) % 90.0 + seed})
 
     def render(f: pd.DataFrame, size: int) -> torch.Tensor:
         assert list(f.columns) == ["identity", "yaw"]
