@@ -64,6 +64,10 @@ def test_minutes_scale_with_the_step() -> None:
     said = doctor.prognosis(table, 800.0)
     assert "800 ms here" in said[0] and "200 ms, 400 ms" in said[0] and "A, 2 cores (cpu)" in said[0]
     assert said[-1].split() == ["all", "3.2", "24.0"]  # smoke, cpu: in the order of the presets
+    some = table.drop(
+        table.index[(table["notebook"] == table["notebook"].iloc[-1]) & (table["preset"] == "smoke")]
+    )
+    assert any(line.split()[1] == "?" for line in doctor.prognosis(some, 800.0)[2:])
 
 
 def test_on_a_busy_machine_nothing_is_measured_and_the_recorded_minutes_are_shown(

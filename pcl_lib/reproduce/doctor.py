@@ -244,7 +244,8 @@ def prognosis(minutes: pd.DataFrame, here_ms: float | None) -> list[str]:
         ]
     said.append(f"  {'notebook':32}" + "".join(f"{name:>8}" for name in names))
     for notebook, row in table[names].iterrows():
-        said.append(f"  {notebook:32}" + "".join(f"{value:8.1f}" for value in row))
+        shown = ("?" if pd.isna(value) else f"{value:.1f}" for value in row)  # not timed
+        said.append(f"  {notebook:32}" + "".join(f"{each:>8}" for each in shown))
     return [*said, f"  {'all':32}" + "".join(f"{value:8.1f}" for value in table[names].sum())]
 
 
