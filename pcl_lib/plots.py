@@ -34,6 +34,7 @@ METHOD_COLOURS = {
     "simclr": COLOURS[1],
     "simclr_noflip": COLOURS[3],
     "random": COLOURS[2],
+    "masked": "#6A3D9A",
     "raw pixels": "#7A5C3E",
     "HoG": COLOURS[6],
     "LBP": COLOURS[7],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
@@ -16,13 +17,14 @@ import torchvision.transforms.functional as TF
 
 from pcl_lib import augment, losses, methods, presets
 from pcl_lib.bench import __main__ as command
-from pcl_lib.bench import parts, plain, preparation, probing, report, scaling
+from pcl_lib.bench import choice, parts, plain, preparation, probing, report, scaling, start
 from pcl_lib.bench import timing as bench_timing
 from pcl_lib.bench import training as bench_training
 from pcl_lib.data import PreparedFaces
 from pcl_lib.faces import render, sample_factors
 from pcl_lib.presets import PAPER_FACE_VIEW, PRESETS, SIMCLR_VIEW, ViewPreset
-from pcl_lib.utils import exit_cleanly
+from pcl_lib.pretrain import formats
+from pcl_lib.utils import BadInput, exit_cleanly
 
 
 def test_tensor_form_is_the_oracle_and_the_gram_form() -> None:
@@ -164,6 +166,57 @@ def test_a_timed_step_trains(plain: bool) -> None:
         assert step() is None
 
 
+def test_small_batches_of_the_papers_network_are_allowed() -> None:
+    small = presets.override(PRESETS["paper"], bench_training.SMALL)
+    assert [task.batch for task in methods.build("pcl", small).tasks] == list(bench_training.SMALL.values())
+    assert small.model == PRESETS["paper"].model
+
+
+def test_choice_marks_the_form_that_a_training_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    took = {"contiguous": 0.2, "channels last": 0.1}
+    monkeypatch.setattr(formats, "step_seconds", lambda _, name, *more: took[name])  # noqa: ARG005
+    monkeypatch.setattr(formats, "fastest", lambda _, seconds: min(formats.FORMATS, key=seconds))
+    measured = bench_timing.Bench("choice", 2, "cpu")
+    choice.bench_network(measured, "small", PRESETS["smoke"].model)
+    (taken,) = [row for row in measured.rows if row.note == "taken"]
+    assert taken.form.startswith("channels last") and taken.ms == pytest.approx(100)
+    first, last = measured.rows[0], measured.rows[-1]
+    assert first.ratio == 1 and first.form.endswith("float32")
+    assert last.form.endswith("one thread") and last.threads == 1
+    named = {row.form.split(",")[0] for row in measured.rows}
+    assert named == set(formats.FORMATS)
+
+
+def test_first_cells_are_those_up_to_the_first_with_the_word(tmp_path: Path) -> None:
+    cells = [("markdown", "show("), ("code", "a = 1"), ("code", "show(a)"), ("code", "show(b)")]
+    path = tmp_path / "a.ipynb"
+    path.write_text(json.dumps({"cells": [{"cell_type": kind, "source": [text]} for kind, text in cells]}))
+    assert start.first_cells(path, "show(") == ["a = 1", "show(a)"]
+    with pytest.raises(BadInput, match=r"no cell of .*a\.ipynb holds draw"):
+        start.first_cells(path, "draw(")
+
+
+def test_a_server_that_ends_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    begin = time.monotonic()
+    with pytest.raises(BadInput, match="JupyterLab did not answer"):
+        start.lab_answers()
+    assert time.monotonic() - begin < start.PATIENCE / 2
+
+
+def test_targets_at_most_look_at_the_slowest_case() -> None:
+    measured = bench_timing.Bench("widgets", 1, "cpu")
+    for case, ms in (("one", 40.0), ("other", 130.0)):
+        measured.keep(case, "slider to PNG", np.array([ms]))
+    (line,) = [
+        line
+        for line in report.targets({"here": measured.rows, "there": measured.rows[:1]})
+        if "slider" in line
+    ]
+    assert line.endswith("| <= 0.1 s | 0.13 s, missed | 0.04 s, met |")
+
+
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     monkeypatch.setattr(sys, "argv", ["bench", *arguments])
     exit_cleanly(command.main)
@@ -179,7 +232,7 @@ def test_command_writes_rows_and_a_page_of_all_kinds(tmp_path: Path, monkeypatch
     out, page = tmp_path / "a", tmp_path / "b" / "page.md"
     run(monkeypatch, "all", "--repeats", "2", "--out", str(out), "--markdown", str(page))
     kind = torch.backends.cpu.get_cpu_capability().lower()
-    rows = pd.read_csv(out / f"bench-all-{kind}.csv")
+    rows = pd.read_csv(out / f"bench-{kind}.csv")
     assert rows["form"].tolist() == ["slow", "fast"] and (rows["repeats"] == 2).all()
     assert rows["ratio"][0] == 1 and rows["ratio"][1] > 10
     assert {"processor", "instructions", "threads", "torch", "precision", "device"} <= set(rows.columns)
@@ -189,10 +242,17 @@ def test_command_writes_rows_and_a_page_of_all_kinds(tmp_path: Path, monkeypatch
     (line,) = [line for line in text.splitlines() if line.startswith("| case | slow ")]
     assert "; fast 0.0 (" in line and line.endswith("[nothing to do] |")
     # Another machine's rows beside: a column more, and a case that one of them lacks stays empty.
-    rows.assign(case="another", peak_mib=np.nan).to_csv(out / "bench-all-other.csv", index=False)
+    rows.assign(case="another", peak_mib=np.nan).to_csv(out / "bench-other.csv", index=False)
     run(monkeypatch, "all", "--repeats", "2", "--out", str(out), "--markdown", str(page))
     lines = page.read_text().splitlines()
     assert f"| case | {kind} | other |" in lines
+    # A part that is run again replaces its own rows alone.
+    rows.assign(part="losses", commit="older").to_csv(out / f"bench-{kind}.csv", index=False)
+    run(monkeypatch, "faces", "--repeats", "3", "--out", str(out))
+    kept = pd.read_csv(out / f"bench-{kind}.csv")
+    assert kept.groupby("part")["repeats"].unique().map(list).to_dict() == {"faces": [3], "losses": [2]}
+    about, _ = report.read_kinds(out)[kind]
+    assert about["commit"].startswith("older and ")
     assert any(line.startswith("| another |  | slow ") for line in lines)
 
 
@@ -201,12 +261,12 @@ def test_command_writes_rows_and_a_page_of_all_kinds(tmp_path: Path, monkeypatch
     [
         (
             ["speed"],
-            "unknown part 'speed': choose one of faces, augment, losses, step, limit, probes, iteration, simclr, "
-            "data, operators, sizes, scaling, prepare, index, widgets, gpu-check or all",
+            "unknown part 'speed': choose one of faces, augment, losses, step, choice, limit, probes, iteration, "
+            "simclr, data, operators, sizes, scaling, prepare, index, start, widgets, gpu-check or all",
         ),
         (["faces", "--repeats", "0"], "must be at least 1"),
         (["faces", "--device", "abacus"], "device 'abacus' is not here"),
-        (["faces", "--markdown", "page.md"], "--markdown needs --out FOLDER and part all"),
+        (["faces", "--markdown", "page.md"], "--markdown needs --out FOLDER"),
     ],
 )
 def test_bad_arguments_are_one_sentence(

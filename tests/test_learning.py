@@ -123,7 +123,7 @@ METHODS = {
     "moco": Case(),
     "byol": Case(),
     "simsiam": Case(),
-    "mae": Case(epochs=12),
+    "masked": Case(epochs=12),
     "fabnet": Case(epochs=12),
     "tcae": Case(epochs=12),
     "facecycle": Case(),

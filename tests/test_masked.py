@@ -62,7 +62,7 @@ def test_seen_patches_are_not_scored_and_hidden_ones_are_not_seen(
     hidden = hidden_patches(3, 16, seeded(1))
     other = torch.where(hidden, painted, torch.rand(3, 3, 16, 16, generator=seeded(2)))
     assert torch.equal(masked_error(painted, x, hidden), masked_error(other, x, hidden))
-    method = methods.build("mae", preset_of(16, **{"simclr_view.crop": "none", "simclr_view.flip": 0.0}))
+    method = methods.build("masked", preset_of(16, **{"simclr_view.crop": "none", "simclr_view.flip": 0.0}))
     model = PCL(method.preset.model).eval()
     method.auxiliary(model, blobs)
     kept: list[torch.Tensor] = []
@@ -76,10 +76,10 @@ def test_seen_patches_are_not_scored_and_hidden_ones_are_not_seen(
 
 
 def test_gradients_reach_the_trunk_the_decoder_and_the_colour(blobs: data.PreparedFaces) -> None:
-    method = methods.build("mae", preset_of())
+    method = methods.build("masked", preset_of())
     model = PCL(method.preset.model).train()
     auxiliary = method.auxiliary(model, blobs)
-    method.tasks[0].loss(model, images(method.tasks[0].batch), seeded())["mae"].backward()
+    method.tasks[0].loss(model, images(method.tasks[0].batch), seeded())["masked"].backward()
     assert parts_with_gradient(model) == {"encoder"}
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in auxiliary.parameters())
 
@@ -88,7 +88,7 @@ def test_gradients_reach_the_trunk_the_decoder_and_the_colour(blobs: data.Prepar
 def test_loss_falls_below_that_of_the_mean_of_each_patch(backbone: str, blobs: data.PreparedFaces) -> None:
     still = {"simclr_view.crop": "none", "simclr_view.flip": 0.0}
     method = methods.build(
-        "mae", preset_of(32, **still, **{"model.norm": "group", "model.backbone": backbone})
+        "masked", preset_of(32, **still, **{"model.norm": "group", "model.backbone": backbone})
     )
     model = PCL(method.preset.model).train()
     torch.manual_seed(0)
@@ -98,7 +98,7 @@ def test_loss_falls_below_that_of_the_mean_of_each_patch(backbone: str, blobs: d
     losses = []
     for _ in range(60):
         adam.zero_grad()
-        loss = method.tasks[0].loss(model, batch, seeded())["mae"]
+        loss = method.tasks[0].loss(model, batch, seeded())["masked"]
         loss.backward()
         adam.step()
         losses.append(loss.item())

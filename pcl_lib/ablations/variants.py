@@ -166,7 +166,7 @@ VARIANTS: Mapping[str, Variant] = MappingProxyType(
         "moco": Variant(OTHERS, "moco"),
         "byol": Variant(OTHERS, "byol"),
         "simsiam": Variant(OTHERS, "simsiam"),
-        "mae": Variant(OTHERS, "mae"),
+        "masked": Variant(OTHERS, "masked"),
         "fabnet": Variant(OTHERS, "fabnet"),
         "tcae": Variant(OTHERS, "tcae"),
         "facecycle": Variant(OTHERS, "facecycle"),

@@ -8,16 +8,14 @@ the encoder in every epoch; for data on the disk, in `pcl_lib.bench.preparation`
 from __future__ import annotations
 
 import argparse
-from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
 import torch
 
 from pcl_lib.bench import report
 from pcl_lib.bench.parts import PARTS
-from pcl_lib.bench.timing import Bench, Row, threads
-from pcl_lib.utils import BadInput, check_writable, exit_cleanly, machine, replace_atomically
+from pcl_lib.bench.timing import Bench, threads
+from pcl_lib.utils import BadInput, check_writable, commit, exit_cleanly, machine, replace_atomically
 
 
 def main() -> None:
@@ -31,18 +29,23 @@ def main() -> None:
     parser.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda"
     )
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="write FOLDER/bench-PART-KIND.csv")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="keep the rows in FOLDER/bench-KIND.csv, in the place of older ones of the same parts",
+    )
     parser.add_argument(
         "--markdown",
         type=Path,
         metavar="FILE",
-        help="write a page of all bench-all-KIND.csv that FOLDER holds",
+        help="write a page of all bench-KIND.csv that FOLDER holds",
     )
     arguments = parser.parse_args()
     _check(arguments)
     about, rows = {}, []
     with threads(arguments.threads):
-        about = machine(arguments.device)
+        about = machine(arguments.device) | {"commit": commit()}
         print("; ".join(f"{name} {value}" for name, value in about.items()))
         every = [part for part in PARTS if part != "gpu-check"]  # asked for by name, on a machine with a GPU
         for part in every if arguments.part == "all" else [arguments.part]:
@@ -51,13 +54,12 @@ def main() -> None:
             rows += bench.rows
     if arguments.out:
         kind = "cuda" if arguments.device == "cuda" else about["instructions"].lower()
-        with replace_atomically(arguments.out / f"bench-{arguments.part}-{kind}.csv") as path:
-            pd.DataFrame([about | asdict(row) for row in rows]).to_csv(path, index=False)
+        report.keep_rows(arguments.out, kind, about, rows)
     if arguments.markdown:
         _write_page(report.read_kinds(arguments.out), arguments.markdown)
 
 
-def _write_page(kinds: dict[str, tuple[dict[str, str], list[Row]]], page: Path) -> None:
+def _write_page(kinds: dict[str, report.Kind], page: Path) -> None:
     """The page and its picture, of all kinds of machine whose rows are there."""
     summaries = {part: (bench.__doc__ or "").strip().split("\n")[0] for part, bench in PARTS.items()}
     picture = page.with_suffix(".png")
@@ -79,10 +81,8 @@ def _check(arguments: argparse.Namespace) -> None:
         raise BadInput(
             f"device '{arguments.device}' is not here: choose cpu, or cuda on a machine with a GPU"
         )
-    if arguments.markdown and not (arguments.out and arguments.part == "all"):
-        raise BadInput(
-            "--markdown needs --out FOLDER and part all: the page shows the rows that are kept there"
-        )
+    if arguments.markdown and not arguments.out:
+        raise BadInput("--markdown needs --out FOLDER: the page shows the rows that are kept there")
     for folder in (arguments.out, arguments.markdown and arguments.markdown.parent):
         if folder:
             check_writable(folder)

@@ -10,7 +10,7 @@ import torchvision.transforms.functional as TF  # type: ignore[import-untyped]
 from torch import Tensor
 
 from pcl_lib import augment, losses, methods, presets
-from pcl_lib.bench import gpu, limit, preparation, probing, scaling
+from pcl_lib.bench import choice, gpu, limit, preparation, probing, scaling, start
 from pcl_lib.bench import training as bench_training
 from pcl_lib.bench import widgets as bench_widgets
 from pcl_lib.bench.plain import pil_view, tensor_face_logits
@@ -89,8 +89,7 @@ def bench_step(bench: Bench) -> None:
 
     Images are those of the data set that a step takes, however many views the encoder sees of each.
     """
-    batches = {"train.pdd_batch": 16, "train.face_batch": 16, "train.pose_batch": 1}
-    paper = presets.override(PRESETS["paper"], batches)
+    paper = presets.override(PRESETS["paper"], bench_training.SMALL)
     forms = [("float32", True, torch.float32), ("float32, layouts", False, torch.float32)]
     half = [("bfloat16", True, torch.bfloat16), ("bfloat16, layouts", False, torch.bfloat16)]
     cases = [("cpu preset", name, PRESETS["cpu"], bench.repeats) for name in ("pcl", "pcl_plus", "simclr")]
@@ -108,6 +107,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "augment": bench_augment,
     "losses": bench_losses,
     "step": bench_step,
+    "choice": choice.bench_choice,
     "limit": limit.bench_limit,
     "probes": probing.bench_probes,
     "iteration": bench_training.bench_iteration,
@@ -118,6 +118,7 @@ PARTS: dict[str, Callable[[Bench], None]] = {
     "scaling": scaling.bench_scaling,
     "prepare": preparation.bench_prepare,
     "index": preparation.bench_index,
+    "start": start.bench_start,
     "widgets": bench_widgets.bench_widgets,
     "gpu-check": gpu.bench_gpu,
 }

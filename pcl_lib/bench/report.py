@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -15,7 +16,7 @@ from matplotlib.ticker import LogLocator
 from pcl_lib.bench.timing import Row
 from pcl_lib.utils import replace_atomically
 
-PREFIX = "bench-all-"  # of the file with the rows of one kind of machine; the kind follows
+PREFIX = "bench-"  # of the file with the rows of one kind of machine; the kind follows
 NO_GPU = "Not run on a GPU yet: the command is `python -m pcl_lib.bench gpu-check`."
 
 
@@ -57,6 +58,23 @@ class Share:
         if not found:
             return ""
         return f"{min(found):.0%} to {max(found):.0%}, " + ("met" if min(found) >= self.least else "missed")
+
+
+@dataclass(frozen=True)
+class Most:
+    """At most so many seconds for the slowest case of a form."""
+
+    what: str
+    part: str
+    form: str
+    seconds: float
+
+    def verdict(self, rows: Sequence[Row]) -> str:
+        """The median of the slowest case, and whether it is short enough; empty where it was not measured."""
+        found = [row.ms / 1e3 for row in rows if (row.part, row.form) == (self.part, self.form)]
+        if not found:
+            return ""
+        return f"{max(found):.3g} s, " + ("met" if max(found) <= self.seconds else "missed")
 
 
 CONVOLUTION = "what is left is convolution (see operators)"
@@ -101,33 +119,61 @@ SHARES = (
     Share("float32, cpu preset", "cpu preset", "float32", 0.35),
     Share("bfloat16, cpu preset", "cpu preset", "bfloat16", 0.35),
 )
+MOST = (
+    Most("imports of notebook 00", "start", "imports", 5),
+    Most("imports and first picture of notebook 00", "start", "imports and the first picture", 60),
+    Most("the slowest slider to its picture", "widgets", "slider to PNG", 0.1),
+)
+Kind = tuple[dict[str, str], list[Row]]  # about a machine, and what was measured on it
 
 
 def targets(kinds: Mapping[str, Sequence[Row]]) -> list[str]:
-    """The table of `TARGETS` and `SHARES`, a column for each kind of machine, of what was measured."""
+    """The table of `TARGETS`, `SHARES` and `MOST`, a column for each kind of machine, of what was measured."""
     lines = []
-    asked = [(t.what, f">= {t.least:g}x", t.verdict) for t in TARGETS]
-    for what, least, verdict in [*asked, *((s.what, f">= {s.least:.0%}", s.verdict) for s in SHARES)]:
+    asked = [
+        *((target.what, f">= {target.least:g}x", target.verdict) for target in TARGETS),
+        *((share.what, f">= {share.least:.0%}", share.verdict) for share in SHARES),
+        *((most.what, f"<= {most.seconds:g} s", most.verdict) for most in MOST),
+    ]
+    for what, goal, verdict in asked:
         said = [verdict(rows) for rows in kinds.values()]
         if any(said):
-            lines.append(f"| {what} | {least} | " + " | ".join(said) + " |")
+            lines.append(f"| {what} | {goal} | " + " | ".join(said) + " |")
     if not lines:
         return []
     return ["", "## Targets", "", *_head("what", "target", *kinds), *lines]
 
 
-def read_kinds(folder: Path) -> dict[str, tuple[dict[str, str], list[Row]]]:
-    """What was measured on each kind of machine, from the files of `folder`: kind -> about the machine, rows."""
+def keep_rows(folder: Path, kind: str, about: Mapping[str, str], rows: Sequence[Row]) -> None:
+    """Write the rows of a kind of machine to its file in `folder`; older rows of the same parts go."""
+    path = folder / f"{PREFIX}{kind}.csv"
+    frame = pd.DataFrame([{**about, **asdict(row)} for row in rows])
+    if path.is_file():
+        older = _read(path)
+        frame = pd.concat([older[~older["part"].isin(frame["part"])], frame])
+    with replace_atomically(path) as temporary:
+        frame.to_csv(temporary, index=False)
+
+
+def read_kinds(folder: Path) -> dict[str, Kind]:
+    """What was measured on each kind of machine, from the files of `folder`: kind -> about the machine, rows.
+
+    What was not the same for all rows, such as the commit, is told with all its values.
+    """
     kinds = {}
     for path in sorted(folder.glob(f"{PREFIX}*.csv")):
-        frame = pd.read_csv(path, keep_default_na=False, dtype=str)
-        records: list[dict[str, str]] = frame.to_dict("records")  # type: ignore[assignment]
-        about = {name: value for name, value in records[0].items() if name not in Row.__dataclass_fields__}
-        kinds[path.stem.removeprefix(PREFIX)] = (about, [_row(record) for record in records])
+        frame = _read(path)
+        names = [name for name in frame if name not in Row.__dataclass_fields__]
+        about = {str(name): " and ".join(filter(None, dict.fromkeys(frame[name]))) for name in names}
+        kinds[path.stem.removeprefix(PREFIX)] = (about, [_row(record) for record in frame.to_dict("records")])
     return kinds
 
 
-def _row(record: Mapping[str, str]) -> Row:
+def _read(path: Path) -> pd.DataFrame:
+    return pd.read_csv(path, keep_default_na=False, dtype=str)
+
+
+def _row(record: Mapping[Any, Any]) -> Row:
     """A row as it was written by the command."""
     values = {name: record[name] for name in Row.__dataclass_fields__}
     numbers = {name: float(values[name]) for name in ("ms", "ms_low", "ms_high", "per_second", "ratio")}
@@ -137,13 +183,13 @@ def _row(record: Mapping[str, str]) -> Row:
 
 
 def markdown(
-    kinds: Mapping[str, tuple[dict[str, str], list[Row]]],
+    kinds: Mapping[str, Kind],
     summaries: Mapping[str, str],
     picture: str = "benchmarks.png",
 ) -> str:
     """The page figures/benchmarks.md: a column for each kind of machine, a line for each case.
 
-    kinds: see `read_kinds`. summaries: a sentence for each part.
+    kinds: see `read_kinds`. summaries: a sentence for each part, in their order.
     """
     lines = [
         "# Benchmarks",
@@ -156,8 +202,8 @@ def markdown(
         *([] if any(about["device"].startswith("cuda") for about, _ in kinds.values()) else [f"- {NO_GPU}"]),
         *targets({kind: rows for kind, (_, rows) in kinds.items()}),
     ]
-    parts = dict.fromkeys(row.part for _, rows in kinds.values() for row in rows)
-    for part in parts:
+    present = {row.part for _, rows in kinds.values() for row in rows}
+    for part in (part for part in summaries if part in present):
         lines += ["", f"## {part}", "", summaries[part], "", *_head("case", *kinds)]
         own = {kind: [row for row in rows if row.part == part] for kind, (_, rows) in kinds.items()}
         for case in dict.fromkeys(row.case for rows in own.values() for row in rows):

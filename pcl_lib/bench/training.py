@@ -38,7 +38,7 @@ from pcl_lib.utils import has_fast_bf16
 SMALL = {
     "train.pdd_batch": 16,
     "train.face_batch": 16,
-    "train.pose_batch": 1,
+    "train.pose_batch": 2,
 }  # of the paper's 256, 256 and 10
 FEED_STEPS = 12
 

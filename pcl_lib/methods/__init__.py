@@ -57,7 +57,7 @@ METHODS: dict[str, type[Method]] = {
     "moco": MoCo,
     "byol": BYOL,
     "simsiam": SimSiam,
-    "mae": MaskedAutoencoder,
+    "masked": MaskedAutoencoder,
     "fabnet": FAbNet,
     "tcae": TCAE,
     "facecycle": FaceCycle,

@@ -27,7 +27,7 @@ class MaskedAutoencoder(SingleTaskMethod):
     Source: He et al., CVPR 2022 (arXiv 2111.06377); Xie et al., SimMIM, CVPR 2022 (arXiv 2111.09886).
     """
 
-    name = "mae"
+    name = "masked"
     changes = MappingProxyType({f"simclr_view.{key}": 0.0 for key in ("jitter", "grey", "blur", "gradient")})
 
     def auxiliary(self, model: PCL, faces: FaceSet) -> nn.Module:  # noqa: ARG002
@@ -41,7 +41,7 @@ class MaskedAutoencoder(SingleTaskMethod):
         seen = views(images, self.preset.simclr_view, generator, 1)
         hidden = hidden_patches(len(images), seen.shape[-1], generator)
         feature = model.general_feature(torch.where(hidden, self.colour, seen))
-        return {"mae": masked_error(self.decoder(feature).float(), seen, hidden)}
+        return {"masked": masked_error(self.decoder(feature).float(), seen, hidden)}
 
 
 def hidden_patches(n: int, size: int, generator: torch.Generator) -> Tensor:

@@ -40,6 +40,13 @@ CHOSEN = ("flip", "light", "colour", "occluder")
 ATTRIBUTES = {name: ("pcl_change", name) for name in CHOSEN} | {
     f"{name}, remedy": ("pcl_change_freed", name) for name in ("flip", "occluder")
 }
+# The settings of those trainings on a processor: an encoder that is fast there, and small batches.
+LIGHT: Mapping[str, dict[str, Any]] = {
+    "cpu": {
+        "model.backbone": "patches", "model.width": 0.5, "model.norm": "batch", "train.pdd_batch": 12,
+        "train.face_batch": 24, "train.pose_batch": 12,
+    },
+}  # fmt: skip
 OCCLUDED = 4  # one image in so many of each stranger has an occluder
 CLIP = 24  # frames
 SWAPS = 200  # pairs

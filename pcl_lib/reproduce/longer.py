@@ -31,14 +31,16 @@ GAN: Mapping[str, dict[str, Any]] = {
         "train.pdd_batch": 12, "train.face_batch": 24, "train.pose_batch": 12, "train.checkpoint_every": 4,
     },
 }  # fmt: skip
-# How long the recipe is trained for each attribute, on an encoder that is fast on processors.
+# How long the recipe is trained for each attribute, with the settings of notebook 09.
 ATTRIBUTES: Mapping[str, dict[str, Any]] = {
-    "cpu": {
-        "model.backbone": "patches", "model.width": 0.5, "model.norm": "batch", "train.epochs": 6,
-        "train.iterations_per_epoch": 100, "train.frames_per_identity": 6, "train.pdd_batch": 12,
-        "train.face_batch": 24, "train.pose_batch": 12, "train.checkpoint_every": 5,
+    "cpu": beyond.LIGHT["cpu"]
+    | {
+        "train.epochs": 6,
+        "train.iterations_per_epoch": 100,
+        "train.frames_per_identity": 6,
+        "train.checkpoint_every": 5,
     },
-}  # fmt: skip
+}
 # Of each preset: steps of a network of the experiments with depth, and seeds; people and images of the strangers.
 DEPTH_STEPS = {"smoke": 2, "cpu": 400}
 LONG = 2000  # steps of the other presets

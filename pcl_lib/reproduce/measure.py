@@ -29,7 +29,7 @@ from pcl_lib.probes.tasks import plan
 from pcl_lib.reproduce.run import Run
 from pcl_lib.utils import PACKAGE, BadInput, library_hash, spent
 
-METHODS = ("random", "simclr", "simclr_noflip", "pcl", "pcl_plus")
+METHODS = ("random", "masked", "simclr", "simclr_noflip", "pcl", "pcl_plus")
 SWAPPED = ("pcl", "pcl_plus")  # those of them that can decode swaps
 COMPONENTS = ("even", "odd")  # of the general feature, which `probes.EvenOdd` adds
 CONTROL_FEATURES = ("general", *COMPONENTS)

@@ -46,6 +46,7 @@ ROWS = {
     "chance baseline": "chance baseline",
     "HoG": "HoG, not trained",
     "random": "untrained encoder",
+    "masked": "masked autoencoder",
     "simclr": "SimCLR",
     "simclr_noflip": "SimCLR without flips",
     "pcl": "PCL",
