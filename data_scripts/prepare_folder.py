@@ -122,28 +122,15 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
     people = find_people(files, options.identity_from, options.identity_level)
     table = pd.DataFrame({"file": files, "identity": people.identity}, dtype=object)
     extra: dict[str, Any] = {}
-    pairs, notes = None, [people.sentence, *people.notes, split_folders(people.split), others(root, options)]
+    notes = [people.sentence, *people.notes, split_folders(people.split), others(root, options)]
     if options.labels:
-        labels = read_labels(options.labels)
-        table, counts, told = add_labels(table, labels, left)
-        extra["labels"] = counts
-        notes += told + labels.notes
-        notes.append(
-            f"Images without labels: {counts['images_without_labels']};"
-            f" labels without an image: {counts['labels_without_image']}"
-        )
+        table = _labelled(table, options, left, notes, extra)
     if unknown := set(options.pseudo) - set(table):
         raise BadInput(f"--pseudo names {min(unknown)}, but the labels have no such column")
     table = table.dropna(axis="columns", how="all")
     if options.split in ("official", "identity") or (options.split is None and "split" not in table):
         table = of_known_people(table, left)
-    if options.pairs:
-        listed, announced = read_pairs(options.pairs)
-        pairs = locate_pairs(listed, table["file"])
-        left.extend(unlocated(listed, table["file"]), f"{options.pairs.name} names it, but it is not there")
-        if pairs.empty:
-            raise BadInput(f"{options.pairs}: none of its {len(listed)} pairs has both images in {root}")
-        extra["pairs"] = {"announced": announced, "listed": len(listed)}
+    pairs = _located(table, root, options, left, extra) if options.pairs else None
     split = choose_split(table, pairs, options.split, options.test_folds)
     if split is not None:
         table["split"] = split
@@ -167,6 +154,34 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         notes=[note for note in notes if note],
         extra=extra,
     )
+
+
+def _labelled(
+    table: pd.DataFrame, options: argparse.Namespace, left: LeftOut, notes: list[str], extra: dict[str, Any]
+) -> pd.DataFrame:
+    """The table with the columns of --labels; what is to be told goes to `notes`, the counts to `extra`."""
+    labels = read_labels(options.labels)
+    table, counts, told = add_labels(table, labels, left)
+    extra["labels"] = counts
+    missed = (
+        f"Images without labels: {counts['images_without_labels']};"
+        f" labels without an image: {counts['labels_without_image']}"
+    )
+    notes += [*told, *labels.notes, missed]
+    return table
+
+
+def _located(
+    table: pd.DataFrame, root: Path, options: argparse.Namespace, left: LeftOut, extra: dict[str, Any]
+) -> pd.DataFrame:
+    """The pairs of --pairs whose images are both there; the others are left out, the counts go to `extra`."""
+    listed, announced = read_pairs(options.pairs)
+    pairs = locate_pairs(listed, table["file"])
+    left.extend(unlocated(listed, table["file"]), f"{options.pairs.name} names it, but it is not there")
+    if pairs.empty:
+        raise BadInput(f"{options.pairs}: none of its {len(listed)} pairs has both images in {root}")
+    extra["pairs"] = {"announced": announced, "listed": len(listed)}
+    return pairs
 
 
 def split_folders(splits: Sequence[str | None]) -> str:

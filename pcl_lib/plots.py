@@ -14,11 +14,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from sklearn.metrics import confusion_matrix
 from torch import Tensor
 
 from pcl_lib.data.labels import EXPRESSION_NAMES
@@ -223,6 +221,8 @@ def label_histograms(table: pd.DataFrame, columns: Sequence[str], split: np.ndar
 
     table: labels, one row per image; columns: of numbers or of names; split: [rows] the split of each row.
     """
+    import seaborn as sns  # seconds to import
+
     across = min(4, len(columns))
     down = -(-len(columns) // across)
     figure = new_figure(WIDTH, 2.6 * down + 0.3)
@@ -310,6 +310,8 @@ def leakage_heatmap(table: pd.DataFrame) -> Figure:
     table: rows of `disentangle.leakage` with a column method. Colours show the value above chance, as a share of
     what is left above chance (R^2: the value itself); numbers show the value.
     """
+    import seaborn as sns
+
     table = table.assign(row=table["method"] + " · " + table["feature"])
     rows, factors = list(dict.fromkeys(table["row"])), list(dict.fromkeys(table["factor"]))
     value = table.pivot_table(index="row", columns="factor", values="value").reindex(rows)[factors]
@@ -363,6 +365,9 @@ def confusion(
 
     truth, predicted: [n] places in `names`.
     """
+    import seaborn as sns
+    from sklearn.metrics import confusion_matrix
+
     counts = confusion_matrix(truth, predicted, labels=range(len(names)))
     used = np.flatnonzero(counts.sum(0) + counts.sum(1)).tolist()
     counts = counts[np.ix_(used, used)]

@@ -237,15 +237,15 @@ def test_command_writes_rows_and_a_page_of_all_kinds(tmp_path: Path, monkeypatch
     assert rows["ratio"][0] == 1 and rows["ratio"][1] > 10
     assert {"processor", "instructions", "threads", "torch", "precision", "device"} <= set(rows.columns)
     text = page.read_text()
-    assert "## faces\n\nA part that does nothing.\n" in text and torch.__version__ in text
+    assert "- **faces**: A part that does nothing.\n" in text and torch.__version__ in text
     assert "Not run on a GPU yet: the command is" in text
-    (line,) = [line for line in text.splitlines() if line.startswith("| case | slow ")]
+    (line,) = [line for line in text.splitlines() if line.startswith("| faces: case | slow ")]
     assert "; fast 0.0 (" in line and line.endswith("[nothing to do] |")
     # Another machine's rows beside: a column more, and a case that one of them lacks stays empty.
     rows.assign(case="another", peak_mib=np.nan).to_csv(out / "bench-other.csv", index=False)
     run(monkeypatch, "all", "--repeats", "2", "--out", str(out), "--markdown", str(page))
     lines = page.read_text().splitlines()
-    assert f"| case | {kind} | other |" in lines
+    assert f"| part: case | {kind} | other |" in lines
     # A part that is run again replaces its own rows alone.
     rows.assign(part="losses", commit="older").to_csv(out / f"bench-{kind}.csv", index=False)
     run(monkeypatch, "faces", "--repeats", "3", "--out", str(out))
@@ -253,7 +253,7 @@ def test_command_writes_rows_and_a_page_of_all_kinds(tmp_path: Path, monkeypatch
     assert kept.groupby("part")["repeats"].unique().map(list).to_dict() == {"faces": [3], "losses": [2]}
     about, _ = report.read_kinds(out)[kind]
     assert about["commit"].startswith("older and ")
-    assert any(line.startswith("| another |  | slow ") for line in lines)
+    assert any(line.startswith("| faces: another |  | slow ") for line in lines)
 
 
 @pytest.mark.parametrize(

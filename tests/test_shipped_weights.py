@@ -161,14 +161,13 @@ def test_without_any_weights_the_run_trains_its_own_and_says_so(
     assert chosen.out == setup.out
 
 
-def test_a_picture_to_begin_with_waits_for_no_training(
-    setup: reproduce.Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_a_picture_to_begin_with_needs_no_run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv(utils.HEADLESS, "1")
     monkeypatch.setattr(live, "gallery", lambda size: size)
-    chosen = live.load_model(setup, "pcl_plus", now=True)
+    chosen = live.load_shipped("pcl_plus")
     assert chosen.out is None and "come with the kit" in capsys.readouterr().out
-    assert not (setup.out / "checkpoints" / "pcl_plus.safetensors").exists()
 
 
 def test_a_run_without_a_reader_never_takes_shipped_weights(

@@ -179,7 +179,7 @@ def _row(record: Mapping[Any, Any]) -> Row:
     numbers = {name: float(values[name]) for name in ("ms", "ms_low", "ms_high", "per_second", "ratio")}
     whole = {name: int(values[name]) for name in ("threads", "repeats", "count")}
     peak = float(values["peak_mib"]) if values["peak_mib"] else None
-    return Row(**{**values, **numbers, **whole, "peak_mib": peak})  # type: ignore[arg-type]
+    return Row(**{**values, **numbers, **whole, "peak_mib": peak})
 
 
 def markdown(
@@ -203,14 +203,16 @@ def markdown(
         *targets({kind: rows for kind, (_, rows) in kinds.items()}),
     ]
     present = {row.part for _, rows in kinds.values() for row in rows}
-    for part in (part for part in summaries if part in present):
-        lines += ["", f"## {part}", "", summaries[part], "", *_head("case", *kinds)]
-        own = {kind: [row for row in rows if row.part == part] for kind, (_, rows) in kinds.items()}
-        for case in dict.fromkeys(row.case for rows in own.values() for row in rows):
-            cells = [_cell([row for row in rows if row.case == case]) for rows in own.values()]
-            lines.append(f"| {case} | " + " | ".join(cells) + " |")
-        if part == "sizes":
-            lines += ["", f"![Milliseconds of a PDD step by batch and by width]({picture})"]
+    parts = [part for part in summaries if part in present]
+    lines += ["", "## What is timed", "", *(f"- **{part}**: {summaries[part]}" for part in parts)]
+    lines += ["", "## All cases", "", *_head("part: case", *kinds)]
+    for part in parts:
+        own = [[row for row in rows if row.part == part] for _, rows in kinds.values()]
+        for case in dict.fromkeys(row.case for rows in own for row in rows):
+            cells = [_cell([row for row in rows if row.case == case]) for rows in own]
+            lines.append(f"| {part}: {case} | " + " | ".join(cells) + " |")
+    if "sizes" in parts:
+        lines += ["", f"![Milliseconds of a PDD step by batch and by width]({picture})"]
     return "\n".join(lines) + "\n"
 
 

@@ -67,31 +67,39 @@ def prepare_rendered(
         settings |= {"frames_per_clip": frames_per_clip, "expression": expression}
     if first_identity:
         settings["first_identity"] = first_identity
-    if min(*identities, images_per_identity, size, frames_per_clip) < 1:
+    _check(settings, frames_per_clip)
+    folder = Path(folder)
+    if (folder / INFO).exists():
+        return _same(folder, settings)
+    _render_into(folder, settings, progress)
+    return PreparedFaces(folder)
+
+
+def _check(settings: dict[str, Any], frames_per_clip: int) -> None:
+    images = settings["images_per_identity"]
+    if min(*settings["identities"], images, settings["size"], frames_per_clip) < 1:
         raise BadInput(
             f"rendered faces need at least one identity a split, one image, one pixel; got {settings}"
         )
-    if images_per_identity % frames_per_clip:
+    if images % frames_per_clip:
         raise BadInput(
-            f"{images_per_identity} images per identity are not whole clips of {frames_per_clip} frames: "
-            "choose a multiple"
+            f"{images} images per identity are not whole clips of {frames_per_clip} frames: choose a multiple"
         )
-    folder = Path(folder)
-    if (folder / INFO).exists():
-        faces = PreparedFaces(folder)
-        made_with = faces.info.get("settings", {})
-        if other := [
-            f"{key} {made_with.get(key)}" for key in settings if made_with.get(key) != settings[key]
-        ]:
-            wanted = [f"{key} {settings[key]}" for key in settings if made_with.get(key) != settings[key]]
-            raise BadInput(
-                f"{folder} holds {faces.name} with {', '.join(other)}, where {', '.join(wanted)} is wanted;"
-                " remove it or choose another folder"
-            )
-        print(f"Using the {len(faces)} rendered faces in {folder}.")
-        return faces
-    _render_into(folder, settings, progress)
-    return PreparedFaces(folder)
+
+
+def _same(folder: Path, settings: dict[str, Any]) -> PreparedFaces:
+    """Open what was rendered before. Raises BadInput where it was rendered with other settings."""
+    faces = PreparedFaces(folder)
+    made_with = faces.info.get("settings", {})
+    if differ := [key for key in settings if made_with.get(key) != settings[key]]:
+        held = ", ".join(f"{key} {made_with.get(key)}" for key in differ)
+        wanted = ", ".join(f"{key} {settings[key]}" for key in differ)
+        raise BadInput(
+            f"{folder} holds {faces.name} with {held}, where {wanted} is wanted;"
+            " remove it or choose another folder"
+        )
+    print(f"Using the {len(faces)} rendered faces in {folder}.")
+    return faces
 
 
 def _factors(settings: dict[str, Any]) -> pd.DataFrame:

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.linear_model import RidgeCV
-from sklearn.model_selection import GroupKFold, cross_val_predict
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler, normalize
 
 from pcl_lib.data import FaceSet, SizedFaces
 from pcl_lib.data.labels import ANGLE_NAMES, EXPRESSION_NAMES, LARGEST_ANGLE, expression_codes, identity_codes
@@ -64,7 +60,8 @@ class ValidationProbe:
     def __call__(self, model: FeatureModel) -> dict[str, float]:
         """The readings by name."""
         x = extract(model, self.faces, self.rows).general.cpu().numpy().astype(np.float64)
-        alike = normalize(x) @ normalize(x).T
+        unit = x / np.linalg.norm(x, axis=1, keepdims=True).clip(1e-12)
+        alike = unit @ unit.T
         np.fill_diagonal(alike, -np.inf)
         found = {}
         if self.paired.any():
@@ -85,6 +82,11 @@ class ValidationProbe:
         return float((np.argmax(votes, axis=0) == moods).mean())
 
     def _pose(self, x: np.ndarray) -> float:
+        from sklearn.linear_model import RidgeCV  # seconds to import, for every notebook
+        from sklearn.model_selection import GroupKFold, cross_val_predict
+        from sklearn.pipeline import make_pipeline
+        from sklearn.preprocessing import StandardScaler
+
         y, people = self.angles.to_numpy(float)[self.posed], self.people[self.posed]
         ridge = make_pipeline(StandardScaler(), RidgeCV(alphas=np.logspace(0, 5, 6)))
         predicted = cross_val_predict(ridge, x, y, groups=people, cv=GroupKFold(self.folds))

@@ -36,16 +36,15 @@ class Live:
         return figure
 
 
-def load_model(run: Run, method: str = "pcl", *, now: bool = False) -> Live:
+def load_model(run: Run, method: str = "pcl") -> Live:
     """The model that a notebook plays with, and says which it is.
 
     Where nobody watches: the run's own, trained if need be. Else: what was trained here, in the run's folder or in
     those of larger presets next to it; else the shipped weights; else the run's own. A smoke run counts only where
     nobody watches: it is too short to have learnt anything. Only a model of the run's own folder comes with the run's
-    faces, others with a `Gallery`. now: choose as if somebody watched, so that nothing is trained first: for a picture
-    to begin with, not for a result. Raises as `Run.trained`.
+    faces, others with a `Gallery`. Raises as `Run.trained`.
     """
-    live = (_trained_here(run, method) or _shipped(method)) if now or not headless() else None
+    live = (_trained_here(run, method) or _shipped(method)) if not headless() else None
     if live is None:
         model = run.trained(method).model
         live = Live(model, run.sized(), f"the {method} of this run", run.out)
