@@ -94,7 +94,6 @@ weights: env  ## train the weights that ship (`shipped_weights.RECIPES`), a card
 	$(BIN)/python -m pcl_lib.reproduce.shipped_weights --preset $(PRESET)
 	$(BIN)/python -m pcl_lib.reproduce.shipped_report --preset $(PRESET)
 	$(BIN)/python -m pcl_lib.reproduce.fairness
-	rm -f figures/tables/*.tex
 
 test: env  ## lint, types, unit tests and every notebook at the smoke preset
 	$(BIN)/ruff check .

@@ -139,7 +139,7 @@ def readings(rows: pd.DataFrame) -> pd.DataFrame:
     """Result rows by how a method is read: from one feature, or each task from the one of two that should hold it.
 
     rows: of probes, or their bootstrap. The general feature keeps the name of its method; "pcl, branches" is read from
-    the face-aware and the pose-related feature, "pcl, parts" from the even and the odd part of the general feature
+    the face-aware and the pose-related feature, "pcl, components" from the even and the odd one of the general feature
     (`probes.EvenOdd`): `TURNED` from the second, all else from the first.
     """
     found = [rows[rows["feature"] == "general"]]
@@ -237,12 +237,15 @@ def context_of(rows: pd.DataFrame, alike: Sequence[str] = ALIKE) -> dict[str, st
     return said | {"seeds": " ".join(map(str, sorted(rows["seed"].unique())))}
 
 
-def write_table(table: Table | pd.DataFrame, out_stem: Path | str, caption: str) -> list[Path]:
+def write_table(
+    table: Table | pd.DataFrame, out_stem: Path | str, caption: str, latex: bool = True
+) -> list[Path]:
     """Write `out_stem`.csv (plain numbers), .md and .tex (booktabs, best value of a column bold); returns the paths.
 
     table: of `main_table` or `disentanglement_table`, or any table of strings and numbers. An `Estimate` column gets
     columns "... low", "... high" and "... std" next to it in the CSV, where there are such; gaps are empty there and
-    named in the column "missing". The context stands in the CSV's last columns and under the caption.
+    named in the column "missing". The context stands in the CSV's last columns and under the caption. latex: whether
+    the .tex is written; figures/tables does without.
     """
     table = table if isinstance(table, Table) else Table(table)
     note = "; ".join(f"{name} {text}" for name, text in table.context.items())
@@ -250,7 +253,7 @@ def write_table(table: Table | pd.DataFrame, out_stem: Path | str, caption: str)
     text = {
         ".csv": lambda: _plain(table).to_csv(index=False),
         ".md": lambda: to_markdown(table, full),
-        ".tex": lambda: to_latex(table, full),
+        **({".tex": lambda: to_latex(table, full)} if latex else {}),
     }
     written = []
     for suffix, make in text.items():

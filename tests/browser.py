@@ -92,10 +92,19 @@ class Lab:
         return np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
 
     def move(self, label: str, key: str, presses: int = 1, handle: int = 0) -> None:
-        """Press a key on a handle of the slider whose label holds these letters."""
+        """Press a key on a handle of the slider whose label holds these letters.
+
+        A busy page may drop a key: Home and End are pressed until the handle is there.
+        """
         knob = self.page.locator(".widget-slider", has_text=label).first.locator(".noUi-handle").nth(handle)
         knob.focus()
         for _ in range(presses):
+            knob.press(key)
+        goal = {"Home": "aria-valuemin", "End": "aria-valuemax"}.get(key)
+        for _ in range(10 if goal else 0):
+            if knob.get_attribute("aria-valuenow") == knob.get_attribute(goal):
+                return
+            self.page.wait_for_timeout(200)
             knob.press(key)
 
     def button(self, label: str) -> Any:
@@ -182,13 +191,15 @@ class Jupyter:
     def open_cells(self, name: str, *needles: str) -> Iterator[Lab]:
         """As `open`, with no more of a notebook than title, set-up and the cells that hold one of these texts."""
         notebook = nbformat.read(self.folder / "notebooks" / f"{name}.ipynb", as_version=4)
-        wanted = ("open_run(", *needles)
-        notebook.cells = [notebook.cells[0]] + [
-            cell
-            for cell in notebook.cells
-            if cell.cell_type == "code"
-            and ("parameters" in cell.metadata.get("tags", []) or any(text in cell.source for text in wanted))
+        code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+        last = max(
+            (i for i, cell in enumerate(code) if any(text in cell.source for text in needles)), default=0
+        )
+        set_up, wanted = code[:2], ("open_run(", *needles)  # parameters and imports come first
+        cells = [
+            cell for cell in code[: last + 1] if cell in set_up or any(text in cell.source for text in wanted)
         ]
+        notebook.cells = [notebook.cells[0], *cells]
         assert len(notebook.cells) >= 3 + len(needles), f"{name} lacks a cell with one of {needles}"
         part = f"{name}_{''.join(filter(str.isalnum, needles[0]))}"
         nbformat.write(notebook, self.folder / "notebooks" / f"{part}.ipynb")

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import sys
+import threading
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -343,6 +344,23 @@ def test_resident_and_streamed_batches_are_the_same(
             source.take(np.array([3, 5]))
         with pytest.raises(BadInput, match="outside"):
             source.take(np.array([N]))
+
+
+@pytest.mark.parametrize(("cores", "elsewhere"), [(1, False), (64, True)])
+def test_the_next_batch_is_read_beside_where_a_core_is_idle(
+    folder: Path, cores: int, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches.os, "cpu_count", lambda: cores)
+    source = data.ImageSource(data.PreparedFaces(folder), np.arange(4), resident=False)
+    readers = []
+
+    def take(row: int) -> torch.Tensor:
+        readers.append(threading.get_ident())
+        return source.take(np.array([row]))
+
+    found = [int(batch[0, 0, 0, 0]) for batch in data.read_ahead(map(take, range(4)), source)]
+    assert found == [int(pictures()[row][0, 0, 0]) for row in range(4)]
+    assert ({*readers} != {threading.get_ident()}) == elsewhere
 
 
 def test_streaming_passes_errors_on(folder: Path) -> None:

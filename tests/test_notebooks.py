@@ -263,7 +263,7 @@ def test_the_whole_run_leaves_what_design_says(whole_run: Path) -> None:
     for name in FIGURES:
         with Image.open(whole_run / "figures" / f"{name}.png") as picture:
             assert picture.width >= 600 and len(picture.convert("L").getcolors() or [0]) > 4, name
-    for method in ("pcl", "pcl_plus", "simclr"):
+    for method in ("pcl", "pcl_plus", "simclr", "simclr_noflip", "masked"):
         assert (whole_run / "checkpoints" / f"{method}.safetensors").is_file()
         assert (whole_run / "logs" / f"{method}.csv").is_file()
 

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,6 +169,25 @@ def test_a_picture_to_begin_with_needs_no_run(
     monkeypatch.setattr(live, "gallery", lambda size: size)
     chosen = live.load_shipped("pcl_plus")
     assert chosen.out is None and "come with the kit" in capsys.readouterr().out
+
+
+def test_weights_of_two_trainings_are_told_with_both(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    about = {"epochs": 40, "preset": "cpu", "seed": 0, "seconds": 600, "hardware": "cpu B"}
+    for first, said in (
+        ({}, "(40 epochs of preset cpu, seed 0, 10 min on cpu B)"),
+        (
+            {"begins with": {"epochs": 80, "hardware": "cpu A"}},
+            "(80 + 40 epochs of preset cpu, seed 0, 10 min on cpu A, then cpu B)",
+        ),
+        ({"begins with": {"epochs": 80, "hardware": "cpu B"}}, "10 min on cpu B)"),
+    ):
+        monkeypatch.setattr(live, "card", lambda _, first=first: about | first)
+        monkeypatch.setattr(live, "shipped", lambda _: SimpleNamespace(image_size=64))
+        monkeypatch.setattr(live, "gallery", lambda size: size)
+        live.load_shipped("pcl_video")
+        assert said in capsys.readouterr().out
 
 
 def test_a_run_without_a_reader_never_takes_shipped_weights(

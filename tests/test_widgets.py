@@ -235,7 +235,7 @@ def panels(model: PCL, faces: rendered.Gallery, out: Path) -> list[Panel]:
     return [
         widgets.SwapExplorer(model, faces),
         widgets.FaceStudio(model, faces),
-        widgets.FaceStudio(None, faces),
+        widgets.FaceStudio(),
         widgets.AugmentationLab(faces, presets.get("smoke")),
         widgets.NeighbourBrowser(model, faces),
         widgets.TrainingMonitor("pcl", preset=presets.get("smoke"), faces=faces, out=out),

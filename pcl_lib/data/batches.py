@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -142,8 +143,12 @@ T = TypeVar("T")
 
 
 def read_ahead(batches: Iterator[T], source: ImageSource) -> Iterator[T]:
-    """The batches in turn; where `source` streams from the disk, the next one is read while one is used."""
-    if source.resident:
+    """The batches in turn; where `source` streams from the disk, the next one is read while one is used.
+
+    Not on a processor whose cores all compute: there a thread that reads holds up those that it would serve.
+    """
+    computing = source.device.type == "cpu" and torch.get_num_threads() >= (os.cpu_count() or 1)
+    if source.resident or computing:
         yield from batches
         return
     with ThreadPoolExecutor(max_workers=1) as reader:

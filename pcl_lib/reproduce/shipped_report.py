@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     about = {name: str(context[name]) for name in ("preset", "data", "device", "versions", "commit")}
     for name, (table, caption) in made.items():
         table = Table(table.frame, table.context or about)
-        tables.write_table(table, given.out / "tables" / name, caption)
+        tables.write_table(table, given.out / "tables" / name, caption, latex=False)
         print(tables.to_markdown(table, caption))
     judge.draw_swaps(models["pcl_video"], faces, given.out / "swaps_video.png")
 

@@ -44,14 +44,15 @@ class FaceStudio(Panel):
     """Sliders for the renderer's factors, the face, and what linear probes predict from each branch next to the truth.
 
     model: a `PCL` in eval mode; faces: a prepared set at its size whose training and validation images the probes
-    are fitted on, for the factors it has labels of. Where model is None, there is the face alone.
+    are fitted on, for the factors it has labels of. Without both, there is the face alone.
     """
 
-    def __init__(self, model: PCL | None, faces: FaceSet) -> None:
+    def __init__(self, model: PCL | None = None, faces: FaceSet | None = None) -> None:
         super().__init__()
-        self.model, self.faces = model, faces
+        self.model = model
         self.size = model.image_size if model is not None else 64
-        self.probes = {} if model is None else fit_probes(model, faces, [scale.name for scale in SCALES])
+        names = [scale.name for scale in SCALES]
+        self.probes = {} if model is None or faces is None else fit_probes(model, faces, names)
         self.tries = PROBED_TRIES if self.probes else TRIES
         self.identity = ipywidgets.BoundedIntText(
             value=7, min=0, max=999_999, description="identity (number)", style=DESCRIBED
@@ -123,7 +124,7 @@ class FaceStudio(Panel):
         ]
 
     def figure(self) -> Figure:
-        """The face turned from left to right, with the yaw that is predicted from each branch below."""
+        """The face turned from left to right, with the yaw that is predicted from each branch above."""
         yaws, images = self._turned(7)
         columns = []
         for yaw, image in zip(yaws, images, strict=True):

@@ -88,8 +88,11 @@ def _shipped(method: str) -> Live | None:
 
 def _with_gallery(method: str) -> Live:
     model, about = shipped(method), card(method)
+    steps = [step for step in (about.get("begins with"), about) if step]
+    epochs = [str(step["epochs"]) for step in steps]
+    where = dict.fromkeys(step["hardware"] for step in steps)
     source = (
-        f"the weights of {method} that come with the kit ({about['epochs']} epochs of preset {about['preset']}, seed "
-        f"{about['seed']}, {about['seconds'] / 60:.0f} min on {about['hardware']})"
+        f"the weights of {method} that come with the kit ({' + '.join(epochs)} epochs of preset {about['preset']}, "
+        f"seed {about['seed']}, {about['seconds'] / 60:.0f} min on {', then '.join(where)})"
     )
     return Live(model, gallery(model.image_size), source)

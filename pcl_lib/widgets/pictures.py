@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pandas as pd
@@ -63,7 +64,7 @@ def sheet(images: Tensor, captions: Sequence[Sequence[str]] = (), side: int = 96
         raise BadInput(f"a sheet of {down} x {across} images needs as many captions")
     gap, text = 4, letters + 6 if captions else 0
     page = Image.new("RGB", (across * (side + gap), down * (side + gap + text)), "white")
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(letters)
+    pen, font = ImageDraw.Draw(page), _font(letters)
     for place in range(down * across):
         r, c = divmod(place, across)
         tile = Image.fromarray(to_rgb(images[r, c])).resize((side, side), Image.Resampling.BICUBIC)
@@ -72,6 +73,11 @@ def sheet(images: Tensor, captions: Sequence[Sequence[str]] = (), side: int = 96
         if captions:
             pen.text((x + side / 2, y + side + 2), captions[r][c], INK, font, anchor="ma")
     return np.asarray(page)
+
+
+@cache
+def _font(letters: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(letters)  # unpacked anew at each call, for milliseconds
 
 
 # Swaps ------------------------------------------------------------------------------------------------------
@@ -228,7 +234,7 @@ def readings_chart(
     """
     height, left, right, width = 26, 130, 150, 560
     page = Image.new("RGB", (width, height * (len(scales) + 1)), "white")
-    pen, font = ImageDraw.Draw(page), ImageFont.load_default(13)
+    pen, font = ImageDraw.Draw(page), _font(13)
     inks = {"face": FACE_INK, "pose": POSE_INK}
     pen.text((left, height / 2), "| true value", INK, font, anchor="lm")
     for start, branch in ((left + 80, "face"), (left + 210, "pose")):

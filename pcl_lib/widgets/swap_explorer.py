@@ -71,6 +71,7 @@ class SwapExplorer(Panel):
         self.turn.disabled = self.probe is None
         self.swap = ipywidgets.Button(description="swap A and B", icon="exchange")
         self.tiles = {name: Tile(name) for name in ("A", "B", "Blend", "Truth")}
+        self.shown: dict[str, Donor] = {}  # in the first two tiles
         self.strip = Tile("Film strip", width="644px")
         self.redraw_on([self.pose, self.face, self.turn], self.redraw)
         self.quiet = False  # while the lists follow what has been done already
@@ -134,8 +135,10 @@ class SwapExplorer(Panel):
         """Draw everything for where the sliders are now."""
         face, pose, turn = self.face.value, self.pose.value, self.turn.value
         blend = pictures.blends(self.model, self.a, self.b, [face], [pose], turn, self.probe)[0]
-        self.tiles["A"].show(pictures.to_rgb(self.a.image))
-        self.tiles["B"].show(pictures.to_rgb(self.b.image))
+        for name, donor in (("A", self.a), ("B", self.b)):
+            if self.shown.get(name) is not donor:  # a slider leaves them as they are
+                self.tiles[name].show(pictures.to_rgb(donor.image))
+                self.shown[name] = donor
         self.tiles["Blend"].show(
             pictures.to_rgb(blend), f"face {face:.0%} B, pose {pose:.0%} B{degrees(turn)}"
         )

@@ -1,4 +1,4 @@
-"""TrainingMonitor: callback a training while it runs, and stop it with a checkpoint left."""
+"""TrainingMonitor: watch a training while it runs, and stop it with a checkpoint left."""
 
 from __future__ import annotations
 
