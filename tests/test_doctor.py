@@ -70,6 +70,20 @@ def test_minutes_scale_with_the_step() -> None:
     assert any(line.split()[1] == "?" for line in doctor.prognosis(some, 800.0)[2:])
 
 
+def test_minutes_of_the_own_kind_of_processor_come_first() -> None:
+    table = pd.DataFrame(
+        {
+            "notebook": ["00_a", "00_a", "01_b"],
+            "preset": "cpu",
+            "instructions": ["AVX2", "AVX512", "AVX512"],
+            "minutes": [3.0, 1.0, 2.0],
+        }
+    )
+    assert doctor.of_kind(table, "AVX2")["minutes"].tolist() == [3.0, 2.0]
+    assert doctor.of_kind(table, "AVX512")["minutes"].tolist() == [1.0, 2.0]
+    assert len(doctor.of_kind(table, "GPU")) == 2  # a guess from another kind is better than none
+
+
 def test_on_a_busy_machine_nothing_is_measured_and_the_recorded_minutes_are_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,7 +91,8 @@ def test_on_a_busy_machine_nothing_is_measured_and_the_recorded_minutes_are_show
     monkeypatch.setattr(doctor, "step_ms", lambda _device: pytest.fail("measured all the same"))
     doctor.main([])
     said = capsys.readouterr().out
-    table = pd.read_csv(REPOSITORY / doctor.MINUTES).query("preset == 'cpu'")
+    recorded = doctor.of_kind(pd.read_csv(REPOSITORY / doctor.MINUTES), "GPU")
+    table = recorded.query("preset == 'cpu'")
     assert "97% of the processors" in said and "These minutes were measured on" in said
     assert said.split("  all ")[1].split()[1] == f"{table['minutes'].sum():.1f}"
 

@@ -25,6 +25,7 @@ MAIN = """method,expression accuracy,verification accuracy,AU mean F1,yaw MAE
 chance baseline,0.1423,0.5,0.3713,23.31
 HoG,0.473,0.5758,0.5716,4.31
 random,0.2733,0.5853,0.4529,10.8
+masked,0.3,0.6,0.5,9.5
 simclr,0.3183,0.6158,0.4954,8.76
 simclr_noflip,0.338,0.6108,0.507,7.67
 pcl,0.3177,0.6087,0.4813,6.78
@@ -52,7 +53,7 @@ def small(tmp_path: Path) -> Path:
     markers = [f"<!-- table {name} -->old<!-- /table {name} -->" for name in readme.SHOWN]
     (tmp_path / "figures" / "RESULTS.md").write_text("\n".join(markers))
     summary = {"preset": "cpu", "device": "cpu", "commit": "abc", "seconds_by_notebook": {"02_mirror": 90.0}}
-    summary["machine"] = {"processor": "A, 2 cores", "step_ms": 400.0}
+    summary["machine"] = {"processor": "A, 2 cores", "instructions": "AVX2", "step_ms": 400.0}
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "summary.json").write_text(json.dumps(summary))
     return tmp_path
@@ -62,13 +63,13 @@ def test_minutes_of_a_run_reach_the_notebook_and_the_readme(small: Path) -> None
     readme.update(small, [small / "run"])
     row = pd.read_csv(small / readme.MINUTES).iloc[0].to_dict()
     timed = {"notebook": "02_mirror", "preset": "cpu", "minutes": 1.5, "device": "cpu", "commit": "abc"}
-    assert row == timed | {"processor": "A, 2 cores", "step_ms": 400.0}
+    assert row == timed | {"processor": "A, 2 cores", "instructions": "AVX2", "step_ms": 400.0}
     page = (small / readme.COURSE_PAGE).read_text()
     assert "| [02_mirror](02_mirror.ipynb) | 1.5 |\n| all | 1.5 |\n<!-- /minutes --> after" in page
     notebook = json.loads((small / "notebooks" / "02_mirror.ipynb").read_text())
     assert notebook["metadata"] == {
         "language_info": {"name": "python"},
-        "pcl_kit_course": COURSE | {"minutes": {"cpu": 1.5}},
+        "pcl_kit_course": COURSE | {"minutes": {"cpu": {"AVX2": 1.5}}},
     }
     text = "".join(notebook["cells"][0]["source"])
     assert text.startswith("# 02 · Title\n\n<!-- course -->\n\n**Question.** Why does a mirror matter?\n\n")
@@ -124,20 +125,31 @@ def test_another_preset_is_added_and_the_same_one_replaced(small: Path) -> None:
 
 def test_what_was_not_timed_is_said() -> None:
     rows = pd.DataFrame(
-        {"notebook": ["a", "a", "b"], "preset": ["cpu", "smoke", "cpu"], "minutes": [1.0, 0.5, 2.0]}
+        {
+            "notebook": ["a", "a", "b", "a"],
+            "preset": ["cpu", "smoke", "cpu", "cpu"],
+            "instructions": ["AVX2", "AVX2", "AVX2", "AVX512"],
+            "minutes": [1.0, 0.5, 2.0, 0.6],
+        }
     )
     lines = readme.minutes_table(rows).splitlines()
-    assert lines[-2:] == ["| [b](b.ipynb) | not timed | 2.0 |", "| all | 0.5 | 3.0 |"]
+    assert lines[0] == "| notebook | `smoke`, AVX2 | `cpu`, AVX2 | `cpu`, AVX512 |"
+    assert lines[-2:] == ["| [b](b.ipynb) | not timed | 2.0 | not timed |", "| all | 0.5 | 3.0 | 0.6 |"]
+    shown = readme.table({"a": COURSE, "b": COURSE}, rows).splitlines()
+    assert "| 0.5 | 0.6 to 1.0 | 3.2 |" in shown[2] and "| not timed | 2.0 | 3.2 |" in shown[3]
 
 
 def test_a_run_of_some_notebooks_leaves_the_minutes_of_the_others() -> None:
-    before = pd.DataFrame({"notebook": ["a", "b"], "preset": "cpu", "minutes": [1.0, 2.0]})
-    run = pd.DataFrame({"notebook": ["b", "c"], "preset": "cpu", "minutes": [5.0, 3.0]})
+    kind = {"preset": "cpu", "instructions": "AVX2"}
+    before = pd.DataFrame({"notebook": ["a", "b"], "minutes": [1.0, 2.0]}).assign(**kind)
+    run = pd.DataFrame({"notebook": ["b", "c"], "minutes": [5.0, 3.0]}).assign(**kind)
     assert readme.merged(before, [run])["minutes"].tolist() == [1.0, 5.0, 3.0]
+    other = run.assign(instructions="AVX512")  # another kind of processor stands beside
+    assert len(readme.merged(before, [other])) == 4
 
 
 def test_several_sections_are_sections() -> None:
-    shown = readme.header({"question": "Why?", "section": "1 and 3", "minutes": {"smoke": 0.05}})
+    shown = readme.header({"question": "Why?", "section": "1 and 3", "minutes": {"smoke": {"AVX2": 0.05}}})
     assert shown.startswith("**Question.** Why?\n\n**It takes** seconds at `smoke` (")
     assert shown.endswith("**Paper:** sections 1 and 3.")
 

@@ -162,8 +162,15 @@ def speed(device: str) -> dict[str, str | float]:
     milliseconds = step_ms("cuda" if device.startswith("cuda") else "cpu")
     return {
         "processor": f"{found['processor']}, {found['cores']} cores",
+        "instructions": "GPU" if device.startswith("cuda") else found["instructions"],
         "step_ms": round(milliseconds, 1),
     }
+
+
+def of_kind(minutes: pd.DataFrame, kind: str) -> pd.DataFrame:
+    """Of minutes.csv one row for each notebook and preset: of this kind of processor where it was timed on one."""
+    own = minutes.assign(own=minutes["instructions"] == kind).sort_values("own", kind="stable")
+    return own.drop(columns="own").drop_duplicates(["notebook", "preset"], keep="last").sort_index()
 
 
 def scaled(minutes: pd.DataFrame, here_ms: float) -> pd.DataFrame:
@@ -271,7 +278,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     print("\n".join(lines(facts)), end="\n\n")
     path = REPOSITORY / MINUTES
     if path.is_file():
-        print("\n".join(prognosis(pd.read_csv(path), measured_step(facts))), end="\n\n")
+        kind = "GPU" if facts.gpu_memory else machine("cpu")["instructions"]
+        minutes = of_kind(pd.read_csv(path), kind)
+        print("\n".join(prognosis(minutes, measured_step(facts))), end="\n\n")
     print("\n".join(missing(facts)) or "Nothing is missing.")
 
 

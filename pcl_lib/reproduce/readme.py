@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,9 +58,10 @@ MEASURES = {
     "AU mean F1": ("action units, mean F1", 3),
     "yaw MAE": ("yaw error in degrees", 1),
 }
-MACHINE = ("processor", "step_ms")  # that the minutes were measured on: `doctor.speed`
+MACHINE = ("processor", "instructions", "step_ms")  # that the minutes were measured on: `doctor.speed`
+KEY = ["notebook", "preset", "instructions"]  # of a row of minutes.csv
 COLUMNS = ["notebook", "preset", "minutes", "device", "commit", *MACHINE]
-COURSE = "pcl_kit_course"  # the metadata of a notebook: question and section (text), minutes by preset
+COURSE = "pcl_kit_course"  # the metadata of a notebook: question, section, minutes by preset and kind of processor
 
 
 def measured(run: Path) -> pd.DataFrame:
@@ -81,22 +82,27 @@ def measured(run: Path) -> pd.DataFrame:
 
 
 def merged(before: pd.DataFrame, runs: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The table of minutes with the rows of these runs in the place of what the same notebooks and presets had."""
+    """The table of minutes with the rows of these runs in the place of what they had measured before by `KEY`."""
     both = pd.concat([before, *runs], ignore_index=True)
-    own = both.drop_duplicates(["notebook", "preset"], keep="last")
-    return own.sort_values(["notebook", "preset"], ignore_index=True)
+    return both.drop_duplicates(KEY, keep="last").sort_values(KEY, ignore_index=True)
 
 
-def sentence(minutes: Mapping[str, float]) -> str:
-    """How long a notebook takes at each preset, in words; minutes: by preset, of those that were timed."""
-    timed = [f"{_minutes(minutes[name])} at `{name}`" for name in PRESETS if name in minutes]
+def sentence(minutes: Mapping[str, Mapping[str, float]]) -> str:
+    """How long a notebook takes at each preset, in words; minutes: by preset and kind, of those that were timed."""
+    timed = [f"{_minutes(minutes[name].values())} at `{name}`" for name in PRESETS if name in minutes]
     untimed = [f"`{name}`" for name in PRESETS if name not in minutes]
     said = [f"{', '.join(timed)} (in a run of the whole course)"] if timed else []
     return "; ".join(said + ([f"not timed yet: {', '.join(untimed)}"] if untimed else []))
 
 
-def _minutes(value: float) -> str:
-    return f"{value:.1f} minutes" if value >= 0.1 else "seconds"
+def _minutes(values: Collection[float]) -> str:
+    return f"{_range(values)} minutes" if max(values) >= 0.1 else "seconds"
+
+
+def _range(values: Collection[float]) -> str:
+    """Such as "1.5", or "1.5 to 2.9" where kinds of processor differ."""
+    low, high = f"{min(values):.1f}", f"{max(values):.1f}"
+    return low if low == high else f"{low} to {high}"
 
 
 def between(text: str, name: str, new: str) -> str:
@@ -110,7 +116,7 @@ def between(text: str, name: str, new: str) -> str:
 
 
 def course(notebook: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What a notebook (as JSON has it) says of itself in its metadata: question, section, minutes by preset.
+    """What a notebook (as JSON has it) says of itself in its metadata: question, section, minutes by preset and kind.
 
     Raises BadInput, naming the notebook and the key, where question or section is missing or is no text.
     """
@@ -128,9 +134,9 @@ def with_minutes(
 
     where: the repository's address, for badges there and a set-up cell (`hosted`); "" for neither.
     """
-    own = minutes[minutes["notebook"] == name].set_index("preset")["minutes"].to_dict()
+    own = minutes[minutes["notebook"] == name]
     stated = course(notebook, name) | {
-        "minutes": {preset: own[preset] for preset in PRESETS if preset in own}
+        "minutes": {preset: _of(own, preset) for preset in PRESETS if preset in set(own["preset"])}
     }
     shown = f"{hosted.badges(where, name)}\n\n{header(stated)}" if where else header(stated)
     text = between("".join(notebook["cells"][0]["source"]), "course", f"\n\n{shown}\n\n")
@@ -140,6 +146,12 @@ def with_minutes(
     }
     made = {**notebook, "cells": [first, *notebook["cells"][1:]], "metadata": metadata}
     return hosted.with_setup(made, where)
+
+
+def _of(minutes: pd.DataFrame, preset: str) -> dict[str, float]:
+    """The minutes of one notebook at a preset, by kind of processor."""
+    own = minutes[minutes["preset"] == preset]
+    return dict(zip(own["instructions"], own["minutes"].astype(float), strict=True))
 
 
 def header(stated: Mapping[str, Any]) -> str:
@@ -157,9 +169,10 @@ def table(courses: Mapping[str, Mapping[str, Any]], minutes: pd.DataFrame) -> st
     presets = [name for name in PRESETS if (minutes["preset"] == name).any()]
     heads = ["question", "notebook", *(f"minutes, `{name}`" for name in presets), "paper section"]
     lines = [_row(heads), _row(["---"] * len(heads))]
-    value = minutes.set_index(["notebook", "preset"])["minutes"].to_dict()
     for name, stated in courses.items():
-        times = [f"{value[name, p]:.1f}" if (name, p) in value else "not timed" for p in presets]
+        own = minutes[minutes["notebook"] == name]
+        found = [list(_of(own, preset).values()) for preset in presets]
+        times = [_range(values) if values else "not timed" for values in found]
         lines.append(
             _row([stated["question"], f"[{name}](notebooks/{name}.ipynb)", *times, stated["section"]])
         )
@@ -167,15 +180,17 @@ def table(courses: Mapping[str, Mapping[str, Any]], minutes: pd.DataFrame) -> st
 
 
 def minutes_table(minutes: pd.DataFrame) -> str:
-    """The table of minutes of notebooks/README.md: a row per notebook, a column per preset that was timed."""
-    wide = minutes.pivot(index="notebook", columns="preset", values="minutes")
-    presets = [name for name in PRESETS if name in wide.columns]
-    lines = [_row(["notebook", *(f"`{name}`" for name in presets)]), _row(["---"] * (len(presets) + 1))]
+    """The table of minutes of notebooks/README.md: a row per notebook, a column per preset and kind that was timed."""
+    wide = minutes.pivot(index="notebook", columns=["preset", "instructions"], values="minutes")
+    kinds = sorted(set(minutes["instructions"]))
+    columns = [key for preset in PRESETS for kind in kinds if (key := (preset, kind)) in wide.columns]
+    titles = [f"`{preset}`, {kind}" for preset, kind in columns]
+    lines = [_row(["notebook", *titles]), _row(["---"] * (len(columns) + 1))]
     lines += [
-        _row([f"[{name}]({name}.ipynb)", *("not timed" if pd.isna(t) else f"{t:.1f}" for t in row[presets])])
+        _row([f"[{name}]({name}.ipynb)", *("not timed" if pd.isna(t) else f"{t:.1f}" for t in row[columns])])
         for name, row in wide.iterrows()
     ]
-    return "\n".join([*lines, _row(["all", *(f"{wide[preset].sum():.1f}" for preset in presets)])])
+    return "\n".join([*lines, _row(["all", *(f"{wide[column].sum():.1f}" for column in columns)])])
 
 
 def results(main: pd.DataFrame) -> str:
