@@ -253,7 +253,10 @@ LP = DataSet(
     "--aflw2000",
     decides="nothing: images beyond 99 degrees and those without a usable .mat file are listed",
     expected={"images": 61225, "with flips": 122450},
-    marks=(("AFW/*.mat", "HELEN/*.mat"), ("LFPW/*.mat",), ("IBUG/*.mat",)),
+    marks=tuple(
+        (f"{name}/*.mat", f"{name}/*.[jJpP]*")  # landmarks/ has the same folders, without pictures
+        for name in ("[Aa][Ff][Ww]", "[Hh][Ee][Ll][Ee][Nn]", "[Ll][Ff][Pp][Ww]", "[Ii][Bb][Uu][Gg]")
+    ),
     archives=("300w_lp*", "300w-lp*"),
 )
 AFLW2000 = DataSet(

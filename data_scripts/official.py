@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,9 @@ __all__ = ["VALIDATION", "hold_out", "plain", "read_lines"]
 
 COMPARED = ("images", "identities", "pairs")  # with the published counts; splits may differ by our validation
 WIDEST = 6  # words of a line that can still be a name, a value and something added
+WHOLE = 0.05  # by how much, as a share, the images of a whole set may be fewer or more than published
+OFTEN = 0.2  # the same of one class
+ODD = 0.1  # share of pairs that the names may contradict: slips of the pen; more is another list
 
 
 def run(
@@ -99,20 +102,25 @@ def the_file(root: Path, candidates: Sequence[str], what: str) -> Path:
 
 
 def two_columns(
-    path: Path, what: str, left: LeftOut, root: Path, suffix: bool = True
+    path: Path, what: str, left: LeftOut, root: Path, values: Sequence[str]
 ) -> list[tuple[int, str, str]]:
     """Line (from 1), name and value of each line "name value" or "name,value"; further columns are said, not read.
 
-    Lines of another form are left out with the reason; a header (a first line whose name has no suffix where names
-    have one) is passed over; the first of several lines on one name counts. Raises BadInput where most lines have
-    another form.
+    Lines of another form are left out with the reason; a header (a first line whose name has no suffix, and whose
+    value is no number) is passed over; the first of several lines on one name counts. values: what the second of
+    three or more columns can be called. Raises BadInput where it is called otherwise, or most lines have another form.
     """
     lines = read_lines(path, what)
     told, wrong, more = relative(path, root), 0, 0
     seen: dict[str, int] = {}
     found = []
     for place, (number, text, words) in enumerate(lines):
-        if place == 0 and suffix and len(words) >= 2 and "." not in words[0]:
+        if place == 0 and len(words) >= 2 and "." not in words[0] and not words[1].isdecimal():
+            if len(words) > 2 and len(lines) > 1 and words[1].lower() not in values:
+                raise BadInput(
+                    f"{path}, line {number}: the second column is {words[1]}, where {values[0]} is wanted; give {what}"
+                    " with a name and that column alone"
+                )
             continue
         if len(words) < 2 or (len(words) > WIDEST):
             left.add(told, f'"{text[:60]}" is not a name and a value', number)
@@ -191,6 +199,49 @@ def match(
     left.extend(sorted(set(at.values()) - set(found["file"])), f"no row of {label_file} names it")
     columns = ["file", *(name for name in labels if name not in ("name", "line"))]
     return found[~again][columns].reset_index(drop=True)
+
+
+def check_counts(counts: Mapping[str, int], published: Mapping[str, int], where: str, wanted: str) -> None:
+    """Raise BadInput where the numbers of the classes stand for others than the set's own, as their counts show.
+
+    counts, published: images a class. Decided where the set is nearly whole; a part of it may have any counts. One
+    class may differ, for it can be lost; two that do have changed places. wanted: what to do.
+    """
+    have, whole = sum(counts.values()), sum(published.values())
+    if abs(have - whole) > WHOLE * whole:
+        return
+    odd = [name for name, count in published.items() if abs(counts.get(name, 0) - count) > OFTEN * count]
+    if len(odd) > 1:
+        told = ", ".join(f"{counts.get(name, 0):,} of {name} for {published[name]:,}" for name in odd)
+        raise BadInput(
+            f"{where}: the whole set is here, but with {told} as published: somebody has numbered the classes in"
+            f" another order; {wanted}"
+        )
+
+
+def agreeing(
+    pairs: pd.DataFrame, identity: pd.Series, files: pd.Series, path: Path, left: LeftOut
+) -> pd.DataFrame:
+    """`pairs` without those whose names contradict them: one person called two, or two called one; those go to `left`.
+
+    identity, files: of the rows that the pairs name. Raises BadInput where many do: lines of the list `path` are lost
+    or moved.
+    """
+    first, second = pairs["first"].to_numpy(), pairs["second"].to_numpy()
+    people = identity.astype(str).map(plain).to_numpy()
+    one = people[first] == people[second]
+    wrong = one != pairs["same"].to_numpy()
+    names = files.str.rsplit("/", n=1).str[-1].to_numpy()
+    told = [f"{names[a]} and {names[b]}" for a, b in zip(first[wrong], second[wrong], strict=True)]
+    kinds = ["two people" if known else "one person" for known in one[wrong]]
+    if len(told) > ODD * len(pairs):
+        raise BadInput(
+            f"{path}: {len(told)} of {len(pairs)} pairs contradict their names, such as {told[0]} for {kinds[0]}: lines"
+            " are lost or moved; take the set's own file"
+        )
+    for both, kind in zip(told, kinds, strict=True):
+        left.add(path.name, f"{both} are called {kind}, which their names contradict")
+    return pairs[~wrong].reset_index(drop=True)
 
 
 def still_packed(root: Path) -> str:

@@ -31,17 +31,21 @@ TURNED = 0.02  # by how much R R' may differ from the identity before R is no ro
 
 @dataclass(frozen=True)
 class Camera:
-    """The colour camera. matrix: [3, 3] pixels; rotation, translation (mm): from the depth camera to it."""
+    """The colour camera. matrix: [3, 3] pixels; rotation, translation (mm): from the depth camera to it.
+
+    size: width and height of its pictures in pixels; none where the calibration does not say.
+    """
 
     matrix: np.ndarray
     rotation: np.ndarray
     translation: np.ndarray
+    size: tuple[int, ...]
 
 
 def read_numbers(path: Path, what: str) -> np.ndarray:
     """All numbers of a text file. Raises BadInput with the reason where it is missing or holds anything else."""
     try:
-        return np.array(path.read_text(encoding="ascii").split(), dtype=float)
+        return np.array(path.read_text(encoding="utf-8-sig").split(), dtype=float)
     except FileNotFoundError:
         raise BadInput(f"its {what} {path.name} is missing") from None
     except (OSError, ValueError) as error:
@@ -56,11 +60,12 @@ def _rotation(values: np.ndarray, what: str) -> np.ndarray:
 
 
 def read_camera(path: Path) -> Camera:
-    """rgb.cal: 3x3 matrix, 4 distortions, 3x3 rotation, translation, image size; further numbers are not read."""
+    """rgb.cal: 3x3 matrix, 4 distortions, 3x3 rotation, translation, image size, which may be missing."""
     values = read_numbers(path, "calibration")
-    if len(values) < 25:
-        raise BadInput(f"its calibration {path.name} holds {len(values)} numbers, not 25 or more")
-    return Camera(values[:9].reshape(3, 3), _rotation(values[13:22], "calibration"), values[22:25])
+    if len(values) < 25 or not np.isfinite(values).all():
+        raise BadInput(f"its calibration {path.name} holds {len(values)} numbers, not 25 or more, all finite")
+    size = tuple(int(value) for value in values[25:27])
+    return Camera(values[:9].reshape(3, 3), _rotation(values[13:22], "calibration"), values[22:25], size)
 
 
 def read_pose(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -119,6 +124,12 @@ def read_frames(root: Path, left: LeftOut) -> pd.DataFrame:
         try:
             if folder not in cameras:
                 cameras[folder] = read_camera(next_to(root, f"{folder}/rgb.cal"))
+            (size,) = official.sizes(root, [file])
+            if size and cameras[folder].size and size != cameras[folder].size:
+                told = " x ".join(map(str, cameras[folder].size))
+                raise BadInput(
+                    f"is {size[0]} x {size[1]}, where its calibration is for {told}: resized or cropped"
+                )
             rotation, centre = read_pose(next_to(root, f"{stem}_pose.txt"))
             angles = euler(cameras[folder].rotation @ rotation)
             who = SAME_PERSON.get(sequence, sequence)

@@ -21,6 +21,10 @@ ATTRIBUTES = 40
 ALIGNED = (178, 218)  # pixels of the aligned images as published
 TRIM = -0.1  # of their central square at every edge: leaves brow to chin with some hair
 FOLDERS = ("Img/img_align_celeba", "img_align_celeba", "Img/img_align_celeba_png", "img_align_celeba_png")
+VALUES = {
+    "identity": ("identity", "identities", "id", "person"),
+    "split": ("partition", "partitions", "split"),
+}
 LOOKED_AT = 1000  # images whose size is looked at to decide on the crop
 
 
@@ -32,10 +36,11 @@ def optional(root: Path, name: str) -> Path | None:
     return next((path for path in places if path.is_file()), None)
 
 
-def read_pairs(path: Path, root: Path, left: LeftOut, what: str, valid: Sequence[str] | None) -> pd.Series:
-    """Value, as text, by stem of a file of lines "000001.jpg 2880"; other values than `valid`, or numbers, are left."""
-    found, told = {}, official.relative(path, root)
-    rows = official.two_columns(path, what, left, root)
+def read_pairs(path: Path, root: Path, left: LeftOut, column: str) -> pd.Series:
+    """Value of identity or split, as text, by stem of a file of lines "000001.jpg 2880"; other values are left."""
+    found, told, what = {}, official.relative(path, root), f"CelebA's {path.name}"
+    valid = ("0", "1", "2") if column == "split" else None
+    rows = official.two_columns(path, what, left, root, VALUES[column])
     seen = {value for _, _, value in rows}
     if valid is not None and valid[0] not in seen and str(int(valid[-1]) + 1) in seen:
         raise BadInput(
@@ -49,7 +54,7 @@ def read_pairs(path: Path, root: Path, left: LeftOut, what: str, valid: Sequence
             found[official.stem_of(name)] = value
     if not found:
         raise BadInput(f"{path} is not {what}: none of its lines can be used; take CelebA's own file")
-    return pd.Series(found, dtype=object)
+    return pd.Series(found, dtype=object, name=column)
 
 
 def attribute_lines(path: Path) -> tuple[list[str], list[Line], str]:
@@ -107,6 +112,9 @@ def add_labels(
         )
     if absent := len(labels) - int(names.isin(labels.index).sum()):
         left.add(path.name, f"{absent} rows name images that are not there")
+    bare = int((~names.isin(labels.index)).sum())
+    if bare and path.stem != "list_eval_partition":  # without which images are left out, each with the reason
+        left.add(path.name, f"{bare} images have no row")
     return pd.concat([table, found], axis=1)
 
 
@@ -139,9 +147,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
     table = find_images(root, left)
     for name, column in (("identity_CelebA", "identity"), ("list_eval_partition", "split")):
         if path := optional(root, name):
-            valid = ("0", "1", "2") if column == "split" else None
-            values = read_pairs(path, root, left, f"CelebA's {path.name}", valid).rename(column)
-            table = add_labels(table, values, path, left)
+            table = add_labels(table, read_pairs(path, root, left, column), path, left)
         else:
             notes.append(f"{name}.txt is not there: no {column}")
     if path := optional(root, "list_attr_celeba"):

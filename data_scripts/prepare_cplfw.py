@@ -47,6 +47,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
             f"{path}: none of its {len(listed)} pairs has both images; give CPLFW's images and pairs"
             f"{official.still_packed(root)}"
         )
+    pairs = official.agreeing(pairs, table["identity"], table["file"], path, left)
     left.extend(unlocated(listed, table["file"]), f"{path.name} names it, but it is not there")
     return Listing(
         name="CPLFW",

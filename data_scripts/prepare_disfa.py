@@ -13,7 +13,7 @@ import pandas as pd
 
 from data_scripts import official
 from data_scripts.catalogue import DISFA
-from data_scripts.listing import LeftOut, Listing, Recipe
+from data_scripts.listing import LeftOut, Listing, Recipe, first_reason
 from data_scripts.sources import VIDEO_SUFFIXES, find_files, inside, next_to
 from pcl_lib.data.labels import AU_NAMES, PAPER_UNITS, hashed_split
 from pcl_lib.utils import BadInput, exit_cleanly
@@ -26,26 +26,42 @@ FOLDS = (
 )
 FOLD_OF = {subject: fold for fold, subjects in enumerate(FOLDS) for subject in subjects}
 SUBJECT = re.compile(r"SN\d{3}", re.IGNORECASE)
-RIGHT = re.compile(r"right_?(video|camera)", re.IGNORECASE)
-NUMBER = re.compile(r"(\d+)\.[A-Za-z]+$")
+RIGHT = re.compile(r"right_?(video|cam)|(?<![a-z])right(?![a-z])", re.IGNORECASE)
+NUMBER = re.compile(r"(?<!\d)(?<!SN)(\d+)\.[A-Z]+$", re.IGNORECASE)  # SN001.png is no frame 1
+RATE = 20.0  # frames a second of DISFA's own videos
+SLACK = 0.02  # by how much, as a share, pictures or frames of a video may be more or fewer than labels
+ALL = 0.95  # share of the numbers up to the last from which on pictures are every frame, not some
+SHORT = 0.9  # of the last label: where every frame ends before it, the frames are of another rate, or half are lost
+FEW = 20  # intensities, of which too few tell nothing
 MARGIN = 0.1  # about the face that the detector finds
 
 
 def read_unit(path: Path, root: Path, left: LeftOut) -> pd.Series:
-    """Intensity by frame number of one SNxxx_auK.txt; bad lines go to `left`, their frames stay without a value."""
+    """Intensity by frame number of one SNxxx_auK.txt; bad lines go to `left`, their frames stay without a value.
+
+    Raises BadInput where most lines are bad: what is left of columns that changed places is no label.
+    """
     found: dict[int, float] = {}
+    wrong = 0
     told = official.relative(path, root)
     for line, text, words in official.read_lines(path, 'lines "frame,intensity" of DISFA'):
         frame, value = words if len(words) == 2 else ("", "")
         if not frame.isdecimal() or not value.isdecimal() or int(value) > 5:
             left.add(told, f'"{text[:60]}" is not a frame and an intensity from 0 to 5', line)
+            wrong += 1
         elif int(frame) in found:
             left.add(told, f"frame {frame} is listed before; the first counts", line)
+            wrong += 1
         else:
             found[int(frame)] = float(value)
     if not found:
         raise BadInput(
             f'{path} has no line "frame,intensity" with an intensity from 0 to 5; take DISFA\'s own file'
+        )
+    if wrong > len(found):
+        raise BadInput(
+            f'{path}: {wrong} lines are not "frame,intensity", each frame once, and {len(found)} are; take DISFA\'s own'
+            " file"
         )
     return pd.Series(found, dtype=float)
 
@@ -66,16 +82,24 @@ def read_units(folder: Path, root: Path, left: LeftOut) -> pd.DataFrame:
 def from_one(labels: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], str]:
     """The labels with frames numbered from 1, decided over all subjects; and what was decided, "" for as published.
 
-    Raises BadInput where one label of a subject has a frame 0 and the last frame shows that another counts from 1.
+    Raises BadInput where a frame 0 is in few files of a subject or in files of some subjects alone, and where the last
+    frame shows that another file counts from 1.
     """
     if not any(0 in table.index for table in labels.values()):
         return labels, ""
     for subject, table in labels.items():
-        last = table.apply(lambda column: column.last_valid_index())
-        zero = table.loc[0].notna() if 0 in table.index else pd.Series(False, index=table.columns)
-        if zero.any() and (last[~zero] > last[zero].max()).any():
+        given = table.dropna(axis="columns", how="all")
+        last = given.apply(lambda column: column.last_valid_index())
+        zero = given.loc[0].notna() if 0 in given.index else pd.Series(False, index=given.columns)
+        if zero.any() and (zero.mean() <= 0.5 or (last[~zero] > last[zero].max()).any()):
             raise BadInput(
-                f"the labels of {subject} count frames from 0 in some files and from 1 in others; take DISFA's own"
+                f"the labels of {subject} count frames from 0 in some files and from 1 in others, such as"
+                f" {zero.idxmax()} from 0; take DISFA's own"
+            )
+        if len(given) and not zero.any():
+            others = next(name for name, other in labels.items() if 0 in other.index)
+            raise BadInput(
+                f"the labels of {others} count frames from 0, those of {subject} do not; take DISFA's own label files"
             )
     shifted = {subject: table.set_axis(table.index + 1) for subject, table in labels.items()}
     return shifted, "the label files count frames from 0, where DISFA's count from 1: 1 is added throughout"
@@ -84,15 +108,60 @@ def from_one(labels: dict[str, pd.DataFrame]) -> tuple[dict[str, pd.DataFrame], 
 def find_frames(root: Path, left: LeftOut) -> dict[str, dict[int, str]]:
     """Number -> file, for each subject of whom there are frames as images; right cameras are not looked at."""
     found: dict[str, dict[int, str]] = {}
+    right = 0
     for file in official.images(root, left):
         subject, number = SUBJECT.search(file), NUMBER.search(file)
-        if subject and number and not RIGHT.search(file):
+        if RIGHT.search(file):
+            right += 1
+        elif not subject or not number:
+            left.add(
+                file, "its path has no subject such as SN001, or its name does not end in a frame's number"
+            )
+        else:
             frames = found.setdefault(subject[0].upper(), {})
             if int(number[1]) in frames:
                 left.add(file, f"is frame {int(number[1])} of {subject[0]}, as is {frames[int(number[1])]}")
             else:
                 frames[int(number[1])] = file
+    if right:
+        left.add("right camera", f"{right} images; those of the left camera are the labelled ones")
     return found
+
+
+def of_every_frame(
+    frames: dict[str, dict[int, str]], labels: dict[str, pd.DataFrame], left: LeftOut
+) -> dict[str, dict[int, str]]:
+    """`frames` of subjects whose pictures end where their labels do; the others go to `left`.
+
+    Pictures beyond the last label, or all of them well before it, are of another frame rate: their numbers are not
+    those of the labels. Raises BadInput where this is so in most subjects.
+    """
+    kept, odd = {}, []
+    for subject, found in frames.items():
+        end, last = max(found), int(labels[subject].index.max()) if len(labels[subject]) else 0
+        every = len(found) >= ALL * (end - min(found) + 1)
+        if last and (end > last + max(2, SLACK * last) or (every and end < SHORT * last)):
+            odd.append(f"pictures are numbered to {end}, labels to {last}")
+            left.add(subject, f"{odd[-1]}: not every frame of the video, numbered as the labels are")
+        else:
+            kept[subject] = found
+    if len(odd) * 2 > len(frames):
+        raise BadInput(
+            f"{odd[0]} in {len(odd)} of {len(frames)} subjects: taken from the videos at another rate; take every frame"
+            " (or delete the labels beyond the pictures, where these are the first frames alone)"
+        )
+    return kept
+
+
+def check_intensities(labels: dict[str, pd.DataFrame], root: Path) -> None:
+    """Raise BadInput where labels say no more than whether a unit is there: as intensities all would be too low."""
+    values = np.concatenate([table.to_numpy(float).ravel() for table in labels.values()] or [np.empty(0)])
+    values = values[np.isfinite(values)]
+    if len(values) >= FEW and values.max() == 1:
+        raise BadInput(
+            f"{root}: no intensity is above 1, where DISFA's go from 0 to 5: these labels say presence alone, where 1"
+            " of 5 counts as absent; take DISFA's own label files"
+        )
 
 
 def align_frames(
@@ -151,16 +220,30 @@ def find_videos(root: Path, left: LeftOut) -> dict[str, str]:
     return found
 
 
-def video_frames(root: Path, file: str, numbers: Sequence[int], left: LeftOut) -> dict[int, str]:
-    """Frame number -> "FILE#t=SECONDS" by the video's own rate; nothing, with the reason, where it has none."""
+def video_frames(root: Path, file: str, numbers: Sequence[int], last: int, left: LeftOut) -> dict[int, str]:
+    """Frame number -> "FILE#t=SECONDS" by the video's own rate; nothing, with the reason, where it has none.
+
+    Nor where it has been encoded anew with more or fewer frames than there are labels (to frame `last`).
+    """
+    count = 0
     try:
         with av.open(str(inside(root, file))) as video:
-            rate = video.streams.video[0].average_rate if video.streams.video else None
+            stream = video.streams.video[0] if video.streams.video else None
+            rate = stream.average_rate if stream else None
+            if stream and rate:
+                count = stream.frames or round((video.duration or 0) / av.time_base * rate)
     except (av.FFmpegError, OSError, BadInput) as error:
         left.add(file, f"cannot be opened ({error})")
         return {}
     if not rate:
         left.add(file, "does not say how many frames a second it has")
+        return {}
+    if count and abs(count - last) > max(2, SLACK * last) and abs(rate - RATE) > SLACK * RATE:
+        left.add(
+            file,
+            f"has {count} frames, {float(rate):g} a second, for labels of frames 1 to {last}: encoded anew at another"
+            f" rate than DISFA's {RATE:g}; take its own video",
+        )
         return {}
     return {number: f"{file}#t={float((number - 1) / rate):.9g}" for number in numbers}
 
@@ -175,9 +258,10 @@ def one_subject(
     left: LeftOut,
 ) -> pd.DataFrame:
     """Rows of one subject: file, identity, fold and action units of every `every`th labelled frame that is there."""
+    last = int(units.index.max()) if len(units) else 0
     units = units.iloc[::every]
     if frames is None and video:
-        frames = video_frames(root, video, units.index.to_list(), left)
+        frames = video_frames(root, video, units.index.to_list(), last, left)
     elif frames is None:
         left.add(subject, "has labels, but neither a left video nor frames")
     table = units.assign(file=units.index.map(frames or {}), identity=subject, fold=FOLD_OF[subject])
@@ -195,7 +279,6 @@ def read_all_units(root: Path, left: LeftOut) -> dict[str, pd.DataFrame]:
             found[folder.name.upper()] = read_units(folder, root, left)
         elif folder.is_dir():
             left.add(official.relative(folder, root), "is not one of DISFA's 27 subjects")
-    left.extend(sorted(set(FOLD_OF) - set(found)), "has no folder of labels")
     return found
 
 
@@ -209,10 +292,13 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         )
     frames, videos = find_frames(root, left), find_videos(root, left)
     labels, renumbered = from_one(read_all_units(root, left))
-    told = ""
+    check_intensities(labels, root)
+    told, read_from = "", set(labels)
     if frames:
         given = {subject: found for subject, found in frames.items() if subject in labels}
+        left.extend(sorted(set(frames) - set(given)), "has pictures, but no labels")
         frames, told = align_frames(given, labels, left)
+        frames = of_every_frame(frames, labels, left)
         labels = {s: units for s, units in labels.items() if s in frames or s not in given}
     parts = [
         one_subject(subject, units, root, frames.get(subject), videos.get(subject), options.every, left)
@@ -221,8 +307,9 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
     if not any(len(part) for part in parts):
         raise BadInput(
             f"{root} has no labelled frame: labels of {len(parts)} subjects, {len(videos)} left videos,"
-            f" frames of {len(frames)}{official.still_packed(root)}"
+            f" frames of {len(frames)}{first_reason(left.frame())}{official.still_packed(root)}"
         )
+    left.extend(sorted(set(FOLD_OF) - read_from), "has no folder of labels")
     table = pd.concat(parts, ignore_index=True)
     table["split"] = split_by_fold(table, options.test_fold)
     return Listing(

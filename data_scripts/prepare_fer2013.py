@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from pcl_lib.utils import BadInput, exit_cleanly
 CODES = dict(enumerate(("anger", "disgust", "fear", "happy", "sad", "surprise", "neutral")))
 USAGES = {"training": "train", "publictest": "validation", "privatetest": "test"}
 TABLES = ("fer2013.csv", "icml_face_data.csv")
+IMAGES = (4953, 547, 5121, 8989, 6077, 4002, 6198)  # of each class, all three splits, as published
+PUBLISHED = dict(zip(CODES.values(), IMAGES, strict=True))
+OFFICIAL = "give fer2013.csv or icml_face_data.csv as downloaded"
 CODE_OF = {name: code for code, name in CODES.items()}
 HELD_OUT = (
     "the folder {other} is the test split here, to be scored once; validation, to choose on, is 15% of the"
@@ -28,13 +33,18 @@ HELD_OUT = (
 
 
 def check_codes(codes: Iterable[int], where: str) -> None:
-    """Raise BadInput where labels, all of a file or a set of folders, are not 0 to 6 as a whole."""
-    seen = set(codes)
-    if len(CODES) in seen and 0 not in seen:
+    """Raise BadInput where labels, all of a file or a set of folders, are not 0 to 6 as a whole.
+
+    Nor may they be as frequent as if they stood for other classes: by the alphabet, or in the order of FER+, which has
+    an eighth.
+    """
+    counts = Counter(codes)
+    if len(CODES) in counts:
         raise BadInput(
-            f"{where}: labels from {min(seen)} to {max(seen)}, where FER-2013's are 0 to 6: somebody has numbered them"
-            " anew, and which is which is not known; give fer2013.csv or icml_face_data.csv as downloaded"
+            f"{where}: labels from {min(counts)} to {max(counts)}, where FER-2013's are 0 to 6: somebody has numbered"
+            f" them anew, and which is which is not known; {OFFICIAL}"
         )
+    official.check_counts({name: counts[code] for code, name in CODES.items()}, PUBLISHED, where, OFFICIAL)
 
 
 def read_table(path: Path, left: LeftOut) -> pd.DataFrame:
@@ -45,9 +55,7 @@ def read_table(path: Path, left: LeftOut) -> pd.DataFrame:
     table = pixel_table(path)
     names = {name.lower(): place for place, name in enumerate(table.header)}
     if missing := {"emotion", "pixels", "usage"} - names.keys():
-        raise BadInput(
-            f"{path} has no column {min(missing)}; give fer2013.csv or icml_face_data.csv as downloaded"
-        )
+        raise BadInput(f"{path} has no column {min(missing)}; {OFFICIAL}")
     given = [(values[names["emotion"]].strip(), values[names["usage"]].strip()) for values in table.rows()]
     check_codes((int(code) for code, _ in given if code.isdecimal()), str(path))
     rows = []
@@ -64,7 +72,7 @@ def read_table(path: Path, left: LeftOut) -> pd.DataFrame:
 
 def folder_split(name: str) -> str | None:
     """The split that a folder's name stands for: of `USAGES`, or train, test and the like."""
-    return USAGES.get(name.lower()) or split_word(name)
+    return USAGES.get(re.sub(r"[-_ ]", "", name.lower())) or split_word(name)
 
 
 def folder_class(name: str) -> int | None:
@@ -77,21 +85,27 @@ def read_folders(root: Path, left: LeftOut) -> tuple[pd.DataFrame, list[str]]:
     rows = []
     for file in official.images(root, left):
         top, *between = file.split("/")[:-1] or ("",)
-        split = folder_split(top)
+        split, named = folder_split(top), USAGES.get(official.stem_of(file).split("_")[0])
         if split is None or len(between) != 1:
             left.add(file, "does not lie in {train,validation,test}/CLASS")
         elif (code := folder_class(between[0])) is None:
             left.add(file, f"the folder {between[0]} is not one of the seven classes")
+        elif named and (named == "train") != (split == "train"):
+            left.add(file, f"lies in {top}, and its name says that it is of {named}")
         else:
             rows.append((file, code, split))
-    check_codes((code for _, code, _ in rows), f"{root}, the folders of classes")
+    numbered = any(file.split("/")[-2].isdecimal() for file, _, _ in rows)
+    notes = []
+    if numbered:
+        check_codes((code for _, code, _ in rows), f"{root}, the folders of classes")
+        notes.append("folders are numbers, read as " + ", ".join(f"{c} {n}" for c, n in CODES.items()))
     table = pd.DataFrame(rows, columns=["file", "expression", "split"])
     table["expression"] = table["expression"].map(CODES).astype(object)
     left.extend(table["file"][table["expression"].isna()], "its folder is not one of the classes 0 to 6")
     table = table.dropna().reset_index(drop=True)
     splits = set(table["split"])
     if splits == {"train", "validation", "test"}:
-        return table, []
+        return table, notes
     if len(splits) != 2 or "train" not in splits:
         told = ", ".join(sorted(splits)) or "none"
         raise BadInput(
@@ -102,7 +116,7 @@ def read_folders(root: Path, left: LeftOut) -> tuple[pd.DataFrame, list[str]]:
     other = min(splits - {"train"})
     table["split"] = table["split"].replace(other, "test")
     table["split"] = official.hold_out(table)
-    return table, [HELD_OUT.format(other=other)]
+    return table, [*notes, HELD_OUT.format(other=other)]
 
 
 def read(root: Path, options: argparse.Namespace) -> Listing:
@@ -116,6 +130,8 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         left.extend([path.name for path in tables[1:]], f"{tables[0].name} holds the set already; not read")
     else:
         table, notes = read_folders(root, left)
+    if absent := [name for name in CODES.values() if name not in set(table["expression"])]:
+        notes.append(f"no image of {', '.join(absent)}")
     notes.append(UNNAMED)
     return Listing(
         name="FER-2013",

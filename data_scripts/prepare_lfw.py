@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,19 +14,20 @@ from data_scripts import official
 from data_scripts.catalogue import LFW
 from data_scripts.label_csv import read_labels
 from data_scripts.listing import LeftOut, Listing, Recipe
+from data_scripts.names import plain
 from data_scripts.pairs import locate_pairs, read_pairs, unlocated
 from data_scripts.people import two_names
 from data_scripts.prepare_folder import add_labels
 from data_scripts.splits import choose_split
 from pcl_lib.utils import BadInput, exit_cleanly
 
-NAME = re.compile(r"(.+)_\d{4}")
+NAME = re.compile(r"(.*\D)_\d{4}")  # of the published images; NAME_0001_0002 was made of one of them
 WHOLE = 250  # pixels a side of lfw and lfw-deepfunneled as published, where the face fills the middle
 TRIM = -0.2  # of it at every edge: leaves the middle 150 pixels, hair to chin
 
 
 def find_people(root: Path, left: LeftOut) -> pd.DataFrame:
-    """file and identity of every image that bears an LFW name."""
+    """file and identity of every image that bears an LFW name, and lies in no other person's folder."""
     rows = []
     for file in official.images(root, left):
         found = NAME.fullmatch(file.rsplit("/", 1)[-1].rsplit(".", 1)[0])
@@ -33,29 +35,41 @@ def find_people(root: Path, left: LeftOut) -> pd.DataFrame:
             rows.append((file, found[1]))
         else:
             left.add(file, "its name is not NAME_0001, as LFW's are")
-    return pd.DataFrame(rows, columns=["file", "identity"])
+    table = pd.DataFrame(rows, columns=["file", "identity"])
+    folder = pd.Series([plain(f"/{file}".split("/")[-2]) for file in table["file"]], dtype=object)
+    people = table["identity"].map(plain)
+    moved = folder.isin(set(people)) & (folder != people)
+    left.extend(table["file"][moved], "lies in the folder of another person than its name says")
+    return table[~moved].reset_index(drop=True)
 
 
 def find_pairs_file(root: Path, given: Path | None, source: Path) -> Path | None:
-    """`given`, or pairs.txt or .csv in or next to `root` or `source` (what was given); None where there is none."""
+    """`given`, or pairs.txt or .csv, in capitals or not, in or next to `root` or `source` (what was given); or None."""
     if given is not None and not given.is_file():
         raise BadInput(f"there is no file {given}; give LFW's pairs.txt")
     folders = (root, root.absolute().parent, source.absolute(), source.absolute().parent)
-    candidates = (
-        [given] if given else [folder / name for name in ("pairs.txt", "pairs.csv") for folder in folders]
-    )
-    return next((path for path in candidates if path.is_file()), None)
+    if given is not None:
+        return given
+    for name in ("pairs.txt", "pairs.csv"):
+        for folder in folders:
+            with contextlib.suppress(OSError):  # a folder that may not be read holds nothing for us
+                for path in sorted(folder.iterdir() if folder.is_dir() else ()):
+                    if path.name.lower() == name and path.is_file():
+                        return path
+    return None
 
 
-def add_pairs(path: Path, files: pd.Series, left: LeftOut) -> tuple[pd.DataFrame, dict[str, int]]:
-    """Pairs by position in `files`, and how many were announced, listed and found; absent images go to `left`."""
+def add_pairs(path: Path, table: pd.DataFrame, left: LeftOut) -> tuple[pd.DataFrame, dict[str, int]]:
+    """Pairs by position in `table`, and how many were announced, listed and found; absent images go to `left`."""
     listed, announced = read_pairs(path)
+    files = table["file"]
     pairs = locate_pairs(listed, files)
     left.extend(unlocated(listed, files), f"{path.name} names it, but it is not there")
     if pairs.empty:
         raise BadInput(
             f"{path}: none of its {len(listed)} pairs has both images; give LFW's images and pairs"
         )
+    pairs = official.agreeing(pairs, table["identity"], files, path, left)
     return pairs, {"announced": announced, "listed": len(listed)}
 
 
@@ -97,9 +111,16 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         )
     path = find_pairs_file(root, options.pairs, options.root)
     if path is None:
+        stems = table["file"].str.rsplit("/", n=1).str[-1].map(official.stem_of)
+        if (again := stems.duplicated(keep=False)).any():
+            first = table["file"][again & (stems == stems[again].iloc[0])]
+            notes.append(
+                f"{int(again.sum()):,} images bear a name that another bears, such as {' and '.join(first[:2])}: the"
+                " set may lie here twice; give one of its folders"
+            )
         notes.append("no pairs.txt: verification cannot be probed; fetch it from LFW's page (View 2)")
     else:
-        pairs, extra["pairs"] = add_pairs(path, table["file"], left)
+        pairs, extra["pairs"] = add_pairs(path, table, left)
     split = choose_split(table.drop(columns="split", errors="ignore"), pairs, None, options.test_folds)
     return Listing(
         name="LFW",

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -21,6 +23,10 @@ CODE_OF = {name: code for code, name in EXPRESSIONS.items()}
 COMPOUND = 11  # labels 8 to 11 exist in the compound set only
 LISTS = ("EmoLabel/list_patition_label.txt", "list_patition_label.txt", "list_partition_label.txt")
 TABLES = ("train_labels.csv", "test_labels.csv")  # next to a folder DATASET, as the set is passed on
+IMAGES = (1619, 355, 877, 5957, 2460, 867, 3204)  # of each class, train and test, as published
+PUBLISHED = dict(zip(EXPRESSIONS.values(), IMAGES, strict=True))
+NAMED = re.compile(r"(train|test)_\d+(_aligned)?")  # names say in which official split they are
+VALUES = ("label", "labels", "expression", "emotion", "class")  # what their column can be called
 OFFICIAL = "give the folder basic of the official download, with EmoLabel/list_patition_label.txt"
 
 
@@ -35,7 +41,7 @@ def check_codes(codes: Iterable[int], where: str, lines: Mapping[int, int]) -> N
         raise BadInput(
             f"{where}{place}: label {compound[0]} is one of the compound set; give the folder basic"
         )
-    if 0 in seen and len(EXPRESSIONS) not in seen:
+    if 0 in seen:
         known = seen & {0, *EXPRESSIONS}
         place = f", line {lines[0]}" if 0 in lines else ""
         raise BadInput(
@@ -47,7 +53,7 @@ def check_codes(codes: Iterable[int], where: str, lines: Mapping[int, int]) -> N
 def read_labels(path: Path, root: Path, left: LeftOut, suffix: str = "_aligned") -> pd.DataFrame:
     """name (of the aligned image), line, expression, split. Bad lines go to `left`. BadInput for other labels."""
     rows = []
-    lines = official.two_columns(path, "the label file of RAF-DB", left, root)
+    lines = official.two_columns(path, "the label file of RAF-DB", left, root, VALUES)
     codes = {int(value): line for line, _, value in reversed(lines) if value.isdecimal()}
     check_codes(codes, str(path), codes)
     for line, name, value in lines:
@@ -73,7 +79,11 @@ def folder_code(name: str) -> int | None:
 
 
 def read_folders(root: Path, left: LeftOut) -> pd.DataFrame:
-    """file, code, split of images in .../{train,test}/LABEL/, where LABEL is a number or a word."""
+    """file, code, split, moved of images in .../{train,test}/LABEL/, where LABEL is a number or a word.
+
+    A name such as test_0001 says the official split, whatever folder it lies in; moved: whether the two differ. A
+    picture that lies in two classes is left out, one that lies twice in one counts once.
+    """
     rows = []
     for file in official.images(root, left):
         folders = file.split("/")[:-1]
@@ -82,8 +92,19 @@ def read_folders(root: Path, left: LeftOut) -> pd.DataFrame:
         if split is None or code is None:
             left.add(file, "does not lie in {train,test}/LABEL, LABEL one of 1 to 7")
         else:
-            rows.append((file, code, split))
-    return pd.DataFrame(rows, columns=["file", "code", "split"])
+            named = NAMED.fullmatch(official.stem_of(file))
+            said = named[1] if named else split
+            rows.append((file, code, said, said != split))
+    table = pd.DataFrame(rows, columns=["file", "code", "split", "moved"])
+    # Of a picture that lies twice, the one in the right folder comes first and counts.
+    table = table.sort_values("moved", kind="stable", ignore_index=True)
+    stems = table["file"].map(official.stem_of)
+    stems = stems.where(stems.map(lambda stem: bool(NAMED.fullmatch(stem))), table["file"])
+    clash = table.groupby(stems)["code"].transform("nunique") > 1
+    left.extend(table["file"][clash], "lies in the folders of two classes: which is right is not known")
+    again = stems.duplicated() & ~clash
+    left.extend(table["file"][again], "lies in another folder too, which counts")
+    return table[~clash & ~again].reset_index(drop=True)
 
 
 def read_passed_on(root: Path, left: LeftOut) -> tuple[pd.DataFrame, list[str]]:
@@ -98,20 +119,34 @@ def read_passed_on(root: Path, left: LeftOut) -> tuple[pd.DataFrame, list[str]]:
             f"{official.still_packed(root)}"
         )
     check_codes(table["code"], f"{root}, the folders of labels", {})
-    table["expression"] = table["code"].map(EXPRESSIONS)
-    notes = ["labels are those of the folders, a form in which others pass the set on"]
+    table["expression"] = table["code"].map(EXPRESSIONS).astype(object)
+    other = table["expression"].isna()
+    left.extend(table["file"][other], "its folder is not one of the labels 1 to 7")
+    table = table[~other]
+    told = ["labels are those of the folders, a form in which others pass the set on"]
+    notes = []
+    if table["file"].str.split("/").str[-2].str.isdecimal().any():
+        official.check_counts(
+            Counter(table["expression"]), PUBLISHED, f"{root}, the folders of labels", OFFICIAL
+        )
+        notes.append("folders are numbers, read as " + ", ".join(f"{c} {n}" for c, n in EXPRESSIONS.items()))
+    if moved := int(table["moved"].sum()):
+        notes.append(
+            f"{moved:,} images lie in a folder of another split than their name, official, says: it counts"
+        )
     paths = [path for name in TABLES if (path := root / name).is_file()]
     if paths:
         listed = pd.concat([read_labels(path, root, left) for path in paths], ignore_index=True)
         says = dict(zip(listed["name"].map(official.stem_of), listed["expression"], strict=True))
-        told = table["file"].map(official.stem_of).map(says)
-        for file in table["file"][told.notna() & (told != table["expression"])]:
-            left.add(file, f"its folder and {' or '.join(path.name for path in paths)} disagree on its label")
-        table = table[told.isna() | (told == table["expression"])]
-        notes = [
-            f"labels are those of the folders, compared with {' and '.join(path.name for path in paths)}"
-        ]
-    return table[["file", "expression", "split"]].dropna().reset_index(drop=True), notes
+        given = table["file"].map(official.stem_of).map(says)
+        compared, names = int(given.notna().sum()), [path.name for path in paths]
+        told = [f"labels are those of the folders, compared with {' and '.join(names)}"]
+        if compared < len(table):
+            told[0] += f" for {compared:,} of {len(table):,} images; the tables do not name the others"
+        for file in table["file"][given.notna() & (given != table["expression"])]:
+            left.add(file, f"its folder and {' or '.join(names)} disagree on its label")
+        table = table[given.isna() | (given == table["expression"])]
+    return table[["file", "expression", "split"]].reset_index(drop=True), told + notes
 
 
 def read(root: Path, options: argparse.Namespace) -> Listing:
@@ -126,6 +161,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         table, notes = read_passed_on(root, left)
     else:
         labels = read_labels(path, root, left)
+        official.check_counts(Counter(labels["expression"]), PUBLISHED, str(path), OFFICIAL)
         aligned = [
             name for name in official.images(root, left) if official.stem_of(name).endswith("_aligned")
         ]

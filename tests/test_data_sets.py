@@ -197,13 +197,13 @@ def test_fer2013_bad_rows(tmp_path: Path) -> None:
     root = tmp_path / "in"
     miniatures.fer2013_table(root)
     lines = (root / "fer2013.csv").read_text().splitlines()
-    lines[2] = "7," + lines[2].split(",", 1)[1]
+    lines[2] = "9," + lines[2].split(",", 1)[1]
     lines[3] = lines[3].replace("Training", "Extra")
     lines[4] = "3,1 2 3,Training"
     miniatures.write(root / "fer2013.csv", lines)
     faces = prepare("fer2013", root)
     told = left_out(faces)
-    assert len(faces) == 18 and told["fer2013.csv:3"] == "emotion 7 is not 0 to 6"
+    assert len(faces) == 18 and told["fer2013.csv:3"] == "emotion 9 is not 0 to 6"
     assert "Usage Extra is not one of Training" in told["fer2013.csv:4"]
     assert "3 pixels" in told["fer2013.csv#row=3"]
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import miniatures
@@ -17,6 +18,7 @@ from PIL import Image
 from scipy.io import loadmat, savemat
 
 from data_scripts import __main__ as all_sets
+from data_scripts import official
 from data_scripts.sources import find_files, other_files, single_folder, unpacked
 from pcl_lib.data import PreparedFaces
 from pcl_lib.utils import BadInput
@@ -142,6 +144,140 @@ def test_rafdb_as_folders_of_words_or_from_zero(tmp_path: Path) -> None:
         BadInput, match=r"the folders of labels: labels from 0 to 6, where RAF-DB's are 1 to 7"
     ):
         prepare("rafdb", tmp_path / "zero", out=tmp_path / "out2")
+
+
+def raf_folders(root: Path, split: str, name: str, labels: Sequence[int], first: int = 1) -> None:
+    """DATASET/SPLIT/LABEL/NAME_00001_aligned.jpg, ..., each of one grey, 10 + 30 x label."""
+    for place, label in enumerate(labels, first):
+        image = Image.new("L", (40, 40), 10 + 30 * label)
+        miniatures.put(root / f"DATASET/{split}/{label}/{name}_{place:05d}_aligned.jpg", image)
+
+
+def check_greys(faces: PreparedFaces, names: Sequence[str]) -> None:
+    greys = np.round((faces.images(slice(None)).float().mean(dim=(1, 2, 3)).numpy() - 10) / 30).astype(int)
+    assert faces.table["expression"].tolist() == [names[grey] for grey in greys]
+
+
+@pytest.mark.parametrize("folder", ["validation", "train", "valid", "test"])
+def test_rafdb_test_pictures_are_test_in_whatever_folder(tmp_path: Path, folder: str) -> None:
+    raf_folders(tmp_path / "in", "train", "train", [*range(1, 8)] * 2)
+    raf_folders(tmp_path / "in", folder, "test", range(1, 8))
+    faces = prepare("rafdb", tmp_path / "in")
+    check_greys(faces, ("", *RAF))
+    official = faces.table["file"].str.contains("/test_")
+    assert (faces.table["split"][official] == "test").all() and official.sum() == 7
+    assert not (faces.table["split"][~official] == "test").any() and len(faces) == 21
+    told = "7 images lie in a folder of another split than their name, official, says: it counts"
+    assert (told in faces.info["notes"]) == (folder != "test")
+
+
+def test_rafdb_a_picture_in_two_folders(tmp_path: Path) -> None:
+    root = tmp_path / "in/DATASET"
+    raf_folders(tmp_path / "in", "train", "train", range(1, 8))
+    raf_folders(tmp_path / "in", "test", "test", range(1, 8))
+    shutil.copy(root / "train/3/train_00003_aligned.jpg", root / "train/5/train_00003_aligned.jpg")
+    shutil.copytree(root / "train/6", root / "test/6", dirs_exist_ok=True)
+    shutil.copytree(root / "train/7", root / "train/12")
+    shutil.move(root / "train/12/train_00007_aligned.jpg", root / "train/12/train_00099_aligned.jpg")
+    faces = prepare("rafdb", tmp_path / "in")
+    check_greys(faces, ("", *RAF))
+    told = left_out(faces)
+    assert len(faces) == 13 and len(told) == 4
+    for label in (3, 5):
+        reason = told[f"DATASET/train/{label}/train_00003_aligned.jpg"]
+        assert reason == "lies in the folders of two classes: which is right is not known"
+    assert told["DATASET/test/6/train_00006_aligned.jpg"] == "lies in another folder too, which counts"
+    assert told["DATASET/train/12/train_00099_aligned.jpg"] == "its folder is not one of the labels 1 to 7"
+
+
+def test_eight_classes_are_refused(tmp_path: Path) -> None:
+    raf_folders(tmp_path / "raf", "train", "train", range(8))
+    raf_folders(tmp_path / "raf", "test", "test", range(8))
+    with pytest.raises(BadInput, match="labels from 0 to 7, where RAF-DB's are 1 to 7"):
+        prepare("rafdb", tmp_path / "raf")
+    miniatures.rafdb(tmp_path / "list")
+    with open(tmp_path / "list/EmoLabel/list_patition_label.txt", "a") as file:
+        file.write("train_00100.jpg 0\n")
+    with pytest.raises(BadInput, match="line 22: labels from 0 to 7, where RAF-DB's are 1 to 7"):
+        prepare("rafdb", tmp_path / "list")
+    for root in ("fer", "fer2"):
+        miniatures.fer2013_table(tmp_path / root)
+    edit(tmp_path / "fer/fer2013.csv", {r"\A(.*\n)\d,": r"\g<1>7,"})
+    (tmp_path / "fer2/fer2013.csv").unlink()
+    for split in ("train", "test"):
+        for code in range(8):
+            miniatures.put(tmp_path / f"fer2/{split}/{code}/1.png", miniatures.face(code))
+    for root in ("fer", "fer2"):
+        with pytest.raises(BadInput, match="labels from 0 to 7, where FER-2013's are 0 to 6"):
+            prepare("fer2013", tmp_path / root)
+
+
+def test_label_tables_that_name_other_pictures_compare_nothing(tmp_path: Path) -> None:
+    passed_on(tmp_path / "in")
+    edit(tmp_path / "in/train_labels.csv", {r"^train": "0,train"})
+    faces = prepare("rafdb", tmp_path / "in")
+    check_raf(faces)
+    assert "for 7 of 21 images; the tables do not name the others" in faces.info["notes"][0]
+
+
+@pytest.mark.parametrize(("key", "whole"), [("rafdb", 15339), ("fer2013", 35887)])
+def test_classes_in_another_order_show_by_their_counts(key: str, whole: int) -> None:
+    script = importlib.import_module(f"data_scripts.prepare_{key}")
+    published = dict(script.PUBLISHED)
+    assert sum(published.values()) == whole and min(published, key=published.__getitem__) in (
+        "fear",
+        "disgust",
+    )
+
+    def check(counts: dict[str, int]) -> None:
+        official.check_counts(counts, published, "x", "give another")
+
+    check(published)
+    check({name: count - count // 50 for name, count in published.items()})  # some are damaged
+    check({**published, min(published, key=published.__getitem__): 0})  # a class is lost
+    check(
+        {name: published[other] // 2 for name, other in zip(published, sorted(published), strict=True)}
+    )  # a part
+    by_alphabet = {name: published[other] for name, other in zip(published, sorted(published), strict=True)}
+    with pytest.raises(
+        BadInput, match=r"x: the whole set is here, but with .* in another order; give another"
+    ):
+        check(by_alphabet)
+
+
+def test_fer2013_numbered_by_the_alphabet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    script = importlib.import_module("data_scripts.prepare_fer2013")
+    counts = dict(zip(FER, (5, 1, 5, 9, 6, 4, 7), strict=True))
+    monkeypatch.setattr(script, "PUBLISHED", counts)
+    for root, order in (("right", FER), ("wrong", sorted(FER))):
+        for split in ("train", "test"):
+            for name in FER:
+                for i in range(counts[name] if split == "train" else 0):
+                    image = Image.new("L", (48, 48), 10 + 30 * FER.index(name))
+                    miniatures.put(tmp_path / root / split / str(order.index(name)) / f"{i}.png", image)
+        (tmp_path / root / "test/0").mkdir(parents=True)
+        shutil.move(tmp_path / root / "train/0/0.png", tmp_path / root / "test/0/0.png")
+    faces = prepare("fer2013", tmp_path / "right")
+    check_greys(faces, FER)
+    assert "folders are numbers, read as 0 anger, 1 disgust, 2 fear" in faces.info["notes"][0]
+    with pytest.raises(BadInput, match=r"\d of surprise for 4"):
+        prepare("fer2013", tmp_path / "wrong", out=tmp_path / "out2")
+
+
+def test_fer2013_names_that_say_another_split(tmp_path: Path) -> None:
+    for split, name in (("train", "Training"), ("test", "PrivateTest"), ("public_test", "PublicTest")):
+        for code, word in enumerate(miniatures.FER_CLASSES[:6]):
+            miniatures.put(
+                tmp_path / f"in/{split}/{word}/{name}_{code}.png", Image.new("L", (48, 48), 10 + 30 * code)
+            )
+    shutil.copy(tmp_path / "in/train/sad/Training_4.png", tmp_path / "in/test/sad/Training_4.png")
+    faces = prepare("fer2013", tmp_path / "in")
+    check_greys(faces, FER)
+    assert faces.table["split"].value_counts().to_dict() == {"train": 6, "validation": 6, "test": 6}
+    assert left_out(faces) == {
+        "test/sad/Training_4.png": "lies in test, and its name says that it is of train"
+    }
+    assert "no image of neutral" in faces.info["notes"]
 
 
 # Archives ----------------------------------------------------------------------------------------------------
@@ -357,6 +493,70 @@ def test_biwi_without_frames_says_what_is_wanted(tmp_path: Path) -> None:
         prepare("biwi", tmp_path / "in")
 
 
+def test_biwi_pictures_that_were_resized_and_files_with_marks(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    miniatures.biwi(root)
+    for path in sorted(root.rglob("*_pose.txt")):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    for path in sorted((root / "01").glob("*_rgb.png")):
+        with Image.open(path) as image:
+            image.resize((320, 240)).save(path)
+    faces = prepare("biwi", root, "--all-test")
+    np.testing.assert_allclose(
+        faces.table[["yaw", "pitch", "roll"]], [miniatures.pose_of(i) for i in (3, 4, 5)], atol=1e-5
+    )
+    told = left_out(faces)["01/frame_00003_rgb.png"]
+    assert told == "is 320 x 240, where its calibration is for 640 x 480: resized or cropped"
+    edit(root / "02/rgb.cal", {r"^25\.0": "nan"})
+    with pytest.raises(BadInput, match=r"no image .* can be used"):
+        prepare("biwi", root, "--all-test", out=tmp_path / "out2")
+
+
+@pytest.mark.parametrize("key", ["aflw2000", "300wlp"])
+@pytest.mark.parametrize("unit", ["degrees", "from 0 to 2 pi"])
+def test_angles_in_another_unit_are_refused(tmp_path: Path, key: str, unit: str) -> None:
+    miniatures.BUILD[key](tmp_path / "in")
+    for path in sorted((tmp_path / "in").rglob("*.mat")):
+        content = {name: value for name, value in loadmat(path).items() if name[0] != "_"}
+        if "Pose_Para" in content:
+            pose = content["Pose_Para"].astype(float)
+            pose[0, :3] = np.degrees(pose[0, :3]) if unit == "degrees" else pose[0, :3] % (2 * np.pi)
+            savemat(path, content | {"Pose_Para": pose})
+    with pytest.raises(
+        BadInput, match=r"\d of \d faces are turned beyond all measure, such as .* hold radians"
+    ):
+        prepare(key, tmp_path / "in")
+
+
+def test_pictures_that_the_landmarks_do_not_fit(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    miniatures.aflw2000(root)
+    shutil.copy(root / "image00002.jpg", root / "image00002.png")
+    faces = prepare("aflw2000", root)
+    assert len(faces) == 5 and any(
+        "5 of 5 images looked at are 200 x 160, where 450 x 450" in note for note in faces.info["notes"]
+    )
+    assert left_out(faces)["image00002.png"] == "is the picture that image00002.jpg is"
+    for path in sorted(root.glob("*.jpg")):
+        with Image.open(path) as image:
+            image.resize((100, 80)).save(path)
+    with pytest.raises(BadInput, match=r"most faces lie outside their images: 5 of 5 .* 100 x 80"):
+        prepare("aflw2000", root, out=tmp_path / "out2")
+
+
+def test_300wlp_in_small_letters_and_with_flips_beside(tmp_path: Path) -> None:
+    root = tmp_path / "in/300W_LP"
+    miniatures.wlp(root)
+    for path in sorted((root / "AFW_Flip").iterdir()):
+        path.rename(root / "AFW" / f"{path.stem}_flip{path.suffix}")
+    for name in ("AFW", "HELEN", "HELEN_Flip"):
+        (root / name).rename(root / name.lower())
+    faces = prepare("300wlp", tmp_path / "in")
+    assert len(faces) == 12 and faces.table["identity"].nunique() == 4
+    assert faces.table.groupby("identity")["split"].nunique().eq(1).all()
+    assert left_out(faces)["*_Flip"] == "4 mirror images; --flips takes them too"
+
+
 def test_poses_whose_files_are_in_capitals(tmp_path: Path) -> None:
     miniatures.aflw2000(tmp_path / "in")
     for path in sorted((tmp_path / "in").glob("image*")):
@@ -444,6 +644,23 @@ def test_celeba_partitions_from_one_and_people_in_two(tmp_path: Path) -> None:
     )
 
 
+def test_celeba_with_more_or_fewer_columns_and_rows(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    miniatures.celeba(root)
+    path = root / "Anno/identity_CelebA.txt"
+    lines = path.read_text().splitlines()
+    miniatures.write(path, [line.replace(".jpg", "") for line in lines[:8]])
+    faces = prepare("celeba", root)
+    known = [f"{2880 + i:05d}" for i in miniatures.CELEBA_PEOPLE[:8]]
+    assert faces.table["identity"][:8].tolist() == known and faces.table["identity"][8:].isna().all()
+    assert left_out(faces) == {"identity_CelebA.txt": "4 images have no row"}
+    path.unlink()
+    rows = [line.replace(" ", ",1,") for line in lines]
+    miniatures.write(root / "identity_CelebA.csv", ["image_id,gender,identity", *rows])
+    with pytest.raises(BadInput, match="line 1: the second column is gender, where identity is wanted"):
+        prepare("celeba", root, out=tmp_path / "out2")
+
+
 # DISFA -------------------------------------------------------------------------------------------------------
 
 UNITS = [f"au{unit:02d}" for unit in miniatures.DISFA_UNITS]
@@ -519,6 +736,101 @@ def test_disfa_labels_that_count_in_two_ways(tmp_path: Path) -> None:
         prepare("disfa", tmp_path / "in")
 
 
+def test_disfa_a_single_frame_0_moves_nobody(tmp_path: Path) -> None:
+    disfa_pictures(tmp_path / "in", {"all": 1}, {})
+    path = tmp_path / "in/ActionUnit_Labels/SN001/SN001_au1.txt"
+    miniatures.write(path, ["0,0", *path.read_text().splitlines()])
+    with pytest.raises(
+        BadInput, match="SN001 count frames from 0 in some files and from 1 in others, such as au01"
+    ):
+        prepare("disfa", tmp_path / "in")
+    disfa_pictures(tmp_path / "two", {"all": 1}, {})
+    for unit in miniatures.DISFA_UNITS:
+        lines = [f"{n - 1},{miniatures.intensity(0, n, unit)}" for n in range(1, 13)]
+        miniatures.write(tmp_path / f"two/ActionUnit_Labels/SN001/SN001_au{unit}.txt", lines)
+    with pytest.raises(BadInput, match="the labels of SN001 count frames from 0, those of SN002 do not"):
+        prepare("disfa", tmp_path / "two")
+
+
+def test_disfa_pictures_at_another_rate(tmp_path: Path) -> None:
+    for root, count in (("few", 4), ("many", 18)):
+        disfa_pictures(tmp_path / root, {"all": 1}, {})
+        for name in miniatures.DISFA_PEOPLE:
+            for n in range(1, 19):
+                image = Image.new("L", (64, 64), 10 * n)
+                miniatures.put(tmp_path / root / f"img/{name}/{n}.png", image)
+                if n > count:
+                    (tmp_path / root / f"img/{name}/{n}.png").unlink()
+        with pytest.raises(
+            BadInput, match=f"numbered to {count}, labels to 12 in 6 of 6 subjects: .* another rate"
+        ):
+            prepare("disfa", tmp_path / root)
+    disfa_pictures(
+        tmp_path / "one", {"all": 1}, {"SN001": list(range(5, 13)), "SN002": [1, 2, 3, 5, 6, 7, 9, 10, 11]}
+    )
+    faces = prepare("disfa", tmp_path / "one", "--align", "none")
+    check_disfa(faces)
+    assert "SN001" not in set(faces.table["identity"]) and (faces.table["identity"] == "SN002").sum() == 3
+    assert left_out(faces)["SN001"].startswith("pictures are numbered to 4, labels to 12: not every frame")
+
+
+def test_disfa_videos_encoded_anew(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    disfa_pictures(root, {"all": 1}, {}, frames=10)
+    shutil.rmtree(root / "img")
+    video = "Video_LeftCamera/LeftVideo{}_comp.avi"
+    miniatures.film(
+        root / video.format("SN001"), [20 * n for n in range(1, 11) for _ in "ab"], 40
+    )  # frames doubled
+    miniatures.film(
+        root / video.format("SN002"), [20 * n for n in range(1, 11)], 40
+    )  # the same frames, faster
+    miniatures.film(root / video.format("SN003"), [20 * n for n in range(1, 6)], 20)  # cut short
+    for person, level in (("SN004", 20), ("SN006", 20), ("SN011", 20)):
+        miniatures.film(root / video.format(person), [level * n for n in range(1, 11)], 20)
+    faces = prepare("disfa", root, "--align", "none")
+    told = left_out(faces)[video.format("SN001")]
+    assert told.startswith("has 20 frames, 40 a second, for labels of frames 1 to 10: encoded anew")
+    frames = np.round(faces.images(slice(None)).float().mean(dim=(1, 2, 3)).numpy() / 20).astype(int)
+    people = faces.table["identity"].value_counts().to_dict()
+    assert people == {"SN002": 10, "SN003": 5, "SN004": 10, "SN006": 10, "SN011": 10}
+    for (_, row), frame in zip(faces.table.iterrows(), frames, strict=True):
+        person = miniatures.DISFA_PEOPLE.index(row["identity"])
+        assert [row[name] for name in UNITS] == [
+            miniatures.intensity(person, frame, unit) for unit in miniatures.DISFA_UNITS
+        ]
+
+
+def test_disfa_pictures_that_are_no_frames_of_the_left_camera(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    disfa_pictures(root, {"all": 1}, {"SN001": [3]})
+    (root / "img").rename(root / "Left")
+    for name in miniatures.DISFA_PEOPLE:
+        for n in range(1, 13):
+            miniatures.put(root / f"Right/{name}/{n}.png", Image.new("L", (64, 64), 250))
+    for name in ("Left/SN001.png", "Left/SN002/2_aligned.png", "Left/SN099/1.png"):
+        miniatures.put(root / name, Image.new("L", (64, 64), 250))
+    faces = prepare("disfa", root, "--align", "none")
+    check_disfa(faces)
+    told = left_out(faces)
+    assert len(faces) == 71 and told["right camera"].startswith("72 images")
+    assert "does not end in a frame's number" in told["Left/SN001.png"] == told["Left/SN002/2_aligned.png"]
+    assert told["SN099"] == "has pictures, but no labels"
+
+
+def test_disfa_labels_that_are_no_intensities(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    disfa_pictures(root, {"all": 1}, {})
+    path = root / "ActionUnit_Labels/SN002/SN002_au1.txt"
+    miniatures.write(path, [f"{n % 6},{n}" for n in range(1, 13)])
+    with pytest.raises(BadInput, match=r'SN002_au1\.txt: 7 lines are not "frame,intensity", .* and 5 are'):
+        prepare("disfa", root)
+    for path in sorted((root / "ActionUnit_Labels").rglob("*.txt")):
+        miniatures.write(path, [f"{n},{n % 2}" for n in range(1, 13)])
+    with pytest.raises(BadInput, match="no intensity is above 1, where DISFA's go from 0 to 5"):
+        prepare("disfa", root)
+
+
 # LFW ---------------------------------------------------------------------------------------------------------
 
 
@@ -553,6 +865,48 @@ def test_lfw_as_kaggle_has_it(tmp_path: Path) -> None:
         False,
     ]
     assert faces.pairs["fold"].tolist() == [0, 0, 0, 0, 1, 1, 1]
+
+
+def test_pairs_that_their_names_contradict(tmp_path: Path) -> None:
+    miniatures.cplfw(tmp_path / "cplfw")
+    path = tmp_path / "cplfw/pairs_CPLFW.txt"
+    lines = path.read_text().splitlines()
+    positive, negative = ([line for line in lines if line.endswith(kind)] for kind in "10")
+    miniatures.write(path, [*positive[:1], *positive[2:9], *positive[10:], *negative])  # two lines are lost
+    with pytest.raises(
+        BadInput, match=r"4 of 19 pairs contradict their names, such as Person_A_1\.jpg and Person_C_1"
+    ):
+        prepare("cplfw", tmp_path / "cplfw")
+    miniatures.write(path, [*lines, "Person_A_1.jpg 1", "Person_B_1.jpg 1"])
+    faces = prepare("cplfw", tmp_path / "cplfw")
+    assert faces.pairs is not None and len(faces.pairs) == 20
+    told = left_out(faces)["pairs_CPLFW.txt"]
+    assert told == "Person_A_1.jpg and Person_B_1.jpg are called one person, which their names contradict"
+    miniatures.lfw(tmp_path / "lfw")
+    edit(tmp_path / "lfw/pairs.txt", {r"^Ann_Lee\t2\tBo_Ek\t2": "Ann_Lee\t2\tAnn_Lee\t3"})
+    with pytest.raises(
+        BadInput, match=r"1 of 7 pairs contradict their names, such as Ann_Lee_0002\.jpg and Ann_Lee_0003"
+    ):
+        prepare("lfw", tmp_path / "lfw")
+
+
+def test_lfw_pictures_that_were_made_of_others_or_moved(tmp_path: Path) -> None:
+    root = tmp_path / "in"
+    miniatures.lfw(root)
+    (root / "pairs.txt").rename(root / "Pairs.TXT")
+    for name in ("Bo_Ek_0009", "Ann_Lee_0001_0002"):
+        miniatures.put(root / f"Ann_Lee/{name}.jpg", miniatures.face(1))
+    faces = prepare("lfw", root)
+    assert faces.table["identity"].value_counts().to_dict() == miniatures.LFW_PEOPLE
+    assert faces.pairs is not None and len(faces.pairs) == 7
+    told = left_out(faces)
+    assert told["Ann_Lee/Bo_Ek_0009.jpg"] == "lies in the folder of another person than its name says"
+    assert told["Ann_Lee/Ann_Lee_0001_0002.jpg"] == "its name is not NAME_0001, as LFW's are"
+    (root / "Pairs.TXT").unlink()
+    shutil.copytree(root, tmp_path / "two/lfw")
+    shutil.copytree(root, tmp_path / "two/lfw-deepfunneled")
+    notes = prepare("lfw", tmp_path / "two", out=tmp_path / "out2").info["notes"]
+    assert any("34 images bear a name that another bears" in note for note in notes)
 
 
 # A folder of one's own ---------------------------------------------------------------------------------------
