@@ -61,7 +61,7 @@ MEASURES = {
 MACHINE = ("processor", "instructions", "step_ms")  # that the minutes were measured on: `doctor.speed`
 KEY = ["notebook", "preset", "instructions"]  # of a row of minutes.csv
 COLUMNS = ["notebook", "preset", "minutes", "device", "commit", *MACHINE]
-COURSE = "pcl_kit_course"  # the metadata of a notebook: question, section, minutes by preset and kind of processor
+COURSE = "pcl_kit_course"  # metadata of a notebook: question, section, minutes by preset and processor
 
 
 def measured(run: Path) -> pd.DataFrame:
