@@ -155,8 +155,9 @@ RAFDB = DataSet(
     next to DATASET.
     Pictures may be .png or .JPG. Labels other than 1 to 7 as a whole are refused.""",
     labels="expression (7 classes), split (the official one; 15% of train, by a hash of the file name, is validation)",
-    decides="whether the labels are 1 to 7 as a whole (0 to 6 are refused: which is which is not known); folders of "
-    "labels and tables next to them must agree",
+    decides="whether the labels are 1 to 7 as a whole (0 to 6 are refused: which is which is not known), and in the "
+    "published order, by the images of each class where the set is nearly whole; names train_ and test_ go before "
+    "folders; folders of labels and tables next to them must agree",
     expected={"images": 15339, "train": 12271, "test": 3068},
     marks=(
         ("EmoLabel/list_patition_label.txt",),
@@ -180,7 +181,8 @@ FER2013 = DataSet(
     ROOT/{train,test}/CLASS/*.jpg or ROOT/{train,validation}/CLASS/*.jpg
     Whatever lies next to `train` is scored, never chosen on: without a third split, 15% of train is validation.""",
     labels="expression (7 classes), split (Training, PublicTest, PrivateTest are train, validation, test)",
-    decides="whether the labels are 0 to 6 as a whole; which folder is test where there are two splits alone",
+    decides="whether the labels are 0 to 6 as a whole, and in the published order, by the images of each class where "
+    "the set is nearly whole; which folder is test where there are two splits alone",
     expected={"images": 35887, "train": 28709, "public test": 3589, "private test": 3589},
     marks=(
         ("fer2013.csv",),
@@ -201,7 +203,8 @@ LFW = DataSet(
     Pictures of 250 x 250 are whole photographs, cut to their middle: decided by most of the set.""",
     labels="identity (by the file's name), pairs with folds; the people of the pairs are test, 15% of the others "
     "validation; pseudo labels by --labels",
-    decides="the crop, by the size of most images; whether the pairs' folds are as many as announced",
+    decides="the crop, by the size of most images; whether the pairs' folds are as many as announced; whether pairs "
+    "agree with the names in them",
     expected={"images": 13233, "identities": 5749, "pairs": 6000},
     marks=(
         ("*/*_0001.*", "pairs.txt"),
@@ -220,7 +223,8 @@ CPLFW = DataSet(
     layout="""    ROOT/aligned images/NAME_1.jpg         or images/, or any crop under these names
     ROOT/pairs_CPLFW.txt                   two lines a pair: "NAME_1.jpg 1" (one person) or 0""",
     labels="identity (by the file's name), pairs with ten folds; all of it is test",
-    decides="nothing: rows and images that do not match are listed",
+    decides="whether pairs agree with the names in them (a few that do not are listed, many are refused); rows and "
+    "images that do not match are listed",
     expected={"images": 11652, "identities": 3930, "pairs": 6000},
     marks=(("pairs_CPLFW.txt",),),
     archives=("cplfw*",),
@@ -236,7 +240,8 @@ DISFA = DataSet(
     ROOT/ActionUnit_Labels/SN001/SN001_au1.txt      lines "frame,intensity"; au 1 2 4 5 6 9 12 15 17 20 25 26
     Whether pictures are numbered from 1 or 0 is decided for the whole set, by what proves it, and printed.""",
     labels="au01 to au26 (intensities 0 to 5), identity, fold (people of a fold are in no other), split by --test-fold",
-    decides="whether pictures, and labels, are numbered from 0 or from 1",
+    decides="whether pictures, and labels, are numbered from 0 or from 1; whether labels are intensities, and pictures "
+    "as many a second as labels",
     expected={"identities": 27, "images": 130815},
     marks=(("ActionUnit_Labels/SN[0-9]*",),),
 )
@@ -251,7 +256,8 @@ LP = DataSet(
     ROOT/landmarks/                                     landmark files only: not read""",
     labels="yaw, pitch, roll, identity (the photograph), split (85 and 15% of the photographs); test is AFLW2000, by "
     "--aflw2000",
-    decides="nothing: images beyond 99 degrees and those without a usable .mat file are listed",
+    decides="whether angles are radians, and faces lie in their pictures; images beyond 99 degrees and those without a "
+    "usable .mat file are listed",
     expected={"images": 61225, "with flips": 122450},
     marks=tuple(
         (f"{name}/*.mat", f"{name}/*.[jJpP]*")  # landmarks/ has the same folders, without pictures
@@ -268,7 +274,8 @@ AFLW2000 = DataSet(
     layout="""    ROOT/image00002.jpg and image00002.mat   Pose_Para (pitch, yaw, roll in radians), pt3d_68 [3, 68]
     ROOT/Code/                               not read""",
     labels="yaw, pitch, roll; all of it is test",
-    decides="nothing: images beyond 99 degrees and those without a usable .mat file are listed",
+    decides="whether angles are radians, and faces lie in their pictures; images beyond 99 degrees and those without a "
+    "usable .mat file are listed",
     expected={"images": 2000, "within 99 degrees": 1969},
     marks=(("image0*.mat", "image0*.jpg"),),
     archives=("aflw2000*",),
@@ -286,7 +293,7 @@ BIWI = DataSet(
       rgb.cal                              colour camera: matrix, distortion, rotation, translation, size
     Pictures may be .jpg or .PNG. The four people recorded twice are one person each.""",
     labels="yaw, pitch, roll, identity (the person), video (the sequence); split by people, or --all-test",
-    decides="nothing: frames without a pose or a calibration are listed",
+    decides="whether pictures have the size of their calibration; frames without a pose or a calibration are listed",
     expected={"images": 15678, "sequences": 24, "identities": 20},
     marks=(("[0-9][0-9]/frame_*_pose.txt",),),
     archives=("hpdb", "kinect_head_pose_db*", "biwi*"),
