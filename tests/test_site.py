@@ -87,7 +87,7 @@ def make_run(folder: Path, more: str = "") -> Path:
     summary = {"preset": "smoke", "seed": 0, "device": "cpu", "commit": "abc", "versions": "x 1"}
     seconds = {
         "seconds_by_notebook": dict.fromkeys(NAMES, 60.0),
-        "machine": {"processor": "A", "step_ms": 1.0},
+        "machine": {"processor": "A", "instructions": "AVX2", "step_ms": 1.0},
     }
     (out / "summary.json").write_text(json.dumps(summary | seconds))
     return out
