@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 from scipy.io import savemat
-from test_prepare_forms import left_out, prepare
+from test_prepare_forms import left_out, pack, prepare
 
 from data_scripts.sources import find_files, other_files
 from pcl_lib.utils import BadInput
