@@ -34,19 +34,26 @@ def bench_network(bench: Bench, name: str, config: ModelPreset) -> None:
     """Time one network in each format and precision, and as it is taken with one thread."""
     default = formats.default_format(PCL(config))
     taken = formats.choose_format(config, bench.device, best_dtype())
-    dtypes = dict.fromkeys([torch.float32, best_dtype()])
-    for dtype in dtypes:
-        for kind in [default, *(kind for kind in formats.FORMATS if kind != default)]:
+    for dtype in dict.fromkeys([torch.float32, best_dtype()]):
+        for kind in dict.fromkeys([default, *formats.FORMATS]):
             note = "taken" if (dtype, kind) == (best_dtype(), taken) else ""
-            _time(bench, name, config, kind, dtype, note)
+            _time(bench, name, config, kind, dtype, note=note)
     if bench.device.type == "cpu":
         with threads(1):
-            _time(bench, name, config, taken, best_dtype(), "one thread")
+            _time(bench, name, config, taken, best_dtype(), more=", one thread")
 
 
-def _time(bench: Bench, name: str, config: ModelPreset, kind: str, dtype: torch.dtype, note: str) -> None:
+def _time(
+    bench: Bench,
+    name: str,
+    config: ModelPreset,
+    kind: str,
+    dtype: torch.dtype,
+    more: str = "",
+    note: str = "",
+) -> None:
     step = partial(formats.step_seconds, config, kind, bench.device, dtype)
     step()
     ms = 1e3 * np.array([step() for _ in range(bench.repeats)])
-    form = f"{kind}, {str(dtype).removeprefix('torch.')}" + f", {note}" * (note == "one thread")
-    bench.keep(name, form, ms, count=formats.BATCH, note="taken" if note == "taken" else "")
+    form = f"{kind}, {str(dtype).removeprefix('torch.')}{more}"
+    bench.keep(name, form, ms, count=formats.BATCH, note=note)
