@@ -68,6 +68,7 @@ class Lab:
     """A page of JupyterLab on one notebook, and what its console complained of."""
 
     page: Any
+    notebook: Path
     screenshots: Path
     complaints: list[str] = field(default_factory=list)
 
@@ -173,7 +174,7 @@ class Jupyter:
         """A notebook after Run All (unless not run), in a window of its own; its kernel ends with it."""
         page = self.chromium.new_page(viewport={"width": WIDTHS[0], "height": 1000})
         page.set_default_timeout(30 * SECOND)
-        lab = Lab(page, self.screenshots)
+        lab = Lab(page, self.folder / "notebooks" / f"{name}.ipynb", self.screenshots)
         page.on("console", lambda m: lab.complaints.append(m.text) if m.type == "error" else None)
         page.on("pageerror", lambda error: lab.complaints.append(str(error)))
         try:
@@ -201,7 +202,8 @@ class Jupyter:
         ]
         notebook.cells = [notebook.cells[0], *cells]
         assert len(notebook.cells) >= 3 + len(needles), f"{name} lacks a cell with one of {needles}"
-        part = f"{name}_{''.join(filter(str.isalnum, needles[0]))}"
+        # a file of its own: a window that is still open on an earlier part would save itself over this one
+        part = f"{name}_part{len(list((self.folder / 'notebooks').glob('*_part*.ipynb')))}"
         nbformat.write(notebook, self.folder / "notebooks" / f"{part}.ipynb")
         with self.open(part) as lab:
             yield lab

@@ -139,7 +139,7 @@ def test_a_face_is_taken_by_the_camera(jupyter: Jupyter, with_camera: Any) -> No
 def test_a_saved_panel_is_a_still_that_says_so(jupyter: Jupyter) -> None:
     with jupyter.open_cells("00_tour", CELL) as lab:
         blend = lab.picture("blend")
-        (path,) = (jupyter.folder / "notebooks").glob("00_tour_*.ipynb")
+        path = lab.notebook
         lab.page.locator(".jp-Notebook").first.click(position={"x": 2, "y": 2})
         lab.page.keyboard.press("Control+s")
         end = time.monotonic() + 30 * PATIENCE
