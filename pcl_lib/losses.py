@@ -133,6 +133,33 @@ def coherence(features: Tensor) -> Tensor:
         return pairs / (len(x) * frames * (frames - 1))
 
 
+def independence(x: Tensor, y: Tensor) -> Tensor:
+    """How far two features of the same N images are from independence, linear or not: x [N, D], y [N, E], N >= 4.
+
+    The unbiased estimate of the Hilbert-Schmidt independence criterion with Gaussian kernels, whose squared widths are
+    the (detached) mean squared distances: a scalar whose expectation is 0 for independent features and positive for
+    others; one estimate may be negative. The images must be independent draws. Raises ValueError on other shapes.
+    Source: Gretton et al. 2005; the estimate is Song et al. 2012 (JMLR 13, equation 5).
+    """
+    n = len(x)
+    if x.ndim != 2 or y.ndim != 2 or n < 4 or len(y) != n:
+        raise ValueError(f"features {tuple(x.shape)}, {tuple(y.shape)} must be [N, D] and [N, E] with N >= 4")
+    with torch.autocast(x.device.type, enabled=False):
+        k, m = _kernel(_wide(x)), _kernel(_wide(y))
+        products, sums = (k * m).sum(), (k.sum(0) * m.sum(0)).sum()
+        outer = k.sum() * m.sum() / ((n - 1) * (n - 2))
+        return (products + outer - 2 / (n - 2) * sums) / (n * (n - 3))
+
+
+def _kernel(x: Tensor) -> Tensor:
+    """Gaussian kernel of rows [N, D] with a diagonal of zeros: [N, N]."""
+    squares = (x * x).sum(1)
+    apart = (squares[:, None] + squares - 2 * x @ x.T).clamp_min(0)
+    width = apart.detach().sum() / (len(x) * (len(x) - 1)) + EPS
+    kernel = torch.exp(-apart / (2 * width))
+    return kernel - torch.diag(kernel.diagonal())
+
+
 def orthogonality(face: Tensor, pose: Tensor) -> Tensor:
     """Penalise linear correlation between face-aware and pose-related features.
 

@@ -54,7 +54,7 @@ RANGES: dict[str, dict[str, tuple[float, float] | tuple[str, ...]]] = {
         "negatives": ("own_flip", "released_code", "batch"),
     },
     "VideoPreset": {
-        **dict.fromkeys(("contrast", "swap", "person", "incoherence"), (0, MANY)),
+        **dict.fromkeys(("contrast", "swap", "person", "incoherence", "independence"), (0, MANY)),
         "temperature": (TINY, MANY),
         **dict.fromkeys(("restage", "jitter", "mirror"), (0, 1)),
     },
@@ -125,6 +125,7 @@ class ModelPreset(_Checked):
     face_dim: int = 0  # as pose_dim, for the face-aware feature
     decoder: str = "paper"  # or "painter" (`models.painter`), which needs face_dim and pose_dim
     decoder_width: float = 1.0  # scales the channels of "painter"; "paper" follows `width`
+    pose_basis: bool = False  # "painter" gets the face moved along orthonormal directions, one a pose number
     backbone: str = "paper"  # the trunk: the paper's, "patches" (`models.patches`) or a timm model by name
     even_odd: bool = False  # face-aware feature: even component of its branch under a flip; pose-related: odd
 
@@ -186,6 +187,7 @@ class VideoPreset(_Checked):
     swap: float = 0.0  # price of a swapped picture in which the encoder does not recognise the face donor
     person: float = 0.0  # the same between clips of a person, on half of the numbers; 0 needs no identities
     incoherence: float = 0.0  # price of what pose-related features of two frames of a clip have in common
+    independence: float = 0.0  # price of what the pose-related feature tells of the face-aware one (HSIC)
     restage: float = (
         0.5  # share of pose images that are the model's own pictures of other people in that pose
     )

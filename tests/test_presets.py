@@ -133,7 +133,7 @@ def test_values_out_of_range_are_refused_in_one_sentence(key: str, value: object
 
 def test_every_number_and_choice_has_a_range() -> None:
     """Switches, and the backbone's name, which timm knows, are all that goes unchecked."""
-    free = {"dynamic", "even_odd", "backbone"}
+    free = {"dynamic", "even_odd", "pose_basis", "backbone"}
     kinds = {
         type(value) for preset in PRESETS.values() for value in vars(preset).values() if value != preset.name
     }

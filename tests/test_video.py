@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from test_methods import images, parts_with_gradient, preset_of, seeded
 from torch import Tensor
 
 from pcl_lib import data, losses, methods, presets, pretrain, probes
-from pcl_lib.methods.video import ClipIndex, Incoherence, jitter, mirrored, mixture
+from pcl_lib.methods.video import ClipIndex, Incoherence, apart, jitter, mirrored, mixture
 from pcl_lib.models import PCL, load_checkpoint, save_checkpoint
 from pcl_lib.models.painter import Painter
 from pcl_lib.models.patches import PatchEncoder
@@ -171,6 +173,71 @@ def test_coherence_is_the_correlation_of_different_frames() -> None:
     torch.testing.assert_close(
         losses.coherence(same).diagonal(), torch.ones(4, dtype=torch.float64), rtol=0.05, atol=0
     )
+
+
+def gaussian_kernel(x: np.ndarray) -> np.ndarray:
+    squares = ((x[:, None] - x[None]) ** 2).sum(-1)
+    return np.exp(-squares / (2 * squares.sum() / (len(x) * (len(x) - 1))))
+
+
+def test_independence_is_the_mean_over_all_fours_of_different_images() -> None:
+    x, y = (torch.randn(7, size, dtype=torch.float64, generator=seeded(size)) for size in (3, 5))
+    k, m = gaussian_kernel(x.numpy()), gaussian_kernel(y.numpy())
+    fours = itertools.permutations(range(7), 4)
+    wanted = np.mean([k[i, j] * (m[i, j] + m[p, q] - 2 * m[i, p]) for i, j, p, q in fours])
+    assert losses.independence(x, y).item() == pytest.approx(wanted, abs=1e-7)
+    with pytest.raises(ValueError, match="N >= 4"):
+        losses.independence(x[:3], y[:3])
+
+
+def test_independence_is_zero_on_average_and_sees_what_correlation_does_not() -> None:
+    x, other = torch.randn(2, 400, 16, 2, generator=seeded()).unbind(0)
+    apart = torch.stack([losses.independence(a, b) for a, b in zip(x, other, strict=True)])
+    assert abs(apart.mean()) < 3 * apart.std() / 20
+    squares = torch.stack(
+        [losses.independence(a, a.square()) for a in x]
+    )  # uncorrelated with x, and known from it
+    assert squares.mean() > 10 * apart.std() / 20
+
+
+def test_each_pose_is_held_against_the_face_of_another_frame() -> None:
+    face, pose = torch.randn(6, 3, 4, generator=seeded(1)), torch.randn(6, 3, 2, generator=seeded(2))
+    wanted = sum(losses.independence(face[:, (k - 1) % 3], pose[:, k]) for k in range(3)) / 3
+    torch.testing.assert_close(apart(face, pose), wanted)
+
+
+def test_independence_has_its_price_and_leaves_the_face_as_it_is(tmp_path: Path) -> None:
+    faces = clips_of(tmp_path / "set", [0, 0, 0, 1, 1, 1, 2, 2, 2, 3, 4])
+    batches = {"train.pdd_batch": 4, "train.face_batch": 4, "train.pose_batch": 4}
+    lossy = {
+        price: methods.build("pcl_video", preset_of(**batches, **{"video.independence": price}))
+        for price in (0.0, 2.0)
+    }
+    model = PCL(lossy[2.0].preset.model).train()
+    batch = torch.rand(4, 3, 3, 32, 32, generator=seeded())
+    for method in lossy.values():
+        method.auxiliary(model, faces)
+    without, found = (method.tasks[0].loss(deepcopy(model), batch, seeded()) for method in lossy.values())
+    torch.testing.assert_close(found["video"] - without["video"], 2 * found["independence"])
+    lossy[2.0].tasks[0].loss(model, batch, seeded())["independence"].backward()
+    assert model.pose_squeeze.weight.grad.abs().sum() > 0 and model.face_squeeze.weight.grad is None
+    with pytest.raises(BadInput, match="batches of 4 clips"):
+        methods.build("pcl_video", preset_of(**{"video.independence": 2.0}))
+
+
+def test_a_pose_moves_the_face_along_orthonormal_directions() -> None:
+    model = PCL(preset_of(**CODES, **{"model.pose_basis": True}).model).eval()
+    directions = model.pose_directions()
+    torch.testing.assert_close(directions.T @ directions, torch.eye(5), atol=1e-5, rtol=0)
+    face, pose = torch.randn(3, 12, generator=seeded(1)), torch.randn(3, 5, generator=seeded(2))
+    moved = face + torch.stack([sum(a * directions[:, i] for i, a in enumerate(row)) for row in pose])
+    with torch.no_grad():
+        torch.testing.assert_close(model.decode(face, pose), model.decoder(moved))
+    model.decode(face, pose).sum().backward()
+    assert model.motions.grad is not None and model.motions.grad.abs().sum() > 0
+    for wrong in ({"model.pose_basis": True}, CODES | {"model.pose_basis": True, "model.face_dim": 4}):
+        with pytest.raises(BadInput, match=r"model\.pose_basis needs"):
+            PCL(preset_of(**wrong).model)
 
 
 def test_incoherence_averages_and_lowers_what_frames_share() -> None:

@@ -53,6 +53,8 @@ TRIES: Mapping[str, Try] = {
     "restaging 0.6": Try({"video.restage": 0.6}),
     "person": Try({"video.person": 0.1}),
     "incoherence": Try({"video.restage": 0.0, "video.incoherence": 1.0}),
+    "independence (HSIC)": Try({"video.independence": 3.0}),
+    "orthogonal basis": Try({"model.pose_basis": True}),
     "no mirror": Try({"video.mirror": 0.0}),
     "no jitter": Try({"video.jitter": 0.0}),
     "pcl": Try({"model.norm": "batch", "train.lr": 2e-3}, "pcl"),

@@ -39,6 +39,10 @@ class PCLVideo(Method):
       whatever leaks from the pose donor, so restaging alone cannot remove it; this can, and it teaches the decoder
       to show whom it was told to show.
 
+    `video.independence` is the price of what the pose-related feature of a frame tells of the face-aware feature of the
+    clip (`losses.independence`), which is held fast; `model.pose_basis` lets the pose move the face along orthonormal
+    directions instead of standing beside it (Wang et al. 2022). Both are for the search of recipes.
+
     `incoherence` logs how much the pose-related features of two frames have in common: poses little, looks all. As a
     loss it was tried and starved the pose-related feature, as the poses of a clip do have something in common.
     `video.person` adds the contrast between clips of a person, which needs to know identities.
@@ -62,6 +66,10 @@ class PCLVideo(Method):
         super().__init__(preset)
         train = self.preset.train
         batch = (train.pdd_batch + train.face_batch + train.pose_batch) // FRAMES
+        if self.preset.video.independence and batch < 4:
+            raise BadInput(
+                f"video.independence needs batches of 4 clips ({4 * FRAMES} images), not of {batch}"
+            )
         self.tasks = (Task("video", batch, self.loss, self.take, FRAMES),)
         self.weights = {"video": 1.0}
         self.begun = False
@@ -102,6 +110,8 @@ class PCLVideo(Method):
             "contrast": losses.clip_contrast(face, video.temperature),
             "incoherence": self.incoherence(pose),
         }
+        if video.independence:
+            parts["independence"] = apart(face.detach(), pose)
         if video.swap and self.begun:
             parts["swap"] = self.recognised(model, face.flatten(0, 1), pose.flatten(0, 1), generator)
         if video.person:
@@ -112,6 +122,7 @@ class PCLVideo(Method):
             parts["reconstruction"]
             + video.contrast * parts["contrast"]
             + video.incoherence * parts["incoherence"]
+            + video.independence * parts.get("independence", 0.0)
             + video.swap * parts.get("swap", 0.0)
             + video.person * parts.get("person", 0.0)
         )
@@ -225,6 +236,15 @@ class ClipIndex:
         keys = rng.random((len(rows), most))
         keys[np.arange(most) >= self.count[clip][:, None]] = 2.0
         return self.rows[self.first[clip][:, None] + keys.argsort(1)[:, : self.frames]]
+
+
+def apart(face: Tensor, pose: Tensor) -> Tensor:
+    """`losses.independence` of frames' poses from faces of other frames: [B, K, D], [B, K, P] -> scalar.
+
+    One frame of each clip at a time: frames of a clip share their face and something of their pose.
+    """
+    pairs = zip(face.roll(1, 1).unbind(1), pose.unbind(1), strict=True)
+    return torch.stack([losses.independence(a, b) for a, b in pairs]).mean()
 
 
 def mirrored(clips: Tensor, video: VideoPreset, generator: torch.Generator) -> Tensor:

@@ -59,6 +59,8 @@ class PCL(nn.Module):
             )
             self.face_squeeze = nn.Linear(size, config.face_dim) if config.face_dim else nn.Identity()
             self.decoder = self._decoder(config, size)
+            if config.pose_basis:
+                self.motions = nn.Parameter(torch.randn(config.face_dim, config.pose_dim))
             self.face_projector = projector(
                 config.face_dim or size, config.projector_hidden, config.projector_out
             )
@@ -73,10 +75,15 @@ class PCL(nn.Module):
         return self.config.decoder == "painter"
 
     def _decoder(self, config: ModelPreset, size: int) -> Any:
+        if config.pose_basis and not (self.paints and config.pose_dim <= config.face_dim):
+            raise BadInput(
+                f"model.pose_basis needs the decoder painter and a pose_dim of at most face_dim, but the decoder is "
+                f"{config.decoder}, pose_dim {config.pose_dim} and face_dim {config.face_dim}"
+            )
         if config.decoder == "paper" and not config.face_dim:
             return Decoder(config, size)
-        if config.decoder == "painter" and config.face_dim and config.pose_dim:
-            return Painter(config, config.face_dim + config.pose_dim)
+        if self.paints and config.face_dim and config.pose_dim:
+            return Painter(config, config.face_dim + (0 if config.pose_basis else config.pose_dim))
         raise BadInput(
             f"model.decoder '{config.decoder}' with face_dim {config.face_dim} and pose_dim {config.pose_dim}: "
             "choose paper with face_dim 0, or painter with both"
@@ -131,7 +138,16 @@ class PCL(nn.Module):
 
     def _joined(self, face: Tensor, pose: Tensor) -> Tensor:
         """What the decoder gets of both features."""
+        if self.config.pose_basis:
+            return face + pose @ self.pose_directions().T.to(pose)
         return torch.cat([face, pose], 1) if self.paints else face + self.pose_expand(pose)
+
+    def pose_directions(self) -> Tensor:
+        """Orthonormal directions in which the numbers of the pose move the face: [face_dim, pose_dim].
+
+        With `config.pose_basis` alone. Source: Wang et al. 2022 (arXiv 2203.09043).
+        """
+        return torch.linalg.qr(self.motions.float()).Q
 
     def decoder_features(self, images: Tensor) -> Features:
         """`features` as the decoder knows them: of the images with noise of `decoder_noise`, one fixed draw for all.

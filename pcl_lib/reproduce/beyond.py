@@ -19,7 +19,7 @@ from pcl_lib.data import FaceSet, make_pairs
 from pcl_lib.data.rendered import STRANGERS, RenderedFaces, gallery_table
 from pcl_lib.disentangle.attributes import FACTORS, attribute_rows, swap_shares
 from pcl_lib.disentangle.swap_truth import fit_probe, read
-from pcl_lib.faces import head_landmarks, project_landmarks
+from pcl_lib.faces import camera, head_landmarks
 from pcl_lib.faces.clips import sample_clips
 from pcl_lib.faces.factors import NUMERIC, POSE
 from pcl_lib.faces.pnp import solve_pose
@@ -145,7 +145,10 @@ def trained_network(
 
 def landmarks(faces: FaceSet) -> np.ndarray:
     """Where the renderer's eight landmarks are in every image, hidden ones too: [n, 8, 2] pixels."""
-    return project_landmarks(faces.table[list(NUMERIC)], faces.image_size)[0]
+    table = faces.table[list(NUMERIC)]
+    return camera.project(table, head_landmarks(table), faces.image_size)[
+        0
+    ]  # which are seen would cost a depth map
 
 
 def align(images: Tensor, places: np.ndarray, target: np.ndarray) -> Tensor:
