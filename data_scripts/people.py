@@ -52,6 +52,8 @@ GROUPS = re.compile(
     r"|asian|black|white|indian|african|caucasian|latino",
     re.IGNORECASE,
 )
+# What systems call a second folder of one name: "id00012 (1)", "Ann Lee - Copy", "Ann Lee copy 2".
+COPY = re.compile(r"(.+?)(?: ?\(\d{1,2}\)| - copy(?: ?\(\d{1,2}\))?| copy(?: \d{1,2})?)", re.IGNORECASE)
 NUMBERED = re.compile(r"(.*[^\W\d_])[-_ ]?\d{1,3}")  # ann_2
 COUNTED = re.compile(
     r"[A-Za-z]*[-_ ]?\d+|[^\W\d_]+"
@@ -119,11 +121,32 @@ def in_voxceleb(files: Sequence[str], numbers: Mapping[str, str] | None = None) 
         for place, parts in zip(places, split_paths, strict=True):
             if level is not None:
                 _fill(found, place, parts, level, levels)
+    copied = _join_copies(found)
     renamed = {name: (numbers or {}).get(alike(name), name) for name in set(found.identity) if name}
     found.identity = [renamed[name] if name else None for name in found.identity]
     found.sentence = _counted(found, levels)
-    found.notes = [*_numbers_told(renamed), *_odd(found)]
+    found.notes = [*copied, *_numbers_told(renamed), *_odd(found)]
     return found
+
+
+def _join_copies(found: People) -> list[str]:
+    """Give the people of copied folders (`COPY`) the name of the first, and say so.
+
+    A number of VoxCeleb is a person's wherever it stands; another name is joined where the first is there too.
+    """
+    names = {name for name in found.identity if name}
+    first = {name: match[1] for name in names if (match := COPY.fullmatch(name))}
+    joined = {
+        name: of
+        for name, of in first.items()
+        if VOX_ID.fullmatch(of) or (of in names and (IDENTIFIER.fullmatch(of) or NAME.fullmatch(of)))
+    }
+    found.identity = [joined.get(name, name) if name else None for name in found.identity]
+    if not joined:
+        return []
+    copies = counted(len(joined), "folder has", "folders have")
+    name = min(joined)
+    return [f"{copies} the name of a copy, such as {name}: taken for the person {joined[name]}"]
 
 
 def _numbers_told(renamed: dict[str, str]) -> list[str]:
@@ -144,7 +167,7 @@ def _numbers_told(renamed: dict[str, str]) -> list[str]:
 
 def _vox_person(parts: list[str]) -> int | None:
     """The place of the person in a path where its form alone tells: a number, or what stands before 1.6."""
-    marked = [i for i, part in enumerate(parts[:-1]) if VOX_ID.fullmatch(part)]
+    marked = [i for i, part in enumerate(parts[:-1]) if VOX_ID.fullmatch(COPY.sub(r"\1", part))]
     marked += [i for i, part in enumerate(parts) if VOX_NAME.fullmatch(part.rsplit(".", 1)[0])]
     if marked:
         return min(marked)
@@ -269,6 +292,7 @@ def in_folders(files: Sequence[str], level: int | None = None) -> People:
         raise BadInput(
             f"--identity-level is {level}, but folders are nested {deepest} deep; give 1 to {deepest}"
         )
+    found.notes += _join_copies(found)
     found.sentence = _people_found(found, paths, levels)
     found.notes += two_names(found.identity) + _numbered(found.identity)
     return found

@@ -276,6 +276,22 @@ def test_what_looks_odd_is_said() -> None:
     assert not in_folders(crossed(["train", "test"], NUMBERS), 2).notes
 
 
+def test_a_copied_folder_is_the_same_persons() -> None:
+    """What Windows, macOS and download programs call a second folder of one name."""
+    vox = ["id00012", "id00012 (1)", "id00012 - Copy", "id00012(2)", "id00017 copy 2"]
+    found = in_voxceleb([f"{folder}/21Uxsk56VDQ/{i}.jpg" for i, folder in enumerate(vox)])
+    assert found.identity == ["id00012"] * 4 + ["id00017"] and "2 people" in found.sentence
+    assert (
+        "4 folders have the name of a copy, such as id00012 (1): taken for the person id00012" in found.notes
+    )
+    named = ["Ann Lee", "Ann Lee (1)", "Bob Ray", "Cyd Roe (1)", "Cyd Roe (2)"]
+    found = in_folders([f"{folder}/1.jpg" for folder in named])
+    assert found.identity == ["Ann Lee", "Ann Lee", *named[2:]]  # which Cyd is meant is not known
+    assert "1 folder has the name of a copy, such as Ann Lee (1): taken for the person Ann Lee" in found.notes
+    numbered = ["person", "person (1)", "person (2)"]  # as a system numbers files of many people
+    assert in_folders([f"{folder}/1.jpg" for folder in numbered]).identity == numbered
+
+
 def test_folders_that_only_order_files() -> None:
     for files in (
         crossed(["happy", "sad"]),
