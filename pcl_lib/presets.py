@@ -50,7 +50,7 @@ RANGES: dict[str, dict[str, tuple[float, float] | tuple[str, ...]]] = {
         "temperature": (TINY, MANY),
         **dict.fromkeys(("mixing", "orthogonality", "noise", "pdd", "face", "pose"), (0, MANY)),
         "pose_change": ("flip", "rotate", "flip_rotate", "turn"),
-        "attribute": ("flip", "rotation", "light", "colour", "occluder"),
+        "attribute": ("flip", "rotation", "light", "colour", "occluder", "ageing", "make-up"),
         "negatives": ("own_flip", "released_code", "batch"),
     },
     "VideoPreset": {
@@ -170,7 +170,7 @@ class LossPreset(_Checked):
     dynamic: bool = True  # False: both contrastive weights stay 1
     # "flip", "rotate" in the plane, "flip_rotate", or "turn" (rendered faces: the head itself)
     pose_change: str = "flip"
-    attribute: str = "flip"  # what pcl_change (and pcl_change_freed) change: `methods.changes.CHANGES`
+    attribute: str = "flip"  # what pcl_change (and pcl_change_freed) change: `methods.changes`
     negatives: str = (
         "own_flip"  # or "released_code" (notebooks/method.md, section 5), or "batch" (`losses.mirror_logits`)
     )

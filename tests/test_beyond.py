@@ -87,7 +87,7 @@ class Pictures:
 
 
 @pytest.mark.parametrize(("answer", "wanted"), [("truth", (1, 0)), ("a", (0, 0)), ("b", (1, 1))])
-@pytest.mark.parametrize("name", ["flip", "occluder"])
+@pytest.mark.parametrize("name", ["flip", "occluder", "ageing", "make-up"])
 def test_shares_of_swaps_whose_pictures_are_known(
     faces: RenderedFaces, name: str, answer: str, wanted: tuple[int, int]
 ) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from test_methods import images, preset_of, seeded
@@ -12,7 +14,9 @@ from test_pretrain import assert_equal_weights, tiny, without_clock
 from torch import Tensor
 
 from pcl_lib import data, distributed, methods, presets, pretrain
-from pcl_lib.methods.changes import CHANGES, cast, occluded, relit
+from pcl_lib.faces import render
+from pcl_lib.faces.factors import NUMERIC
+from pcl_lib.methods.changes import CHANGES, ORACLES, cast, occluded, relit, take_redrawn
 from pcl_lib.models import PCL
 from pcl_lib.utils import BadInput
 
@@ -120,14 +124,14 @@ def test_views_leave_the_attribute_alone(name: str) -> None:
 
 
 def test_the_settings_know_every_change() -> None:
-    assert presets.RANGES["LossPreset"]["attribute"] == tuple(CHANGES)
+    assert presets.RANGES["LossPreset"]["attribute"] == (*CHANGES, *ORACLES)
 
 
 def test_what_no_change_fits_is_one_sentence() -> None:
     for changes, said in (
         (
             {"loss.attribute": "age"},
-            "unknown loss.attribute 'age': choose one of flip, rotation, light, colour, occluder",
+            "unknown loss.attribute 'age': choose one of flip, rotation, light, colour, occluder, ageing",
         ),
         ({"loss.attribute": "light", "loss.negatives": "batch"}, "'light' needs model.even_odd=False"),
         ({"loss.attribute": "light", "model.even_odd": True}, "which know flips alone"),
@@ -135,6 +139,55 @@ def test_what_no_change_fits_is_one_sentence() -> None:
     ):
         with pytest.raises(BadInput, match=said):
             methods.build("pcl_change", preset_of(**changes))
+
+
+@pytest.fixture(scope="module")
+def rendered(tmp_path_factory: pytest.TempPathFactory) -> data.PreparedFaces:
+    folder = tmp_path_factory.mktemp("faces") / "set"
+    return data.prepare_rendered(folder, identities=(6, 1, 1), images_per_identity=2, size=32)
+
+
+@pytest.mark.parametrize("size", [32, 16])
+@pytest.mark.parametrize("name", ORACLES)
+def test_an_oracle_renders_the_same_image_with_another_ones_factors(
+    name: str, size: int, rendered: data.PreparedFaces
+) -> None:
+    rows, change = rendered.split("train"), ORACLES[name]
+    source = data.ImageSource(rendered, rows, size=size)
+    own, changed = take_redrawn(source, rows[:5], np.random.default_rng(3), change).chunk(2)
+    assert torch.equal(own, source.take(rows[:5]))
+    factors = rendered.table.iloc[rows[:5]].reset_index(drop=True)[list(NUMERIC)]
+    givers = rendered.table.iloc[rows[np.random.default_rng(3).integers(len(rows), size=5)]]
+    for factor in change.factors:
+        factors[factor] = givers[factor].to_numpy()
+    assert torch.equal(changed, data.resize_images(render(factors, 32), size))
+    assert (own != changed).any()
+    same, again = take_redrawn(source, rows[:5], np.random.default_rng(3), replace(change, factors=())).chunk(
+        2
+    )
+    assert torch.equal(same, again)  # nothing but the factors tells a copy
+
+
+def test_pairs_of_an_oracle_come_with_the_images(
+    rendered: data.PreparedFaces, blobs: data.PreparedFaces
+) -> None:
+    still = {f"pose_view.{key}": 0.0 for key in ("jitter", "grey", "blur", "gradient")}
+    method = methods.build("pcl_change", preset_of(32, **still, **{"loss.attribute": "ageing"}))
+    assert isinstance(method, methods.changes.PCLOfChange)
+    source, rng = data.ImageSource(rendered, rendered.split("train"), size=32), np.random.default_rng(0)
+    images = {task.name: task.take(source, source.rows[:4], rng) for task in method.tasks}
+    assert [len(images[name]) for name in ("pdd", "face", "pose")] == [8, 4, 8]
+    torch.testing.assert_close(method.pairs(images["pdd"], seeded()), images["pdd"] / 255)
+    own, aged = (images["pose"] / 255).chunk(2)
+    torch.testing.assert_close(method.positives(images["pose"], seeded()), own.repeat(2, 1, 1, 1))
+    torch.testing.assert_close(method.negatives(images["pose"], 3, seeded()), aged.repeat(3, 1, 1, 1))
+    model = PCL(method.preset.model)
+    for task in method.tasks:
+        assert task.loss(model, images[task.name], seeded())[task.name].isfinite()
+    with pytest.raises(BadInput, match=r"'ageing' renders faces anew, but blobs has no .*: choose flip"):
+        method.tasks[0].take(data.ImageSource(blobs, blobs.split("train")), blobs.split("train")[:2], rng)
+    with pytest.raises(BadInput, match=r"'make-up' is changed by the renderer.*choose pcl_change"):
+        methods.build("pcl_change_freed", preset_of(**{"loss.attribute": "make-up"}))
 
 
 def test_positives_of_all_else_differ_in_the_attribute_half_of_the_time(

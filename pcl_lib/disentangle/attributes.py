@@ -36,6 +36,8 @@ FACTORS: dict[str, tuple[str, ...]] = {
     "occluder": (
         "occluder", "occluder_x", "occluder_y", "occluder_size", "occluder_angle", "occluder_tone",
     ),
+    "ageing": ("age", "hair_grey"),
+    "make-up": ("lip_redness",),
 }  # fmt: skip
 NAMES = {"pose": "attribute", "face": "all else"}  # the two features, as this recipe calls them
 
@@ -96,10 +98,9 @@ def attribute_rows(model: Any, faces: FaceSet, name: str, seed: int = 0) -> pd.D
         raise BadInput(
             f"{faces.name} has no {factor}, which the change {name!r} stands for: rendered faces have it"
         )
-    changed = Changed(faces, name, seed)
     truth = faces.table[[factor]].to_numpy(float)
     asked: list[tuple[str, Any, np.ndarray]] = [("factor", faces, truth)]
-    if changed.marks.shape[1]:
+    if name in CHANGES and (changed := Changed(faces, name, seed)).marks.shape[1]:
         asked.insert(0, ("change", changed, changed.marks))
     rows = []
     for question, images, y in asked:

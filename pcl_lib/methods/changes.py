@@ -11,15 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pcl_lib import distributed, losses
 from pcl_lib.augment import rotate
-from pcl_lib.methods.base import accuracy, views
-from pcl_lib.methods.pcl import TURNS, PCLMethod
+from pcl_lib.data import ImageSource, resize_images
+from pcl_lib.methods.base import Take, accuracy, views
+from pcl_lib.methods.pcl import TURNS, PCLMethod, factors_of
 from pcl_lib.models import PCL
+from pcl_lib.models.encoder import as_float
 from pcl_lib.presets import Preset, override
 from pcl_lib.utils import BadInput
 
@@ -50,6 +54,18 @@ class AttributeChange:
         shape = (len(images) * distributed.world(), self.draws)
         draws = torch.rand(shape, device=images.device, generator=generator)
         return self.apply(images, distributed.own(draws, copies))
+
+
+@dataclass(frozen=True)
+class RenderedChange:
+    """A change that only the renderer can make, to its own faces: an oracle of what a change could do at best.
+
+    factors: columns of the set's table that a changed copy has from another training image. views: as above.
+    """
+
+    name: str
+    factors: tuple[str, ...]
+    views: Mapping[str, float] = field(default_factory=dict)
 
 
 def flipped(images: Tensor, _: Tensor) -> Tensor:
@@ -101,6 +117,14 @@ CHANGES = {
         AttributeChange("occluder", occluded, 6),
     )
 }
+# Ageing is what the renderer has of it: the skin's lines and tone, and grey hair. Make-up is the colour of the lips.
+ORACLES = {
+    change.name: change
+    for change in (
+        RenderedChange("ageing", ("age", "hair_grey"), STEADY_COLOUR),
+        RenderedChange("make-up", ("lip_redness",), STEADY_COLOUR),
+    )
+}
 
 
 class PCLOfChange(PCLMethod):
@@ -108,14 +132,15 @@ class PCLOfChange(PCLMethod):
 
     The pair of the PDD is an image and its changed copy, and the negatives of the contrast are changed copies. The
     attribute is held by the pose-related feature, all else by the face-aware one. With `model.even_odd` and
-    `loss.negatives` "batch" and the flip it is `pcl_plus`. Raises BadInput on another attribute than
-    the flip with either of these two, which know flips alone, and where loss.pose_change names another change.
+    `loss.negatives` "batch" and the flip it is `pcl_plus`. With one of `ORACLES` the changed copies are rendered, one
+    an image. Raises BadInput on another attribute than the flip with either of these two settings, which know flips
+    alone, and where loss.pose_change names another change.
     """
 
     def __init__(self, preset: Preset) -> None:
         super().__init__(preset)
         loss = self.preset.loss
-        self.change = CHANGES[loss.attribute]
+        self.change = CHANGES.get(loss.attribute) or ORACLES[loss.attribute]
         if loss.pose_change != "flip":
             raise BadInput(f"loss.pose_change '{loss.pose_change}' is for pcl: set loss.attribute alone")
         if loss.attribute != "flip" and (self.preset.model.even_odd or loss.negatives == "batch"):
@@ -126,27 +151,69 @@ class PCLOfChange(PCLMethod):
         steady = {f"pose_view.{key}": value for key, value in self.change.views.items()}
         self.view = override(self.preset, steady).pose_view
 
+    def _take(self, task: str) -> Take:
+        change = ORACLES.get(self.preset.loss.attribute)
+        return partial(take_redrawn, change=change) if change and task != "face" else super()._take(task)
+
+    def pairs(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The images of the PDD in 0..1 and their changed copies: [2N, 3, S, S]."""
+        return (
+            as_float(images) if isinstance(self.change, RenderedChange) else super().pairs(images, generator)
+        )
+
     def counterpart(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """The changed copies of images in 0..1, for the PDD."""
+        assert isinstance(self.change, AttributeChange)  # the renderer's come with the images
         return self.change(images, generator)
 
     def negatives(self, images: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Views of each image with another attribute, ordered [k][sample]."""
+        if isinstance(self.change, RenderedChange):
+            return views(images.chunk(2)[1], self.view, generator, count)
         if self.change.first:
             return views(self.change(images, generator), self.view, generator, count)
         return self.change(views(images, self.view, generator, count), generator, count)
 
     def positives(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Two views of each image with one attribute."""
-        return views(images, self.view, generator, 2)
+        own = images.chunk(2)[0] if isinstance(self.change, RenderedChange) else images
+        return views(own, self.view, generator, 2)
+
+
+def take_redrawn(
+    source: ImageSource, rows: np.ndarray, rng: np.random.Generator, change: RenderedChange
+) -> Tensor:
+    """Images of rendered faces, then each rendered with the factors of the change from another training image.
+
+    Returns uint8 [2 * len(rows), 3, S, S]. Raises BadInput where the set is not of rendered faces.
+    """
+    from pcl_lib.faces import render  # numba takes seconds to import
+
+    own = factors_of(source, rows, f"loss.attribute '{change.name}'")
+    drawn = rng.integers(len(source.rows), size=(distributed.world(), len(own)))[distributed.rank()]
+    others = source.faces.table.iloc[source.rows[drawn]]
+    own[list(change.factors)] = others[list(change.factors)].to_numpy(float)
+    # drawn and made smaller as the set's images were, or a copy could be told by its sharpness
+    copies = resize_images(render(own, source.faces.image_size), source.size)
+    return torch.cat([source.take(rows), copies.to(source.device)])
 
 
 class PCLOfFreedChange(PCLOfChange):
     """`PCLOfChange` whose positives of all else differ in the attribute too: half of these views are changed.
 
     What positives do not share is dropped (von Kuegelgen et al. 2021, arXiv 2106.04619), and views of all else share
-    pose and occluders. Source: ours.
+    pose and occluders. Source: ours. Raises BadInput with one of `ORACLES`, as the renderer knows no views.
     """
+
+    change: AttributeChange
+
+    def __init__(self, preset: Preset) -> None:
+        super().__init__(preset)
+        if isinstance(self.change, RenderedChange):
+            raise BadInput(
+                f"loss.attribute '{self.change.name}' is changed by the renderer, and pcl_change_freed changes views: "
+                f"choose pcl_change, or one of {', '.join(CHANGES)}"
+            )
 
     def face(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """InfoNCE of two crops, half of them changed at random, on the face branch."""

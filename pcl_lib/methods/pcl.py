@@ -8,6 +8,7 @@ from __future__ import annotations
 from types import MappingProxyType
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
@@ -58,8 +59,7 @@ class PCLMethod(Method):
     def pdd(self, model: PCL, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Four reconstructions with swapped pose-related features, and orthogonality. Paper section 3.2."""
         preset = self.preset.loss
-        clean = as_float(images)
-        clean = torch.cat([clean, self.counterpart(clean, generator)])
+        clean = self.pairs(images, generator)
         shape = (len(clean) * distributed.world(), *clean.shape[1:])
         noise = torch.randn(shape, device=clean.device, generator=generator)
         _, face, pose = model.mirror_features(clean + preset.noise * distributed.own(noise, 2))
@@ -105,6 +105,11 @@ class PCLMethod(Method):
         else:  # "released_code": chunked as if ordered [sample][k]
             negatives = negatives.unflatten(0, (-1, count))
         return losses.pose_logits(z, negatives, preset.temperature, mixing=preset.mixing, generator=generator)
+
+    def pairs(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """The PDD's images in 0..1, and after them the other image of each pair: [2N, 3, S, S]."""
+        clean = as_float(images)
+        return torch.cat([clean, self.counterpart(clean, generator)])
 
     def counterpart(self, images: Tensor, generator: torch.Generator) -> Tensor:  # noqa: ARG002
         """The other image of the PDD's pair: the flip, whatever the pose contrast takes."""
@@ -162,19 +167,26 @@ def take_turned(source: ImageSource, rows: np.ndarray, rng: np.random.Generator)
     as those of the set, from normal distributions. Raises BadInput where the set is not of rendered faces.
     """
     from pcl_lib.faces import render  # numba takes seconds to import
-    from pcl_lib.faces.factors import NUMERIC, POSE_SPREAD
+    from pcl_lib.faces.factors import POSE_SPREAD
 
-    factors = source.faces.table.iloc[rows]
-    if missing := [name for name in NUMERIC if name not in factors]:
-        raise BadInput(
-            f"loss.pose_change 'turn' renders faces anew, but {source.faces.name} has no {missing[0]}: choose flip"
-        )
-    factors = factors[list(NUMERIC)].reset_index(drop=True)
+    factors = factors_of(source, rows, "loss.pose_change 'turn'")
     for angle, (spread, most) in POSE_SPREAD.items():
         drawn = rng.normal(0, spread, (distributed.world(), len(factors)))  # of all ranks' blocks
         factors[angle] = np.clip(drawn[distributed.rank()], -most, most)
     turned = render(factors, source.size, device=source.device)
     return torch.cat([source.take(rows), turned])
+
+
+def factors_of(source: ImageSource, rows: np.ndarray, setting: str) -> pd.DataFrame:
+    """What the renderer draws these rows of a set from. setting: whose, for the refusal of other sets (BadInput)."""
+    from pcl_lib.faces.factors import NUMERIC
+
+    factors = source.faces.table.iloc[rows]
+    if missing := [name for name in NUMERIC if name not in factors]:
+        raise BadInput(
+            f"{setting} renders faces anew, but {source.faces.name} has no {missing[0]}: choose flip"
+        )
+    return factors[list(NUMERIC)].reset_index(drop=True)
 
 
 class PCLPlus(PCLMethod):

@@ -23,6 +23,7 @@ from pcl_lib.faces import camera, head_landmarks
 from pcl_lib.faces.clips import sample_clips
 from pcl_lib.faces.factors import NUMERIC, POSE
 from pcl_lib.faces.pnp import solve_pose
+from pcl_lib.methods import changes
 from pcl_lib.probes import linear
 from pcl_lib.probes.tasks import Split, plan
 from pcl_lib.reproduce.run import Run
@@ -40,6 +41,8 @@ CHOSEN = ("flip", "light", "colour", "occluder")
 ATTRIBUTES = {name: ("pcl_change", name) for name in CHOSEN} | {
     f"{name}, remedy": ("pcl_change_freed", name) for name in ("flip", "occluder")
 }
+# Of `make beyond`: changes that only the renderer can make.
+ORACLES = {name: ("pcl_change", name) for name in changes.ORACLES}
 # The settings of those trainings on a processor: an encoder that is fast there, and small batches.
 LIGHT: Mapping[str, dict[str, Any]] = {
     "cpu": {
@@ -233,15 +236,18 @@ def _verified(identity: Tensor, pairs: pd.DataFrame) -> float:
 
 
 def attribute_tables(
-    models: Mapping[str, Any], faces: RenderedFaces, seed: int = 0
+    models: Mapping[str, Any],
+    faces: RenderedFaces,
+    seed: int = 0,
+    trainings: Mapping[str, tuple[str, str]] = ATTRIBUTES,
 ) -> dict[str, pd.DataFrame]:
     """What notebook 09 asks of its models, a table each: features, swaps and tasks.
 
-    models: "untrained", and those of `ATTRIBUTES`. faces: `strangers`. A row of features is a model and a question,
+    models: "untrained", and those of `trainings`. faces: `strangers`. A row of features is a model and a question,
     one of swaps a model, one of tasks a model.
     """
     features, swaps, tasks = [], [], []
-    for title, (_, name) in ATTRIBUTES.items():
+    for title, (_, name) in trainings.items():
         asked = {title: models[title]} | (
             {} if "remedy" in title else {f"{name}, untrained": models["untrained"]}
         )

@@ -56,19 +56,28 @@ def strangers(preset: str, cases: bool = False) -> RenderedFaces:
 
 def attributes(run: Run) -> None:
     """Notebook 09's trainings and tables, longer: attributes_features, attributes_swaps and attributes_tasks."""
+    _separate(run, "attributes", beyond.ATTRIBUTES)
+
+
+def oracles(run: Run) -> None:
+    """The same for ageing and make-up, which only the renderer can change: oracles_features and so on."""
+    _separate(run, "oracles", beyond.ORACLES)
+
+
+def _separate(run: Run, part: str, trainings: Mapping[str, tuple[str, str]]) -> None:
     settings = presets.override(run.preset, ATTRIBUTES.get(run.preset.name, {}) | {"model.image_size": 32})
     faces = beyond.strangers(32, *((20, 6) if run.preset.name == "smoke" else (120, 10)))
     models = {"untrained": PCL(methods.build("pcl_change", settings).preset.model, run.seed).eval()}
-    for title, (method, name) in beyond.ATTRIBUTES.items():
+    for title, (method, name) in trainings.items():
         own = presets.override(settings, {"loss.attribute": name})
-        place = run.out / "attributes" / title.replace(", ", "-")
+        place = run.out / part / title.replace(", ", "-")
         models[title] = pretrain.fit(method, preset=own, faces=run.faces, out=place, seed=run.seed).model
-    for kind, table in beyond.attribute_tables(models, faces, run.seed).items():
+    for kind, table in beyond.attribute_tables(models, faces, run.seed, trainings).items():
         context = {
             "data": faces.name,
             "iterations": str(settings.train.epochs * settings.train.iterations_per_epoch),
         }
-        run.save_table(tables.Table(table.round(3), context), f"attributes_{kind}", ATTRIBUTE_CAPTIONS[kind])
+        run.save_table(tables.Table(table.round(3), context), f"{part}_{kind}", ATTRIBUTE_CAPTIONS[kind])
 
 
 ATTRIBUTE_CAPTIONS = {
@@ -125,7 +134,12 @@ EXPERIMENTS: Mapping[str, tuple[Callable[..., pd.DataFrame], str]] = {
         "Colour or depth as target, without labels: probes of the frozen feature; test people",
     ),
 }
-PARTS: Mapping[str, Callable[[Run], None]] = {"attributes": attributes, "gan": gan, "depth": depths}
+PARTS: Mapping[str, Callable[[Run], None]] = {
+    "attributes": attributes,
+    "oracles": oracles,
+    "gan": gan,
+    "depth": depths,
+}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
