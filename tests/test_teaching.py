@@ -83,7 +83,7 @@ def test_the_commands_of_the_project_are_those_of_the_kit() -> None:
         methods.build(given["--method"], preset)
         trained.append((given["--method"], preset.loss.attribute))
     assert trained == [("pcl_change", "light"), ("pcl_change", "flip"), ("simclr_noflip", "flip")]
-    assert presets.RANGES["LossPreset"]["attribute"] == tuple(CHANGES)  # the two places that the page names
+    assert set(CHANGES) < set(presets.RANGES["LossPreset"]["attribute"])  # the two places that the page names
     targets = set(re.findall(r"^([a-z]+):.*##", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert set(re.findall(r"`make (\w+)", PROJECT)) == {"reproduce"} <= targets
 

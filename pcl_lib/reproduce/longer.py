@@ -1,7 +1,7 @@
 """What notebooks 09 and 10 show and cannot wait for: `python -m pcl_lib.reproduce.longer`.
 
-The recipe for other attributes than pose trained longer, a conditional GAN, and experiments with depth. Each part
-leaves its tables in the run folder at once; the same command goes on with what is not there.
+The recipe for other attributes than pose trained longer, and for ageing and make-up; a conditional GAN; experiments
+with depth. Each part leaves its tables in the run folder at once; the same command goes on with what is not there.
 """
 
 from __future__ import annotations
