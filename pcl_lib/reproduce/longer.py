@@ -27,7 +27,7 @@ SIZE = 64  # pixels of the strangers, as in notebook 10
 # How long the GAN is trained. Small batches: pictures need many steps more than they need many images a step.
 GAN: Mapping[str, dict[str, Any]] = {
     "cpu": {
-        "model.width": 1.0, "train.epochs": 40, "train.iterations_per_epoch": 100, "train.frames_per_identity": 6,
+        "model.width": 1.0, "train.epochs": 16, "train.iterations_per_epoch": 100, "train.frames_per_identity": 6,
         "train.pdd_batch": 12, "train.face_batch": 24, "train.pose_batch": 12, "train.checkpoint_every": 4,
     },
 }  # fmt: skip

@@ -40,6 +40,10 @@ SHOWN = (
     "other_ways",
     "attributes_features",
     "attributes_swaps",
+    "oracles_features",
+    "oracles_swaps",
+    "depth_input",
+    "depth_target",
 )  # tables of RESULTS
 # README's small table: rows and columns of main.csv, and how it calls them.
 ROWS = {
