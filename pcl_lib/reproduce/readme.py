@@ -40,6 +40,7 @@ SHOWN = (
     "other_ways",
     "attributes_features",
     "attributes_swaps",
+    "longer_ways",
     "oracles_features",
     "oracles_swaps",
     "depth_input",
