@@ -163,7 +163,7 @@ def synthetic_rows() -> dict[str, pd.DataFrame]:
             ):
                 row = {"feature": "general", "task": task, "metric": metric, "value": told, "n": 10}
                 parts["probes"].append(key | row)
-            leak = {"feature": "face", "factor": "yaw", "metric": "R2", "value": noisy}
+            leak = {"feature": "face", "factor": "yaw", "metric": "R2", "value": 1 - noisy}
             parts["leakage"].append(key | leak)
     return {name: pd.DataFrame(rows) for name, rows in parts.items()}
 

@@ -45,7 +45,7 @@ QUANTITIES: Mapping[str, Quantity] = {
     "verification error": _probe("verification", "accuracy"),
     "AU error (1 - AUC)": _probe("action units", "AUC mean"),
     "yaw MAE (degrees)": _probe("head pose", "MAE yaw", False, 2),
-    "leakage: yaw R2 from face": Quantity("leakage", {"feature": "face", "factor": "yaw"}),
+    "yaw not in face (1 - R2)": Quantity("leakage", {"feature": "face", "factor": "yaw"}, True),
 }
 # Steps from the paper's size: what each axis is multiplied by.
 MORE = {
@@ -198,7 +198,7 @@ def draw(found: Mapping[str, power_law.Fit], cost: float) -> Figure:
                 place, value, spread, fmt=plots.MARKERS[i], color=plots.COLOURS[i], capsize=3, label=step
             )
             prices.add(price)
-        plots.clean_axes(axes).set_title(name, fontsize=9)
+        plots.clean_axes(axes).set_title(name, fontsize=8)
         axes.set_xscale("log")
         axes.set_xticks(sorted(prices), [f"{price:.3g}" for price in sorted(prices)])
         axes.minorticks_off()
