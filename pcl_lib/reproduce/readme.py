@@ -45,6 +45,9 @@ SHOWN = (
     "oracles_swaps",
     "depth_input",
     "depth_target",
+    "scaling_law",
+    "scaling_gain",
+    "scaling_video",
 )  # tables of RESULTS
 # README's small table: rows and columns of main.csv, and how it calls them.
 ROWS = {
