@@ -75,8 +75,8 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	for set in search pdd lfw fer2013; do for name in main components lead lead_components swaps; do for end in csv md; do \
 	  table="$(OUT)-$$set/tables/ablation_$${name}_table.$$end"; \
 	  if [ -f "$$table" ]; then cp "$$table" figures/tables/$${set}_$${name}_table.$$end; fi; done; done; done
-	for name in attributes_features attributes_swaps attributes_tasks oracles_features oracles_swaps oracles_tasks longer_ways longer_swaps depth_input depth_target \
-	  scaling_points scaling_law scaling_gain scaling_video; do \
+	for name in attributes_features attributes_swaps attributes_tasks oracles_features oracles_swaps oracles_tasks \
+	  longer_ways longer_swaps depth_input depth_target scaling_points scaling_law scaling_gain scaling_video; do \
 	  for end in csv md; do if [ -f "$(OUT)-beyond/tables/$$name.$$end" ]; then \
 	  cp "$(OUT)-beyond/tables/$$name.$$end" figures/tables/; fi; done; done
 	for name in gan_swaps scaling; do if [ -f "$(OUT)-beyond/figures/$$name.png" ]; then \

@@ -11,11 +11,8 @@ from PIL import Image
 
 from pcl_lib.reproduce import depth, longer
 
-PARTS = [
-    "oracles",
-    "gan",
-    "depth",
-]  # "attributes" is "oracles" with the changes of notebook 09, which trains them
+# "attributes" is "oracles" with other changes, and notebook 09 trains these
+PARTS = ["oracles", "gan", "depth"]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +56,10 @@ def test_depth_has_a_row_for_each_seed_and_their_mean(out: Path) -> None:
 
 def test_the_same_command_again_trains_nothing(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
     before = {path: path.read_bytes() for path in (out / "tables").glob("*.csv")}
+    trained = {path: path.stat().st_mtime_ns for path in (out / "oracles").rglob("*.safetensors")}
+    assert len(trained) >= 2
     capsys.readouterr()
     longer.main(["--preset", "smoke", "--only", "oracles", "depth", "--out", str(out)])
     assert "seed 0 is done" not in capsys.readouterr().out
     assert {path: path.read_bytes() for path in (out / "tables").glob("*.csv")} == before
+    assert {path: path.stat().st_mtime_ns for path in trained} == trained

@@ -321,18 +321,19 @@ def rendered(tmp_path_factory: pytest.TempPathFactory) -> data.PreparedFaces:
     )
 
 
+@pytest.mark.parametrize("size", [32, 16])
 def test_turned_heads_are_renderings_of_the_same_face_in_another_pose(
-    rendered: data.PreparedFaces, blobs: data.PreparedFaces
+    size: int, rendered: data.PreparedFaces, blobs: data.PreparedFaces
 ) -> None:
     rows = rendered.split("train")[:4]
-    source = data.ImageSource(rendered, rendered.split("train"))
+    source = data.ImageSource(rendered, rendered.split("train"), size=size)
     both = take_turned(source, rows, np.random.default_rng(3))
     torch.testing.assert_close(both[:4], source.take(rows))
     factors = rendered.table.iloc[rows].reset_index(drop=True)[list(NUMERIC)]
     rng = np.random.default_rng(3)
     for angle, (spread, most) in POSE_SPREAD.items():
         factors[angle] = rng.normal(0, spread, 4).clip(-most, most)
-    torch.testing.assert_close(both[4:], render(factors, 32))
+    torch.testing.assert_close(both[4:], data.resize_images(render(factors, 32), size))
     with pytest.raises(BadInput, match=r"blobs has no .*: choose flip"):
         take_turned(data.ImageSource(blobs, blobs.split("train")), blobs.split("train")[:2], rng)
 

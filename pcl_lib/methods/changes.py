@@ -19,9 +19,9 @@ from torch import Tensor
 
 from pcl_lib import distributed, losses
 from pcl_lib.augment import rotate
-from pcl_lib.data import ImageSource, resize_images
+from pcl_lib.data import ImageSource
 from pcl_lib.methods.base import Take, accuracy, views
-from pcl_lib.methods.pcl import TURNS, PCLMethod, factors_of
+from pcl_lib.methods.pcl import TURNS, PCLMethod, factors_of, with_renderings
 from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float
 from pcl_lib.presets import Preset, override
@@ -187,15 +187,11 @@ def take_redrawn(
 
     Returns uint8 [2 * len(rows), 3, S, S]. Raises BadInput where the set is not of rendered faces.
     """
-    from pcl_lib.faces import render  # numba takes seconds to import
-
     own = factors_of(source, rows, f"loss.attribute '{change.name}'")
     drawn = rng.integers(len(source.rows), size=(distributed.world(), len(own)))[distributed.rank()]
     others = source.faces.table.iloc[source.rows[drawn]]
     own[list(change.factors)] = others[list(change.factors)].to_numpy(float)
-    # drawn and made smaller as the set's images were, or a copy could be told by its sharpness
-    copies = resize_images(render(own, source.faces.image_size), source.size)
-    return torch.cat([source.take(rows), copies.to(source.device)])
+    return with_renderings(source, rows, own)
 
 
 class PCLOfFreedChange(PCLOfChange):

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from pcl_lib import distributed, losses
 from pcl_lib.augment import rotate
-from pcl_lib.data import FaceSet, ImageSource
+from pcl_lib.data import FaceSet, ImageSource, resize_images
 from pcl_lib.methods.base import Method, Take, Task, accuracy, take_images, views
 from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float
@@ -166,15 +166,13 @@ def take_turned(source: ImageSource, rows: np.ndarray, rng: np.random.Generator)
     Returns uint8 [2 * len(rows), 3, S, S]. An oracle: only who renders the faces can turn them. The angles are drawn
     as those of the set, from normal distributions. Raises BadInput where the set is not of rendered faces.
     """
-    from pcl_lib.faces import render  # numba takes seconds to import
     from pcl_lib.faces.factors import POSE_SPREAD
 
     factors = factors_of(source, rows, "loss.pose_change 'turn'")
     for angle, (spread, most) in POSE_SPREAD.items():
         drawn = rng.normal(0, spread, (distributed.world(), len(factors)))  # of all ranks' blocks
         factors[angle] = np.clip(drawn[distributed.rank()], -most, most)
-    turned = render(factors, source.size, device=source.device)
-    return torch.cat([source.take(rows), turned])
+    return with_renderings(source, rows, factors)
 
 
 def factors_of(source: ImageSource, rows: np.ndarray, setting: str) -> pd.DataFrame:
@@ -187,6 +185,15 @@ def factors_of(source: ImageSource, rows: np.ndarray, setting: str) -> pd.DataFr
             f"{setting} renders faces anew, but {source.faces.name} has no {missing[0]}: choose flip"
         )
     return factors[list(NUMERIC)].reset_index(drop=True)
+
+
+def with_renderings(source: ImageSource, rows: np.ndarray, factors: pd.DataFrame) -> Tensor:
+    """Images of rendered faces, then one rendered from each row of `factors`: uint8 [2 * len(rows), 3, S, S]."""
+    from pcl_lib.faces import render  # numba takes seconds to import
+
+    # drawn and made smaller as the set's images were, or a copy could be told by its sharpness
+    copies = render(factors, source.faces.image_size, device=source.device)
+    return torch.cat([source.take(rows), resize_images(copies, source.size)])
 
 
 class PCLPlus(PCLMethod):
