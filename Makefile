@@ -58,7 +58,7 @@ search: env  ## tries for a better pcl_plus, judged on the validation people (th
 	$(BIN)/python data_scripts/render_faces.py --out runs/faces/search --preset $(PRESET) --identities 340 60 60 --seed 1
 	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) --data runs/faces/search --out runs/$(PRESET)-search --search --seeds 2
 
-beyond: env  ## the longer parts of notebooks 09 and 10: attributes, ageing, a GAN, depth, scaling; goes on where it was (PRESET=cpu WORKERS= MINUTES=)
+beyond: env  ## the longer parts of notebooks 09 and 10: attributes, ageing, a GAN, detectors, depth, scaling; goes on where it was (PRESET=cpu WORKERS= MINUTES=)
 	$(BIN)/python -m pcl_lib.reproduce.longer --preset $(PRESET) --out "runs/$(PRESET)-beyond"
 	$(BIN)/python -m pcl_lib.ablations --preset $(PRESET) --scaling --seeds 2 --out "runs/$(PRESET)-beyond" \
 	  $(if $(WORKERS),--workers $(WORKERS)) $(if $(MINUTES),--minutes $(MINUTES))
@@ -76,7 +76,7 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	  table="$(OUT)-$$set/tables/ablation_$${name}_table.$$end"; \
 	  if [ -f "$$table" ]; then cp "$$table" figures/tables/$${set}_$${name}_table.$$end; fi; done; done; done
 	for name in attributes_features attributes_swaps attributes_tasks oracles_features oracles_swaps oracles_tasks \
-	  longer_ways longer_swaps depth_input depth_target scaling_points scaling_law scaling_gain scaling_video; do \
+	  longer_ways longer_swaps detectors depth_input depth_target scaling_points scaling_law scaling_gain scaling_video; do \
 	  for end in csv md; do if [ -f "$(OUT)-beyond/tables/$$name.$$end" ]; then \
 	  cp "$(OUT)-beyond/tables/$$name.$$end" figures/tables/; fi; done; done
 	for name in gan_swaps scaling; do if [ -f "$(OUT)-beyond/figures/$$name.png" ]; then \

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
-from skimage.transform import estimate_transform
 from torch import Tensor
 
 from pcl_lib import disentangle
@@ -154,22 +153,6 @@ def test_half_the_images_get_an_occluder_and_the_marks_say_which(faces: Rendered
     touched = (changed.images(rows) != faces.images(rows)).flatten(1).any(1).numpy()
     assert (touched == changed.marks[:, 0]).all() and 0.3 < touched.mean() < 0.7
     assert Changed(faces, "flip").marks.shape == (len(faces), 0)
-
-
-def test_alignment_is_the_similarity_transform_of_scikit_image() -> None:
-    rng = np.random.default_rng(0)
-    target = rng.uniform(8, 24, (8, 2))
-    turned = Rotation.from_euler("z", 20, degrees=True).as_matrix()[:2, :2]
-    places = (target - 16) @ turned.T * 0.8 + 15
-    wanted = estimate_transform("similarity", places, target)
-    dots = torch.zeros(8, 3, 32, 32, dtype=torch.uint8)
-    y, x = np.mgrid[:32, :32] + 0.5
-    for dot, (px, py) in zip(dots, places, strict=True):
-        dot[:] = torch.from_numpy(255 * np.exp(-((x - px) ** 2 + (y - py) ** 2) / 4)).byte()
-    aligned = beyond.align(dots, np.repeat(places[None], 8, 0), target).float().mean(1).numpy()
-    for found, point in zip(aligned, places, strict=True):
-        centre = np.array([(found * x).sum(), (found * y).sum()]) / found.sum()
-        assert np.allclose(centre, wanted(point)[0], atol=0.15)
 
 
 def test_strangers_come_again_in_each_case() -> None:

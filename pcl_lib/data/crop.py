@@ -20,9 +20,17 @@ LARGEST = 8.0  # a square of more times the image's longer side is taken for a s
 SMALLEST = 4.0  # pixels
 SEARCHED = 320  # pixels of the longer side in which faces are looked for: enough for portraits
 FACE = 0.12  # least share of the shorter side that a face takes
-CASCADES = ("haarcascade_frontalface_alt2", "haarcascade_frontalface_default", "haarcascade_profileface")
+CASCADES = (
+    "haarcascade_frontalface_alt2",
+    "haarcascade_frontalface_default",
+    "haarcascade_profileface",
+    "haarcascade_eye",
+)
+EYE = 0.12, 0.45  # least and largest share of the face's width that the detector's square about an eye takes
+UPPER = 0.6  # the part of a face, from its top, in which eyes are looked for
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
+Eyes = tuple[tuple[float, float], tuple[float, float]]
 
 
 def square_about(box: Sequence[float], margin: float) -> Box:
@@ -84,7 +92,7 @@ def find_faces(image: Image.Image) -> list[Box]:
         grey = grey.resize(tuple(max(1, round(n * zoom)) for n in grey.size), Image.Resampling.BILINEAR)  # type: ignore[arg-type]
     pixels = np.asarray(grey)
     least = max(20, round(FACE * min(grey.size)))
-    *frontal, profile = _cascades()
+    *frontal, profile, _ = _cascades()
     for cascade, mirrored in [(cascade, False) for cascade in frontal] + [(profile, False), (profile, True)]:
         view = np.ascontiguousarray(pixels[:, ::-1]) if mirrored else pixels
         boxes = cascade.detectMultiScale(view, scaleFactor=1.1, minNeighbors=4, minSize=(least, least))
@@ -97,3 +105,28 @@ def find_faces(image: Image.Image) -> list[Box]:
                 for x, (_, y, width, height) in zip(starts, found, strict=True)
             ]
     return []
+
+
+def find_eyes(image: Image.Image) -> Eyes | None:
+    """The middles of the eyes of the largest face that OpenCV's Haar cascades find in an RGB image, in its pixels.
+
+    The eye on the image's left comes first. None where there is no face, or no eye in a half of its upper part.
+    """
+    faces = find_faces(image)
+    if not faces:
+        return None
+    left, top, right, _ = faces[0]
+    width = right - left
+    area = (max(0, round(left)), max(0, round(top)), round(right), round(top + UPPER * width))
+    upper = np.ascontiguousarray(image.convert("L").crop(area))
+    least, largest = (max(1, round(share * width)) for share in EYE)
+    squares = _cascades()[-1].detectMultiScale(
+        upper, scaleFactor=1.1, minNeighbors=3, minSize=(least, least), maxSize=(largest, largest)
+    )
+    middle = (left + right) / 2 - area[0]
+    best: dict[bool, tuple[float, float, float]] = {}
+    for x, y, side, _ in np.asarray(squares, float).reshape(-1, 4).tolist():
+        found = (side, area[0] + x + side / 2, area[1] + y + side / 2)
+        half = x + side / 2 >= middle
+        best[half] = max(best.get(half, found), found)
+    return (best[False][1:], best[True][1:]) if len(best) == 2 else None

@@ -154,44 +154,6 @@ def landmarks(faces: FaceSet) -> np.ndarray:
     ]  # which are seen would cost a depth map
 
 
-def align(images: Tensor, places: np.ndarray, target: np.ndarray) -> Tensor:
-    """Images turned, scaled and shifted so that landmarks come nearest to `target` in least squares.
-
-    images: uint8 [n, 3, S, S]; places: [n, L, 2] pixels; target: [L, 2]. As complex numbers, the transform a z + b has
-    a = the regression of the centred target on the centred places. Empty corners are black.
-    """
-    import cv2
-
-    aligned = []
-    goal = target @ (1, 1j)
-    for image, points in zip(images, places @ (1, 1j), strict=True):
-        spread = points - points.mean()
-        a = np.vdot(spread, goal - goal.mean()) / np.vdot(spread, spread).real
-        b = goal.mean() - a * points.mean()
-        move = np.array([[a.real, -a.imag, b.real], [a.imag, a.real, b.imag]])
-        move[:, 2] += move[:, :2] @ (0.5, 0.5) - 0.5  # OpenCV's pixel i has its middle at i, ours at i + 0.5
-        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-        aligned.append(torch.from_numpy(cv2.warpAffine(pixels, move, image.shape[:0:-1])).permute(2, 0, 1))
-    return torch.stack(aligned)
-
-
-class Aligned:
-    """A set whose images are aligned; its table and splits are the set's own."""
-
-    def __init__(self, faces: RenderedFaces, places: np.ndarray) -> None:
-        self.table, self.split, self.image_size = faces.table, faces.split, faces.image_size
-        self.name, self.info, self.pairs = f"aligned {faces.name}", faces.info, faces.pairs
-        target = landmarks(faces)[faces.split("train")].mean(0)
-        self._images = align(faces.images(np.arange(len(faces))), places, target)
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def images(self, rows: Any) -> Tensor:
-        """uint8 [len(rows), 3, S, S]."""
-        return self._images[torch.as_tensor(np.asarray(rows))]
-
-
 def stored(run: Run, name: str) -> Path | None:
     """The CSV that `make beyond` left: for this preset if it ran here, else the kit's own record; says which.
 

@@ -1,7 +1,8 @@
 """What notebooks 09 and 10 show and cannot wait for: `python -m pcl_lib.reproduce.longer`.
 
-The recipe for other attributes than pose trained longer, and for ageing and make-up; a conditional GAN; experiments
-with depth. Each part leaves its tables in the run folder at once; the same command goes on with what is not there.
+The recipe for other attributes than pose trained longer, and for ageing and make-up; a conditional GAN; alignment by
+detectors; experiments with depth. Each part leaves its tables in the run folder at once; the same command goes on
+with what is not there.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pcl_lib.data import SizedFaces
 from pcl_lib.data.rendered import RenderedFaces
 from pcl_lib.faces.factors import POSE
 from pcl_lib.models import PCL
-from pcl_lib.reproduce import beyond, depth, judge
+from pcl_lib.reproduce import alignment, beyond, depth, judge
 from pcl_lib.reproduce.run import Run, open_run
 from pcl_lib.utils import BadInput, exit_cleanly, only_one
 
@@ -95,13 +96,28 @@ def gan(run: Run) -> None:
     seen = SizedFaces(faces, trained.model.image_size)
     labels = "identity and angles of training images"
     way = beyond.by_pair("conditional GAN", labels, trained.model, seen, trained.seconds)
-    judged = beyond.judge([way], seen)
-    run.save_table(
-        judged.round(3), "longer_ways", "A way to a head pose that trains longer, judged as in notebook 10"
-    )
+    _add_ways(run, beyond.judge([way], seen))
     shares = disentangle.swap_shares(trained.model, seen, POSE, 200, run.seed)
     run.save_rows(shares.assign(method="drgan"), "longer_swaps", precision=trained.precision, data=faces.name)
     judge.draw_swaps(trained.model, run.faces, run.out / "figures" / "gan_swaps.png")
+
+
+def detectors(run: Run) -> None:
+    """Alignment by detectors that others trained, judged as notebook 10 judges: longer_ways, and detectors."""
+    faces = strangers(run.preset.name, cases=True)
+    ways, found = alignment.compare(run, faces)
+    _add_ways(run, beyond.judge(ways, faces))
+    run.save_table(found.round(3), "detectors", "Shares of images in which detectors find a face's landmarks")
+
+
+def _add_ways(run: Run, judged: pd.DataFrame) -> None:
+    path = run.out / "tables" / "longer_ways.csv"
+    if path.is_file():
+        before = pd.read_csv(path)
+        judged = pd.concat([before[~before["way"].isin(judged["way"])], judged], ignore_index=True)
+    run.save_table(
+        judged.round(3), path.stem, "Ways to a head pose that take longer, judged as in notebook 10"
+    )
 
 
 def depths(run: Run) -> None:
@@ -138,6 +154,7 @@ PARTS: Mapping[str, Callable[[Run], None]] = {
     "attributes": attributes,
     "oracles": oracles,
     "gan": gan,
+    "detectors": detectors,
     "depth": depths,
 }
 

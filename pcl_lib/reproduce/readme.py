@@ -41,6 +41,7 @@ SHOWN = (
     "attributes_features",
     "attributes_swaps",
     "longer_ways",
+    "detectors",
     "oracles_features",
     "oracles_swaps",
     "depth_input",
