@@ -175,6 +175,10 @@ def test_batches_draw_one_frame_an_identity(blobs: data.PreparedFaces, tmp_path:
         assert sorted(rows // 2) == list(range(48))  # two images an identity: each identity once
         drawn[task.name] = rows
     assert (drawn["pdd"] != drawn["face"]).any()  # each task has batches of its own
+    trainer.epoch = 1
+    later = torch.cat(list(trainer._batches(trainer.method.tasks[0], 0))).flatten(1)
+    rows = (later[:, None] == everything).all(2).int().argmax(1).numpy()
+    assert sorted(rows // 2) == list(range(48)) and (rows != drawn["pdd"]).any()  # and each epoch its own
 
 
 def test_resumed_at_any_epoch_is_the_uninterrupted_run(

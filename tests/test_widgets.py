@@ -28,6 +28,7 @@ from pcl_lib.widgets.base import SAVED, WAS_LIVE, Panel, Tile
 from pcl_lib.widgets.photographs import EXPECT, read_photograph
 from pcl_lib.widgets.swap_explorer import PARTS
 from pcl_lib.widgets.swap_matrix import COUNT
+from pcl_lib.widgets.training_monitor import MOST_FRAMES
 
 
 @pytest.fixture(scope="module")
@@ -266,6 +267,19 @@ def test_each_panel_has_three_things_to_try_and_keeps_pictures(
             assert set(found) == {"png"}
         else:
             assert found["gif"].is_animated and found["gif"].n_frames >= 6
+
+
+def test_a_monitor_keeps_few_pictures_of_a_long_training(faces: rendered.Gallery, tmp_path: Path) -> None:
+    monitor = widgets.TrainingMonitor("pcl", preset=presets.get("smoke"), faces=faces, out=tmp_path)
+    for epoch in range(1, 1001):
+        grey = np.full((2, 2, 3), epoch % 256, np.uint8)
+        file = io.BytesIO()
+        Image.fromarray(grey).save(file, "PNG")
+        monitor.remember(epoch, file.getvalue())
+        assert len(monitor.seen) <= MOST_FRAMES
+    *even, last = (epoch for epoch, _ in monitor.seen)
+    assert last == 1000 and len(even) > 20 and set(np.diff([0, *even])) == {even[0]}
+    assert [frame[0, 0, 0] for frame in monitor.frames()] == [epoch % 256 for epoch in (*even, last)]
 
 
 def test_kept_frames_go_there_and_back(explorer: widgets.SwapExplorer, model: PCL) -> None:

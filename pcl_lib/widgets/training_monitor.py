@@ -22,6 +22,8 @@ from pcl_lib.utils import BadInput
 from pcl_lib.widgets.base import Panel, Tile, as_png, wrapped
 from pcl_lib.widgets.pictures import RGB
 
+MOST_FRAMES = 48  # of the GIF: a training may have thousands of epochs
+
 
 class TrainingMonitor(Panel):
     """Loss curves, weights and swap pictures after each epoch of a training in a thread, with start and stop.
@@ -43,7 +45,8 @@ class TrainingMonitor(Panel):
         super().__init__()
         self.method, self.preset, self.faces, self.out, self.seed = method, preset, faces, Path(out), seed
         self.history = self._before()
-        self.seen: list[RGB] = []  # the swaps after each epoch
+        self.seen: list[tuple[int, bytes]] = []  # epochs and their swaps as PNG
+        self.stride = 1
         self.thread: threading.Thread | None = None
         self.stopping = threading.Event()
         self.start = ipywidgets.Button(description="train", icon="play")
@@ -118,13 +121,20 @@ class TrainingMonitor(Panel):
         shown = model.recalibrated(some.to(next(model.parameters()).device))
         swaps = measure.swap(shown, self.faces, *measure.donors(self.faces, (2, 6)))
         grid = as_png(plots.swap_grid(swaps.faces, swaps.poses, swaps.pictures, swaps.labels), plots.DPI)
-        self.seen.append(np.asarray(Image.open(io.BytesIO(grid)).convert("RGB")))
+        self.remember(len(history), grid)
         self.swaps.show(grid, "swaps by the model as it is now, of people it does not train on")
         return self.stopping.is_set()
 
+    def remember(self, epoch: int, swaps: bytes) -> None:
+        """Keep the swaps after an epoch, a PNG. Of long trainings the newest and every 2nd, 4th, ... epoch stay."""
+        self.seen = [kept for kept in self.seen if kept[0] % self.stride == 0] + [(epoch, swaps)]
+        if len(self.seen) >= MOST_FRAMES:
+            self.stride *= 2
+
     def frames(self) -> list[RGB]:
-        """The swaps after each epoch that this monitor has watched."""
-        return self.seen
+        """The swaps after the epochs that this monitor has watched, evenly thinned to `MOST_FRAMES` or fewer."""
+        pictures = (Image.open(io.BytesIO(swaps)) for _, swaps in self.seen)
+        return [np.asarray(picture.convert("RGB")) for picture in pictures]
 
     def figure(self) -> Figure:
         """Curves of what was trained so far, by this monitor or before it; an empty figure where nothing was."""

@@ -1,4 +1,4 @@
-"""Widgets driven at ten moves a second and a training that does not end: memory stays flat, no file stays open.
+"""Widgets driven at ten moves a second beside a TrainingMonitor that does not end: memory flat, no file left open.
 
     python tests/reliability/soak.py --minutes 120
 
@@ -21,10 +21,10 @@ sys.path.insert(0, str(Path(__file__).parents[2]))
 import numpy as np
 import torch
 
-from pcl_lib import data, presets, pretrain
+from pcl_lib import data, presets
 from pcl_lib.data.rendered import Gallery
 from pcl_lib.models.shipped import shipped
-from pcl_lib.widgets import AugmentationLab, FaceStudio, NeighbourBrowser, SwapExplorer
+from pcl_lib.widgets import AugmentationLab, FaceStudio, NeighbourBrowser, SwapExplorer, TrainingMonitor
 
 GROWTH, MOVES = 0.02, 10  # an hour, a second
 SLACK = 8 << 20  # bytes that allocators may take at any time: short soaks are judged by them
@@ -39,10 +39,10 @@ def handles() -> tuple[int, int]:
     return len(os.listdir("/proc/self/fd")), threading.active_count()
 
 
-def train_on(faces: data.PreparedFaces, out: Path, stop: threading.Event) -> None:
-    """Train until told to stop, with a checkpoint after every epoch."""
+def endless(faces: data.PreparedFaces, out: Path) -> TrainingMonitor:
+    """A monitor of a training with a checkpoint and pictures after every epoch, which only stops when told to."""
     preset = presets.override(presets.get("smoke"), {"train.epochs": 1_000_000, "train.checkpoint_every": 1})
-    pretrain.fit(preset=preset, faces=faces, out=out, progress=False, callback=lambda *_: stop.is_set())
+    return TrainingMonitor("pcl", preset=preset, faces=faces, out=out)
 
 
 def move(widgets: list[object], rng: np.random.Generator) -> None:
@@ -93,11 +93,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as place:
         smoke = presets.get("smoke")
         training_faces = data.open_faces(None, smoke, Path(place))
-        stop = threading.Event()
-        trainer = threading.Thread(target=train_on, args=(training_faces, Path(place) / "run", stop))
-        trainer.start()
+        monitor = endless(training_faces, Path(place) / "run")
+        monitor.begin()
+        assert monitor.thread is not None  # begin makes it
         begun, moves, before = time.monotonic(), 0, None
-        while (minutes := (time.monotonic() - begun) / 60) < given.minutes and trainer.is_alive():
+        while (minutes := (time.monotonic() - begun) / 60) < given.minutes and monitor.thread.is_alive():
             tick = time.monotonic()
             move(widgets, rng)
             moves += 1
@@ -105,13 +105,14 @@ def main() -> None:
                 before = before or handles()
                 rows.append((minutes / 60, memory()))
             time.sleep(max(0.0, 1 / MOVES - (time.monotonic() - tick)))
-        after, alive = handles(), trainer.is_alive()
-        stop.set()
-        trainer.join()
+        after, alive = handles(), monitor.thread.is_alive()
+        monitor.end()
+        monitor.thread.join()
     times, bytes_ = np.array(rows).T
     wrong = judge(times, bytes_, before or after, after) + ([] if alive else ["the training ended early"])
     print(
-        f"{minutes:.1f} minutes, {moves} moves, {bytes_[0] / 2**20:.0f} MiB after warm-up, "
+        f"{minutes:.1f} minutes, {moves} moves, {len(monitor.history)} epochs, "
+        f"{bytes_[0] / 2**20:.0f} MiB after warm-up, "
         f"{bytes_[-1] / 2**20:.0f} MiB at the end, {bytes_.max() / 2**20:.0f} MiB at most; "
         f"open files and threads {before} to {after}"
     )
