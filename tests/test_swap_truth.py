@@ -97,6 +97,16 @@ def test_the_truth_scores_one_and_showing_a_unturned_scores_zero(faces: data.Pre
     assert half["score L1"] == pytest.approx(0.5) and half["score L1 head"] == pytest.approx(0.5)
 
 
+def test_the_truth_of_a_smaller_picture_is_as_sharp_as_the_images(faces: data.PreparedFaces) -> None:
+    def gradient(pictures: Tensor) -> float:
+        return float(pictures.float().diff(dim=-1).square().mean())
+
+    swaps = swap_truth.draw_swaps(faces, SIZE // 2, 200)
+    assert gradient(swaps.truth) == pytest.approx(gradient(swaps.shown_face), rel=0.15)
+    drawn_small = render(swap_truth.turn(faces.table, swaps.face, swaps.pose), SIZE // 2)
+    assert gradient(drawn_small) > 1.3 * gradient(swaps.truth)
+
+
 def test_the_scores_are_those_of_a_calculation_by_hand(faces: data.PreparedFaces) -> None:
     swaps = swap_truth.draw_swaps(faces, SIZE, 40, 0)
     noise = torch.Generator().manual_seed(0)

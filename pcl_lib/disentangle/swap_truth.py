@@ -79,8 +79,13 @@ def draw_swaps(faces: Any, size: int, n: int = 400, seed: int = 0) -> Swaps:
         pose[alike] = rng.choice(rows, int(alike.sum()))
     turned = turn(faces.table, face, pose)
     of_a, of_b = (resize_images(faces.images(r), size) for r in (face, pose))
-    truth, head = render(turned, size), head_mask(turned, size)
+    truth, head = _drawn_as(faces, turned, size), head_mask(turned, size)
     return Swaps(face, pose, of_a, of_b, truth, head, person, numbers, turned[list(POSE)].to_numpy(float))
+
+
+def _drawn_as(faces: Any, factors: pd.DataFrame, size: int) -> Tensor:
+    """Faces drawn and made smaller as the set's images are: drawn small at once, they would be sharper."""
+    return resize_images(render(factors, faces.image_size), size)
 
 
 def turn(
@@ -246,7 +251,7 @@ def fit_probes(faces: Any, size: int, seed: int = 0) -> Readers:
         sample_factors(PICTURES, 7_000 + seed, identities=1, first_identity=int(number), clutter=clutter)
         for number in numbers
     ]
-    new = render(pd.concat(tables, ignore_index=True), size)
+    new = _drawn_as(faces, pd.concat(tables, ignore_index=True), size)
     people = torch.arange(PEOPLE).repeat_interleave(PICTURES)
     identity = fit_probe(new, people, PEOPLE, F.cross_entropy, seed)
     return Readers(
