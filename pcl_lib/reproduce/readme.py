@@ -32,6 +32,7 @@ SHOWN = (
     "disentanglement",
     "swap_table",
     "ablation_questions_table",
+    "turn_questions_table",
     "fairness",
     "people",
     "shipped_main",
