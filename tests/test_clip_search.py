@@ -23,12 +23,13 @@ def test_a_try_leaves_its_row_weights_and_picture_and_is_not_run_twice(
 ) -> None:
     people = (3, 2, swap_truth.PEOPLE)
     settings = {"images_per_identity": 6, "size": 64, "progress": False}
-    clips = data.prepare_rendered(tmp_path / "clips", identities=(3, 2, 2), frames_per_clip=3, **settings)
+    few = {"identities": (3, 2, 2), "frames_per_clip": 3, **settings}
+    monkeypatch.setattr(clip_search, "CLIPS", few)
     stills = data.prepare_rendered(tmp_path / "stills", identities=people, **settings)
     monkeypatch.setattr(clip_search, "COMMON", SMALL)
     monkeypatch.setattr(swap_truth, "STEPS", 2)
     monkeypatch.setattr(swap_truth, "PICTURES", 2)
-    found = clip_search.search(["pcl_video", "person"], clips, stills, tmp_path / "out")
+    found = clip_search.search(["pcl_video", "person"], tmp_path, stills, tmp_path / "out")
     assert found["try"].tolist() == ["pcl_video", "person"] and found["images"].gt(0).all()
     wanted = {"face |yaw|", "pose pitch", "even expression", "face verification", "face cross-pose"}
     assert wanted | {"swap score SSIM head", "swap identity rank-1", "swap pitch MAE"} <= set(found)
@@ -39,9 +40,26 @@ def test_a_try_leaves_its_row_weights_and_picture_and_is_not_run_twice(
     with Image.open(folder / "swaps.png") as picture:
         assert picture.size == (2 * 64 * (columns + 2), 2 * 64 * (2 * rows + 1))
     capsys.readouterr()
-    again = clip_search.search(["pcl_video", "person"], clips, stills, tmp_path / "out")
+    again = clip_search.search(["pcl_video", "person"], tmp_path, stills, tmp_path / "out")
     assert capsys.readouterr().out == "2 tries, 2 of them done before.\n"
     pd.testing.assert_frame_equal(again, found)
+
+
+def test_a_try_says_how_far_expressions_move(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    few = {
+        "identities": (2, 1, 1),
+        "images_per_identity": 10,
+        "frames_per_clip": 5,
+        "size": 16,
+        "progress": False,
+    }
+    monkeypatch.setattr(clip_search, "CLIPS", few)
+    moved = {}
+    for name in ("pcl_video", "expression moves by half", "expression moves"):
+        table = clip_search.TRIES[name].clips(tmp_path).table
+        moved[name] = table.groupby("clip")["au12"].agg(lambda x: x.max() - x.min()).sum()
+    assert moved["pcl_video"] == 0 and moved["expression moves"] > 1
+    assert moved["expression moves by half"] == pytest.approx(moved["expression moves"] / 2)
 
 
 def test_every_try_is_made_of_settings_that_exist() -> None:

@@ -47,6 +47,14 @@ def test_a_moving_expression_moves_the_action_units_alone() -> None:
     assert (between <= stills[list(AUS)].max().to_numpy() + 1e-9).all()
 
 
+def test_motion_is_the_share_of_the_way() -> None:
+    fixed, full = (sample_clips(40, 5, seed=1, expression=how) for how in ("fixed", "moving"))
+    some = sample_clips(40, 5, seed=1, expression="moving", motion=0.3)
+    units = list(AUS)
+    assert np.allclose(some[units], 0.7 * fixed[units] + 0.3 * full[units])
+    assert (some["expression"] == fixed["expression"]).all()  # never half of the way
+
+
 @pytest.mark.parametrize("expression", ["fixed", "moving"])
 def test_paths_are_smooth(expression: str) -> None:
     frames = 400
@@ -78,7 +86,12 @@ def test_the_same_arguments_draw_the_same_and_another_seed_does_not() -> None:
 
 @pytest.mark.parametrize(
     ("bad", "named"),
-    [({"clips": 0}, "clips=0"), ({"frames": 0}, "frames=0"), ({"expression": "wild"}, "wild")],
+    [
+        ({"clips": 0}, "clips=0"),
+        ({"frames": 0}, "frames=0"),
+        ({"expression": "wild"}, "wild"),
+        ({"motion": 1.5}, "motion must be from 0 to 1, but is 1.5"),
+    ],
 )
 def test_what_cannot_be_drawn_is_named(bad: dict[str, object], named: str) -> None:
     with pytest.raises(BadInput, match=named):

@@ -37,10 +37,21 @@ COMMON = {
 
 @dataclass(frozen=True)
 class Try:
-    """One recipe: a method of `methods.METHODS` and the settings in which it differs from `COMMON`."""
+    """One recipe: a method of `methods.METHODS` and the settings in which it differs from `COMMON`.
+
+    motion: how far the expression moves in the clips (`faces.clips.sample_clips`), 0 for a fixed one.
+    """
 
     changes: Mapping[str, Any] = field(default_factory=dict)
     method: str = "pcl_video"
+    motion: float = 0.0
+
+    def clips(self, folder: Path) -> PreparedFaces:
+        """The clips that it learns from, rendered below `folder` where they are not there."""
+        if not self.motion:
+            return prepare_rendered(folder / CLIPS_FOLDER, **CLIPS)
+        place = folder / f"{CLIPS_FOLDER}-moving-{self.motion:g}"
+        return prepare_rendered(place, **CLIPS, expression="moving", motion=self.motion)
 
 
 TRIES: Mapping[str, Try] = {
@@ -57,19 +68,19 @@ TRIES: Mapping[str, Try] = {
     "orthogonal basis": Try({"model.pose_basis": True}),
     "no mirror": Try({"video.mirror": 0.0}),
     "no jitter": Try({"video.jitter": 0.0}),
+    "expression moves by half": Try(motion=0.5),
+    "expression moves": Try(motion=1.0),
     "pcl": Try({"model.norm": "batch", "train.lr": 2e-3}, "pcl"),
     "pcl_plus": Try({"model.norm": "batch", "train.lr": 2e-3, "loss.pdd": 16.0}, "pcl_plus"),
 }
 
 
-def run(
-    name: str, clips: PreparedFaces, stills: PreparedFaces, out: Path, readers: Any = None
-) -> pd.DataFrame:
+def run(name: str, faces: Path, stills: PreparedFaces, out: Path, readers: Any = None) -> pd.DataFrame:
     """Train and measure one try; returns its row and keeps its weights and its picture of swaps in `out`."""
     tried = TRIES[name]
     preset = presets.override(presets.get("cpu"), COMMON | dict(tried.changes))
     folder = out / "".join(c if c.isalnum() else "_" for c in name)
-    done = pretrain.fit(tried.method, preset=preset, faces=clips, out=folder, progress=False)
+    done = pretrain.fit(tried.method, preset=preset, faces=tried.clips(faces), out=folder, progress=False)
     row: dict[str, Any] = {"try": name, "method": tried.method, "settings": str(dict(tried.changes))}
     row |= {"seconds": round(done.seconds), "images": int(done.history["images"].iloc[-1])}
     row |= judge.features_tell(probes.extract(probes.EvenOdd(done.model), stills), stills)
@@ -92,13 +103,13 @@ def rows(out: Path) -> pd.DataFrame:
     return pd.read_csv(path) if path.is_file() else pd.DataFrame(columns=["try"])
 
 
-def search(names: Sequence[str], clips: PreparedFaces, stills: PreparedFaces, out: Path) -> pd.DataFrame:
-    """Run the tries that have no row yet, and keep each row at once; returns all rows."""
+def search(names: Sequence[str], faces: Path, stills: PreparedFaces, out: Path) -> pd.DataFrame:
+    """Run the tries that have no row yet, and keep each row at once; returns all rows. faces: where clips are kept."""
     left = [name for name in names if name not in set(rows(out)["try"])]
     print(f"{len(names)} tries, {len(names) - len(left)} of them done before.", flush=True)
     readers = swap_truth.fit_probes(stills, presets.get("cpu").model.image_size) if left else None
     for name in left:
-        row = run(name, clips, stills, out, readers)
+        row = run(name, faces, stills, out, readers)
         with replace_atomically(out / "clip_search.csv") as path:
             pd.concat([rows(out), row], ignore_index=True).to_csv(path, index=False)
         print(row.T.to_string(header=False), flush=True)
@@ -112,15 +123,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--out", type=Path, default=Path("runs/clip-search"), help="rows, weights and pictures"
     )
     parser.add_argument(
-        "--faces", type=Path, default=Path("runs/faces"), help="where both sets are rendered to"
+        "--faces", type=Path, default=Path("runs/faces"), help="where the sets are rendered to"
     )
     parser.add_argument("--only", nargs="+", default=list(TRIES), metavar="TRY", help=", ".join(TRIES))
     given = parser.parse_args(argv)
     if unknown := set(given.only) - set(TRIES):
         raise BadInput(f"--only: there is no try '{min(unknown)}', choose some of {', '.join(TRIES)}")
-    clips = prepare_rendered(given.faces / CLIPS_FOLDER, **CLIPS)
     stills = prepare_rendered(given.faces / "search", clutter=CLUTTER, **STILLS)
-    search(given.only, clips, stills, given.out)
+    search(given.only, given.faces, stills, given.out)
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ def prepare_rendered(
     clutter: float | None = None,
     frames_per_clip: int = 1,
     expression: str = "fixed",
+    motion: float = 1.0,
     first_identity: int = 0,
     progress: bool = True,
 ) -> PreparedFaces:
@@ -49,8 +50,8 @@ def prepare_rendered(
     identities: how many for train, validation and test; they are different people. size: pixels.
     clutter: 0 plain background .. 1 busy, None for the renderer's default. The test split gets pairs.
     frames_per_clip: from 2 on, the images of an identity are clips of so many frames (`faces.clips.sample_clips`,
-    which says what `expression` means) of other people than any set of still images has, and the table has the
-    columns clip and frame.
+    which says what `expression` and `motion` mean) of other people than any set of still images has, and the table
+    has the columns clip and frame.
     first_identity: the number of the first person, from which who they are follows.
     An interrupted rendering goes on after its last whole shard; the result is the same.
     Raises BadInput where the folder holds a set of other settings, and as `FolderWriter` does.
@@ -65,6 +66,7 @@ def prepare_rendered(
     }
     if frames_per_clip != 1:  # sets of still images keep the settings that they always had
         settings |= {"frames_per_clip": frames_per_clip, "expression": expression}
+        settings |= {"motion": motion} if motion != 1 else {}
     if first_identity:
         settings["first_identity"] = first_identity
     _check(settings, frames_per_clip)
@@ -115,7 +117,8 @@ def _factors(settings: dict[str, Any]) -> pd.DataFrame:
     count = total * settings["images_per_identity"]
     if frames == 1:
         return sample_factors(count, **options)
-    options |= {"expression": settings["expression"], "first_identity": FIRST_OF_CLIPS + first}
+    options |= {"expression": settings["expression"], "motion": settings.get("motion", 1.0)}
+    options["first_identity"] = FIRST_OF_CLIPS + first
     return sample_clips(count // frames, frames, **options)
 
 

@@ -32,6 +32,7 @@ def sample_clips(
     first_identity: int = 0,
     clutter: float = 0.0,
     expression: str = "fixed",
+    motion: float = 1.0,
 ) -> pd.DataFrame:
     """Draw the true factors of clips: a row per frame, the frames of a clip one after the other.
 
@@ -39,8 +40,8 @@ def sample_clips(
     evenly spaced moments; it has the looks, light, background, occluder and framing of row i of `sample_factors` with
     the same arguments. Yaw, pitch and roll follow smooth paths of their own, distributed over frames as over still
     images; the camera's noise is fresh in each frame. expression: "fixed", or "moving" from the clip's expression
-    towards that of another clip and back, by whatever share of the way the path gives; the column `expression` then
-    names the nearer of the two.
+    towards that of another clip and back, by whatever share of the way the path gives times `motion` (0 to 1); the
+    column `expression` then names the nearer of the two.
     Returns the columns of `sample_factors`, `clip` (0 to clips - 1) and `frame` (0 to frames - 1).
     Raises BadInput where an argument is out of range.
     """
@@ -50,6 +51,8 @@ def sample_clips(
         )
     if expression not in MOTIONS:
         raise BadInput(f'expression must be "fixed" or "moving", but is "{expression}".')
+    if not 0 <= motion <= 1:
+        raise BadInput(f"motion must be from 0 to 1, but is {motion}.")
     stills = sample_factors(
         clips, seed, identities=identities, first_identity=first_identity, clutter=clutter
     )
@@ -61,7 +64,8 @@ def sample_clips(
         table[angle] = spread * ndtri(edge + (1 - 2 * edge) * ndtr(_paths(clips, moments, rng))).ravel()
     table["noise_seed"] = rng.integers(2**20, size=len(table))
     if expression == "moving":
-        _move_expression(table, stills, _paths(clips, moments, rng), rng)
+        share = motion * ndtr(_paths(clips, moments, rng))
+        _move_expression(table, stills, share, rng)
     table.insert(1, "clip", np.repeat(np.arange(clips), frames))
     table.insert(2, "frame", np.tile(np.arange(frames), clips))
     return table
@@ -76,12 +80,11 @@ def _paths(clips: int, moments: Floats, rng: np.random.Generator) -> Floats:
 
 
 def _move_expression(
-    table: pd.DataFrame, stills: pd.DataFrame, paths: Floats, rng: np.random.Generator
+    table: pd.DataFrame, stills: pd.DataFrame, shares: Floats, rng: np.random.Generator
 ) -> None:
-    """Let the action units of each clip wander between its own expression and that of another clip, in place."""
+    """Move the action units of each clip these shares [clips, frames] of the way to another clip's, in place."""
     other = stills.loc[rng.permutation(stills.index)].reset_index(drop=True)
-    frames = paths.shape[1]
-    share = ndtr(paths).ravel()
+    frames, share = shares.shape[1], shares.ravel()
     towards = other.loc[np.repeat(other.index, frames)].reset_index(drop=True)
     units = list(AUS)
     table[units] = table[units].mul(1 - share, axis=0) + towards[units].mul(share, axis=0)
