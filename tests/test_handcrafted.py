@@ -8,7 +8,7 @@ import torch
 
 from pcl_lib import probes
 from pcl_lib.data import PreparedFaces
-from pcl_lib.probes.handcrafted import LBP, PATTERNS, HoG, grey
+from pcl_lib.probes.handcrafted import LBP, PATTERNS, Eigenfaces, HoG, grey
 from pcl_lib.utils import BadInput
 
 
@@ -72,6 +72,30 @@ def test_lbp_is_a_histogram_of_each_cell_and_ignores_brightness() -> None:
 def test_sizes_that_do_not_fit(make: object) -> None:
     with pytest.raises(BadInput, match="must be a multiple"):
         make()  # type: ignore[operator]
+
+
+def test_eigenfaces_are_the_singular_vectors_of_training_images(blobs: PreparedFaces) -> None:
+    train = blobs.split("train")
+    pixels = grey(blobs.images(train), 8).reshape(len(train), -1).astype(np.float64)
+    mean = pixels.mean(0)
+    _, values, vectors = np.linalg.svd(pixels - mean, full_matrices=False)
+    everything = grey(blobs.images(np.arange(len(blobs))), 8).reshape(len(blobs), -1)
+    wanted = (everything - mean) @ vectors[:5].T / values[:5] * np.sqrt(len(train) - 1)
+    found = probes.extract(Eigenfaces(blobs, 8, 5), blobs).general.numpy()
+    assert found.shape == (len(blobs), 5)
+    np.testing.assert_allclose(np.abs(found), np.abs(wanted), rtol=1e-3, atol=1e-3)  # signs are free
+    np.testing.assert_allclose(np.cov(found[train].T), np.eye(5), atol=1e-3)
+
+
+def test_eigenfaces_need_training_images() -> None:
+    class One:
+        name = "one face"
+
+        def split(self, _: str) -> np.ndarray:
+            return np.arange(1)
+
+    with pytest.raises(BadInput, match="two training images, and one face has 1"):
+        Eigenfaces(One())  # type: ignore[arg-type]
 
 
 def test_probes_take_them(blobs: PreparedFaces) -> None:

@@ -77,8 +77,17 @@ def test_the_tables_show_what_was_measured_and_what_the_readers_make_of_the_trut
     context |= {"device": "cpu", "versions": "", "commit": ""}
     found = {"a": probes.extract(probes.EvenOdd(model), faces)}
     probed = shipped_report.probe_table(found, faces, **context).frame
-    assert probed["method"].tolist() == ["HoG", "LBP", "a", "a, branches", "a, components"]
+    assert probed["method"].tolist() == ["PCA", "HoG", "LBP", "a", "a, branches", "a, components"]
     told = shipped_report.feature_table(found, faces).frame
     assert told["feature"].tolist() == ["general", "face", "pose"] and float(told["yaw"].iloc[0]) <= 1
     judge.draw_swaps(model, faces, tmp_path / "swaps.png")
     assert (tmp_path / "swaps.png").stat().st_size > 1000
+
+
+def test_shipped_weights_are_probed_on_sets_of_other_sizes(tmp_path: Path) -> None:
+    people = {"identities": (12, 4, 6), "images_per_identity": 4, "size": 32, "progress": False}
+    data.prepare_rendered(tmp_path / "mine", **people)
+    shipped_report.main(["--data", str(tmp_path / "mine"), "--out", str(tmp_path / "out")])
+    table = pd.read_csv(tmp_path / "out" / "tables" / "shipped_mine.csv")
+    assert {"PCA", "HoG", "pcl", "pcl_plus", "pcl_video, components"} <= set(table["method"])
+    assert "yaw MAE" in table and not (tmp_path / "out" / "swaps_video.png").exists()

@@ -1,4 +1,5 @@
-"""Features that nobody trained: histograms of gradients and local binary patterns, the paper's hand-crafted rows.
+"""Features without a network: histograms of gradients and local binary patterns, the paper's hand-crafted rows, and
+eigenfaces.
 
 Each has `features(x)` as a model has, so that every probe of `pcl_lib.probes` takes it.
 """
@@ -10,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcl_lib.data import FaceSet
 from pcl_lib.probes.features import FrozenFeatures
 from pcl_lib.utils import BadInput
 
@@ -80,3 +82,31 @@ class LBP:
         cell = at[:, None] * self.grid + at
         counts = np.bincount((cell * PATTERNS + codes).ravel(), minlength=self.grid**2 * PATTERNS)
         return np.sqrt(counts * (self.grid**2 / self.size**2)).astype(np.float32)
+
+
+class Eigenfaces:
+    """Principal components of the grey training images of a set (Turk and Pentland 1991), each scaled to variance 1.
+
+    faces: the set, of whose training split at most `IMAGES` evenly spaced ones are used; size: pixels a side that
+    images are resized to; components: their number, at most. Cosines between such features are the "PCA + cosine" of
+    the face recognition literature. Raises BadInput where there are fewer than two training images.
+    """
+
+    IMAGES = 6000
+
+    def __init__(self, faces: FaceSet, size: int = 32, components: int = 150) -> None:
+        from sklearn.decomposition import PCA
+
+        rows = faces.split("train")
+        if len(rows) < 2:
+            raise BadInput(f"eigenfaces need two training images, and {faces.name} has {len(rows)}")
+        self.size = size
+        seen = rows[:: -(-len(rows) // self.IMAGES)]
+        pixels = grey(faces.images(seen), size).reshape(len(seen), -1)
+        most = min(components, len(seen) - 1, size * size)
+        self.pca = PCA(most, whiten=True, svd_solver="full").fit(pixels.astype(np.float64))
+
+    def features(self, x: Tensor) -> FrozenFeatures:
+        """x: uint8 or float in [0, 1], [N, 3, H, W] -> general [N, components] on the device of x."""
+        projected = self.pca.transform(grey(x, self.size).reshape(len(x), -1).astype(np.float64))
+        return FrozenFeatures(torch.from_numpy(projected.astype(np.float32)).to(x.device))

@@ -1,7 +1,8 @@
 """Tables and a picture of the shipped weights: `python -m pcl_lib.reproduce.shipped_report`.
 
-All are judged on the test people of the preset's rendered faces, beside features that are not trained at all. Swaps are
-judged by the rendered truth (`disentangle.swap_truth`).
+All are judged on the test people of the preset's rendered faces, beside features without a network. Swaps are judged
+by the rendered truth (`disentangle.swap_truth`). With --data, prepared sets are probed instead, a table each: the
+features as they are, trained on rendered faces alone.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from typing import Any
 import pandas as pd
 
 from pcl_lib import presets, probes, tables
-from pcl_lib.data import PreparedFaces, rendered
+from pcl_lib.data import FaceSet, PreparedFaces, SizedFaces, rendered
 from pcl_lib.disentangle import swap_truth
 from pcl_lib.models import PCL
 from pcl_lib.models.shipped import SHIPPED, shipped
 from pcl_lib.probes import FrozenFeatures
+from pcl_lib.probes.handcrafted import Eigenfaces
 from pcl_lib.reproduce import judge
 from pcl_lib.reproduce.measure import CONTROLS
 from pcl_lib.tables import Estimate, Table
 from pcl_lib.utils import BadInput, device_name, exit_cleanly
 
 UNTRAINED = ("HoG", "LBP")  # of `measure.CONTROLS`
+EIGENFACES = "PCA"
 TOLD = (
     "yaw",
     "|yaw|",
@@ -50,11 +53,14 @@ SWAP_COLUMNS = {
 TRUTH = "the true pictures"
 
 
-def probe_table(found: Mapping[str, FrozenFeatures], faces: PreparedFaces, **context: Any) -> Table:
-    """`tables.main_table` of `UNTRAINED` and of features by method, read from one and from pairs of them."""
+def probe_table(found: Mapping[str, FrozenFeatures], faces: FaceSet, **context: Any) -> Table:
+    """`tables.main_table` of `UNTRAINED`, eigenfaces and features by method, read from one and from pairs of them."""
+    controls: dict[str, Any] = {name: CONTROLS[name]() for name in UNTRAINED}
+    if "fold" not in faces.table:  # people of one fold are test people of another
+        controls = {EIGENFACES: Eigenfaces(faces)} | controls
     parts = [
-        probes.evaluate(CONTROLS[name](), faces, features=["general"]).assign(method=name)
-        for name in UNTRAINED
+        probes.evaluate(control, faces, features=["general"]).assign(method=name)
+        for name, control in controls.items()
     ]
     parts += [probes.evaluate(own, faces).assign(method=method) for method, own in found.items()]
     rows = tables.readings(pd.concat(parts, ignore_index=True)).assign(feature="general", **context)
@@ -101,22 +107,34 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--out", type=Path, default=Path("figures"), help="the folder to write tables/ and pictures to"
     )
+    parser.add_argument(
+        "--data", nargs="+", type=Path, default=[], metavar="FOLDER", help="prepared sets to probe instead"
+    )
     given = parser.parse_args(argv)
-    preset = presets.get(given.preset)
-    faces = rendered.open_faces(None, preset, given.faces)
     models = {method: shipped(method) for method in SHIPPED}
+    for folder in given.data:
+        faces = SizedFaces(PreparedFaces(folder), next(iter(models.values())).image_size)
+        context = _context(faces, given.preset)
+        _write({f"shipped_{folder.name}": photographs(models, faces, context)}, given.out, context)
+    if not given.data:
+        _of_rendered(models, given.preset, given.faces, given.out)
+
+
+def photographs(models: Mapping[str, PCL], faces: FaceSet, context: Mapping[str, Any]) -> tuple[Table, str]:
+    """`probe_table` of a set that is not rendered, which has no truth of swaps, and its caption."""
+    found = {method: probes.extract(probes.EvenOdd(model), faces) for method, model in models.items()}
+    caption = f"The shipped weights as they are, by linear probes on {faces.name}"
+    return probe_table(found, faces, **context), caption
+
+
+def _of_rendered(models: Mapping[str, PCL], name: str, folder: Path, out: Path) -> None:
+    preset = presets.get(name)
+    faces = rendered.open_faces(None, preset, folder)
     if unlike := [method for method, model in models.items() if model.image_size != faces.image_size]:
         raise BadInput(
             f"{unlike[0]} has pictures of another size than preset {preset.name}: choose that of its card"
         )
-    context = {
-        "preset": preset.name,
-        "seed": 0,
-        "data": faces.name,
-        "protocol": "validation",
-        "precision": "32-true",
-    }
-    context |= {"device": device_name(), "versions": tables.versions(), "commit": tables.commit()}
+    context = _context(faces, preset.name)
     found = {method: probes.extract(probes.EvenOdd(model), faces) for method, model in models.items()}
     made = {
         "shipped_main": (probe_table(found, faces, **context), "The shipped weights, by linear probes"),
@@ -126,12 +144,22 @@ def main(argv: Sequence[str] | None = None) -> None:
             "Swaps of the shipped weights, judged by the rendered truth",
         ),
     }
+    _write(made, out, context)
+    judge.draw_swaps(models["pcl_video"], faces, out / "swaps_video.png")
+
+
+def _context(faces: FaceSet, preset: str) -> dict[str, Any]:
+    context = {"preset": preset, "seed": 0, "data": faces.name, "protocol": "validation"}
+    context |= {"precision": "32-true"}
+    return context | {"device": device_name(), "versions": tables.versions(), "commit": tables.commit()}
+
+
+def _write(made: Mapping[str, tuple[Table, str]], out: Path, context: Mapping[str, Any]) -> None:
     about = {name: str(context[name]) for name in ("preset", "data", "device", "versions", "commit")}
     for name, (table, caption) in made.items():
         table = Table(table.frame, table.context or about)
-        tables.write_table(table, given.out / "tables" / name, caption, latex=False)
+        tables.write_table(table, out / "tables" / name, caption, latex=False)
         print(tables.to_markdown(table, caption))
-    judge.draw_swaps(models["pcl_video"], faces, given.out / "swaps_video.png")
 
 
 if __name__ == "__main__":
