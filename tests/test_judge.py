@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +88,11 @@ def test_the_tables_show_what_was_measured_and_what_the_readers_make_of_the_trut
 def test_shipped_weights_are_probed_on_sets_of_other_sizes(tmp_path: Path) -> None:
     people = {"identities": (12, 4, 6), "images_per_identity": 4, "size": 32, "progress": False}
     data.prepare_rendered(tmp_path / "mine", **people)
+    info = tmp_path / "mine" / "dataset.json"
+    info.write_text(json.dumps(json.loads(info.read_text()) | {"pseudo": ["yaw"]}))
     shipped_report.main(["--data", str(tmp_path / "mine"), "--out", str(tmp_path / "out")])
     table = pd.read_csv(tmp_path / "out" / "tables" / "shipped_mine.csv")
     assert {"PCA", "HoG", "pcl", "pcl_plus", "pcl_video, components"} <= set(table["method"])
+    said = (tmp_path / "out" / "tables" / "shipped_mine.md").read_text()
+    assert "pseudo labels head pose, cross-pose verification" in said
     assert "yaw MAE" in table and not (tmp_path / "out" / "swaps_video.png").exists()

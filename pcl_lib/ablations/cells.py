@@ -29,6 +29,7 @@ from pcl_lib.ablations.variants import SERIES, VARIANTS, settings
 from pcl_lib.data import FaceSet, ImageSource, PreparedFaces, adapters
 from pcl_lib.models import PCL
 from pcl_lib.presets import Preset
+from pcl_lib.probes.tasks import mark_labels
 from pcl_lib.reproduce import Run, measure
 from pcl_lib.utils import REPOSITORY, BadInput, commit, replace_atomically, versions
 
@@ -82,7 +83,7 @@ def run_cell(
     seen = faces if faces.image_size == images else adapters.SizedFaces(faces, images)
     found = measure.of_method(probes.extract(probes.EvenOdd(training.model), seen), training.method)
     scored, bootstrap = probes.evaluate_paired(found, seen, seed=TEST_SEED)
-    parts = {"probes": scored, "leakage": measure.leakage(found, seen, TEST_SEED)}
+    parts = {"probes": mark_labels(scored, seen), "leakage": measure.leakage(found, seen, TEST_SEED)}
     parts["swaps"] = swaps(training, seen)
     last = training.history.iloc[-1] if len(training.history) else {"images": 0, "iterations": 0}
     cost = {

@@ -21,6 +21,7 @@ from pcl_lib.models import PCL
 from pcl_lib.models.shipped import SHIPPED, shipped
 from pcl_lib.probes import FrozenFeatures
 from pcl_lib.probes.handcrafted import Eigenfaces
+from pcl_lib.probes.tasks import mark_labels
 from pcl_lib.reproduce import judge
 from pcl_lib.reproduce.measure import CONTROLS
 from pcl_lib.tables import Estimate, Table
@@ -63,7 +64,8 @@ def probe_table(found: Mapping[str, FrozenFeatures], faces: FaceSet, **context: 
         for name, control in controls.items()
     ]
     parts += [probes.evaluate(own, faces).assign(method=method) for method, own in found.items()]
-    rows = tables.readings(pd.concat(parts, ignore_index=True)).assign(feature="general", **context)
+    rows = tables.readings(mark_labels(pd.concat(parts, ignore_index=True), faces))
+    rows = rows.assign(feature="general", **context)
     return tables.main_table(rows)
 
 
