@@ -3,8 +3,9 @@
 run              a run folder: its settings, data, trained methods and results
 measure          the measurements that notebooks share
 beyond           those of notebooks 09 and 10: other attributes than pose, other ways to pose
+alignment        images moved so that landmarks meet, and the detectors of others that find landmarks
 depth            does depth make pose easier, or identity? as input and as target
-longer           what takes longer than a notebook can: a GAN, depth (`make beyond`)
+longer           what takes longer than a notebook can: a GAN, detectors, depth (`make beyond`)
 notebooks        notebooks as programs, executed into stamped copies
 runner           runs the notebooks in order and writes summary.json
 paper_table      the table in the form of the paper's
