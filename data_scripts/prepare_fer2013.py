@@ -26,6 +26,7 @@ IMAGES = (4953, 547, 5121, 8989, 6077, 4002, 6198)  # of each class, all three s
 PUBLISHED = dict(zip(CODES.values(), IMAGES, strict=True))
 OFFICIAL = "give fer2013.csv or icml_face_data.csv as downloaded"
 CODE_OF = {name: code for code, name in CODES.items()}
+SIDE, LOOKED_AT = 48, 500  # pixels of the published pictures; images whose size is looked at
 HELD_OUT = (
     "the folder {other} is the test split here, to be scored once; validation, to choose on, is 15% of the"
     " folder train, by a hash of the file name"
@@ -119,6 +120,21 @@ def read_folders(root: Path, left: LeftOut) -> tuple[pd.DataFrame, list[str]]:
     return table, [*notes, HELD_OUT.format(other=other)]
 
 
+def other_sizes(root: Path, files: Sequence[str]) -> list[str]:
+    """A sentence where images in folders are not of FER-2013's size: other sets lie in folders of the same names."""
+    looked = official.sizes(root, files[:: max(1, len(files) // LOOKED_AT)])
+    other = Counter(size for size in looked if size not in (None, (SIDE, SIDE)))
+    if not other:
+        return []
+    (size, _), *_ = other.most_common(1)
+    return [
+        f"{other.total()} of {len(looked)} images that were looked at are not {SIDE} x {SIDE}, as FER-2013's are, but"
+        f" {' x '.join(map(str, size))} or the like: labels are the folders' names all the same, but if this is"
+        " another set (RAF-DB, AffectNet, ...), take its own script or prepare_folder.py, or it will bear"
+        " FER-2013's name and licence"
+    ]
+
+
 def read(root: Path, options: argparse.Namespace) -> Listing:
     """Whatever form lies in `root`: fer2013.csv, icml_face_data.csv, or image folders."""
     del options
@@ -130,6 +146,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
         left.extend([path.name for path in tables[1:]], f"{tables[0].name} holds the set already; not read")
     else:
         table, notes = read_folders(root, left)
+        notes += other_sizes(root, table["file"].tolist())
     if absent := [name for name in CODES.values() if name not in set(table["expression"])]:
         notes.append(f"no image of {', '.join(absent)}")
     notes.append(UNNAMED)

@@ -263,6 +263,19 @@ def test_fer2013_numbered_by_the_alphabet(tmp_path: Path, monkeypatch: pytest.Mo
         prepare("fer2013", tmp_path / "wrong", out=tmp_path / "out2")
 
 
+def test_fer2013_says_where_pictures_are_of_another_size(tmp_path: Path) -> None:
+    miniatures.fer2013_folders(tmp_path / "in", ("train", "test"))
+    assert not any("48 x 48" in note for note in prepare("fer2013", tmp_path / "in").info["notes"])
+    for path in sorted((tmp_path / "in").rglob("*.jpg"))[:5]:
+        Image.open(path).resize((100, 90)).save(path)
+    (note,) = (
+        note
+        for note in prepare("fer2013", tmp_path / "in", out=tmp_path / "out2").info["notes"]
+        if "48 x 48" in note
+    )
+    assert note.startswith("5 of 35 images") and "100 x 90" in note and "another set (RAF-DB" in note
+
+
 def test_fer2013_names_that_say_another_split(tmp_path: Path) -> None:
     for split, name in (("train", "Training"), ("test", "PrivateTest"), ("public_test", "PublicTest")):
         for code, word in enumerate(miniatures.FER_CLASSES[:6]):
