@@ -128,3 +128,16 @@ def test_detectors_at_smoke_with_a_package_that_is_not_there(
     assert ways["seconds"][0] == 7 and ways["yaw MAE"][1:].between(0, 90).all()
     (found,) = pd.read_csv(out / "tables" / "detectors.csv").to_dict("records")
     assert found["detector"] == "OpenCV's eyes" and found["60 degrees"] < found["test images"] < 1
+
+
+def test_without_any_detector_what_is_there_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing(_: torch.Tensor) -> np.ndarray:
+        raise BadInput("OpenCV comes without its face detector")
+
+    monkeypatch.setattr(alignment, "DETECTORS", {"OpenCV's eyes": missing})
+    out = tmp_path / "runs" / "smoke-beyond"
+    longer.main(["--preset", "smoke", "--only", "detectors", "--out", str(out)])
+    assert "without its face detector. The rows of OpenCV's eyes are left out." in capsys.readouterr().out
+    assert not list((out / "tables").glob("*.csv"))

@@ -106,6 +106,8 @@ def detectors(run: Run) -> None:
     """Alignment by detectors that others trained, judged as notebook 10 judges: longer_ways, and detectors."""
     faces = strangers(run.preset.name, cases=True)
     ways, found = alignment.compare(run, faces)
+    if not ways:  # `compare` has said why
+        return
     _add_ways(run, beyond.judge(ways, faces))
     run.save_table(found.round(3), "detectors", "Shares of images in which detectors find a face's landmarks")
 
