@@ -107,6 +107,7 @@ def test_seeds_are_summed_up() -> None:
 
 def test_unknown_parts_are_refused() -> None:
     with pytest.raises(
-        BadInput, match="there is no part 'hologan', choose some of attributes, oracles, gan, detectors, depth"
+        BadInput,
+        match="there is no part 'hologan', choose some of attributes, oracles, gan, detectors, depth",
     ):
         longer.main(["--only", "hologan"])
