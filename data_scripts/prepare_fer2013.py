@@ -129,9 +129,9 @@ def other_sizes(root: Path, files: Sequence[str]) -> list[str]:
     (size, _), *_ = other.most_common(1)
     return [
         f"{other.total()} of {len(looked)} images that were looked at are not {SIDE} x {SIDE}, as FER-2013's are, but"
-        f" {' x '.join(map(str, size))} or the like: labels are the folders' names all the same, but if this is"
-        " another set (RAF-DB, AffectNet, ...), take its own script or prepare_folder.py, or it will bear"
-        " FER-2013's name and licence"
+        f" {' x '.join(map(str, size))} or the like. If this is another set (RAF-DB, AffectNet, ...), prepare it by"
+        " its own script or by prepare_folder.py: here it gets FER-2013's name and licence. The labels are those of"
+        " the folders' names either way"
     ]
 
 
