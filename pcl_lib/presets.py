@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import functools
 import json
 import math
 import typing
@@ -292,12 +293,17 @@ def to_dict(preset: Any) -> dict[str, Any]:
     return dataclasses.asdict(preset)
 
 
+@functools.cache  # evaluated from text; the table of cells asks a thousand times
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind)
+
+
 def from_dict(kind: type[T], values: Mapping[str, Any], where: str = "") -> T:
     """Build a preset dataclass from plain values, strictly.
 
     Raises BadInput naming the key that is unknown or holds another type.
     """
-    hints = typing.get_type_hints(kind)
+    hints = _hints(typing.cast(type, kind))
     values = {RENAMED.get(key, key): value for key, value in values.items()}
     unknown = sorted(set(values) - set(hints))
     if unknown:
