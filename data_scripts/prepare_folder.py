@@ -21,7 +21,8 @@ from data_scripts.listing import LeftOut, Listing, Recipe, first_reason
 from data_scripts.names import plain
 from data_scripts.official import still_packed
 from data_scripts.pairs import locate_pairs, read_pairs, unlocated
-from data_scripts.people import People, in_folders, two_names
+from data_scripts.people import People, two_names
+from data_scripts.people_in_folders import in_folders
 from data_scripts.prepare import check_range, run, standard_parser
 from data_scripts.sources import SUFFIXES, VIDEO_SUFFIXES, find_files, is_archive, other_files, printable
 from data_scripts.splits import choose_split, of_known_people

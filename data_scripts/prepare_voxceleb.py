@@ -14,7 +14,8 @@ from data_scripts.catalogue import VOXCELEB
 from data_scripts.images import split_part
 from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.names import alike
-from data_scripts.people import VOX_ID, in_voxceleb, split_word
+from data_scripts.people import VOX_ID, split_word
+from data_scripts.people_of_voxceleb import in_voxceleb
 from data_scripts.sources import VIDEO_SUFFIXES, find_files, other_files
 from data_scripts.tables import read_lines
 from pcl_lib.utils import BadInput, exit_cleanly

@@ -1,4 +1,4 @@
-"""Who is on a picture by its path, and that nobody lies in two splits: data_scripts/people.py and splits.py."""
+"""Who is on a picture by its path, and that nobody lies in two splits: the people rules and splits.py."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from PIL import Image
 
 from data_scripts import catalogue, prepare_folder, prepare_voxceleb
 from data_scripts.listing import LeftOut, Listing
-from data_scripts.people import in_folders, in_voxceleb
+from data_scripts.people_in_folders import in_folders
+from data_scripts.people_of_voxceleb import in_voxceleb
 from data_scripts.splits import keep_apart, settle
 from pcl_lib.data import PreparedFaces, write_prepared
 from pcl_lib.utils import BadInput
@@ -297,9 +298,41 @@ def test_folders_that_only_order_files() -> None:
         crossed(["happy", "sad"]),
         crossed(["train", "test"], ["happy", "sad"]),
         crossed(["day1", "day2"]),
+        crossed(["images"], ["train", "val"]),
     ):
         found = in_folders(files)
         assert set(found.identity) == {None} and "who is on a picture is not known" in found.sentence
+    assert "level 2 (happy, sad) is not people" in in_folders(crossed(["train"], ["happy", "sad"])).sentence
+
+
+@pytest.mark.parametrize(
+    "sorts",
+    [["male", "female"], ["real", "fake"], ["with_mask", "without_mask"], ["class_1", "class_2"], ["Man", "Woman"],
+     ["No Glasses", "Glasses"], ["Asian", "Black", "White"]],
+)  # fmt: skip
+def test_sorts_of_people_are_nobody(sorts: list[str]) -> None:
+    for files in (crossed(sorts), crossed(["Train", "Test"], sorts), crossed(["data"], sorts)):
+        assert set(in_folders(files).identity) == {None}
+    below = [f"{sort}/{name}{i}/1.jpg" for i, sort in enumerate(sorts) for name in PEOPLE]
+    assert in_folders(below).identity == [file.split("/")[1] for file in below]
+    with pytest.raises(BadInput, match="could be people"):  # is ann one person, or one in each sort?
+        in_folders(crossed(sorts, NUMBERS))
+
+
+@pytest.mark.parametrize("classes", [list("01234567"), list("1234567"), ["00", "01", "10"]])
+def test_numbers_below_splits_may_be_classes(classes: list[str]) -> None:
+    """AffectNet and RAF-DB as they are passed on: train/0 to train/7, val/0 to val/7."""
+    files = crossed(["train", "val"], classes)
+    with pytest.raises(
+        BadInput, match=r"lie in each of train, val: .* --identity-level 2 .* --identity-from none"
+    ):
+        in_folders(files)
+    assert in_folders(files, 2).identity == [file.split("/")[1] for file in files]
+    told = in_folders(crossed(classes))
+    assert told.identity == [file.split("/")[0] for file in crossed(classes)]
+    assert "if those are classes, such as expressions, say --identity-from none" in told.notes[0]
+    apart = [f"train/{name}/1.jpg" for name in "123"] + [f"test/{name}/1.jpg" for name in "45"]
+    assert in_folders(apart).identity == list("12345")
 
 
 def test_sessions_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
