@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from data_scripts.listing import LeftOut
-from data_scripts.names import plain
+from data_scripts.names import EXPRESSION_WORDS, plain
 from data_scripts.tables import Table, open_table
 from pcl_lib.data.labels import ANGLE_NAMES, AU_NAMES, KNOWN_LABELS, WORDS, check_labels, number_ranges
 from pcl_lib.utils import BadInput
@@ -21,7 +21,8 @@ from pcl_lib.utils import BadInput
 UNIT = re.compile(r"(?:au|action_unit)_?0*(\d{1,2})")
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 NOT_GIVEN = ("", "na", "n/a", "nan", "null", "none")  # in numbers and words; people can be called None
-FEW = 20  # values, of which too few tell nothing of their unit
+SIDEWAYS = 100.0  # degrees: heads that turn further show no face
+FEW = 8  # values, of which too few tell nothing of their unit
 RESERVED = {"shard", "row"}  # names of the prepared folder
 
 
@@ -60,7 +61,8 @@ def read_labels(path: Path) -> Labels:
     """A CSV with a column `file` and label columns, checked. Raises BadInput naming line, column and value.
 
     Identities and videos are text as written, whatever they look like; angles, action units, folds and attributes
-    numbers; expressions and splits the kit's words in capitals or not. Other columns are kept as text and named.
+    numbers; expressions and splits the kit's words in capitals or not (or one of `EXPRESSION_WORDS`). Other columns
+    are kept as text and named.
     """
     table = open_table(path, ("file", *KNOWN_LABELS))
     names = _columns(path, table)
@@ -76,10 +78,9 @@ def read_labels(path: Path) -> Labels:
         given = frame["split"].notna().to_numpy()
         check_labels(frame.loc[given, ["split"]], str(path), lines=table.lines[given])
     others = [name for name in columns if not is_label(name)]
-    notes = [_of_other(path, name) for name in others]
-    return Labels(
-        path, frame, table.lines, others, notes + _renamed(path, table, names) + _doubtful(path, frame)
-    )
+    notes = [_of_other(path, name) for name in others] + _renamed(path, table, names)
+    notes += _other_words(path, columns.get("expression", ())) + _doubtful(path, frame)
+    return Labels(path, frame, table.lines, others, notes)
 
 
 def _columns(path: Path, table: Table) -> dict[str, int]:
@@ -111,12 +112,26 @@ def _renamed(path: Path, table: Table, names: dict[str, int]) -> list[str]:
     return [f"{path.name}: column {', '.join(told)}"] if told else []
 
 
+def _other_words(path: Path, expressions: Iterable[str]) -> list[str]:
+    """A sentence on expressions that the file calls otherwise than the kit."""
+    found = {value.lower() for value in expressions}
+    told = [f"{word} is {name}" for word, name in EXPRESSION_WORDS.items() if word in found and word != name]
+    return [f"{path.name}: expression {', '.join(told)}"] if told else []
+
+
 def _doubtful(path: Path, table: pd.DataFrame) -> list[str]:
     """Sentences on values that all lie in range, and together look like another unit: radians, or presence."""
     notes = []
-    angles = table[[name for name in ANGLE_NAMES if name in table]].to_numpy(dtype=float)
+    given = [name for name in ANGLE_NAMES if name in table]
+    angles = table[given].to_numpy(dtype=float)
     if np.isfinite(angles).sum() >= FEW and np.nanmax(np.abs(angles)) <= np.pi:
         notes.append(f"{path.name}: no angle is beyond 3.14; are these radians? Degrees are meant")
+    for name, values in zip(given, angles.T, strict=True):
+        if np.isfinite(values).sum() >= FEW and np.nanmin(values) >= 0 and np.nanmax(values) > SIDEWAYS:
+            notes.append(
+                f"{path.name}: {name} runs from {np.nanmin(values):g} to {np.nanmax(values):g} and is never"
+                " negative; is 90 frontal here? 0 is meant, and both signs occur"
+            )
     units = table[[name for name in AU_NAMES if name in table]].to_numpy(dtype=float)
     if np.isfinite(units).sum() >= FEW and set(units[np.isfinite(units)]) == {0.0, 1.0}:
         notes.append(
@@ -152,7 +167,8 @@ def _files(path: Path, files: list[str], lines: np.ndarray) -> list[str]:
 def _typed(path: Path, name: str, values: list[str], lines: np.ndarray) -> list[object]:
     """The values of one column as the kit's type for it; what is not given is None (NaN among numbers)."""
     if name in WORDS:
-        return [None if value.lower() in NOT_GIVEN else value.lower() for value in values]
+        words = [EXPRESSION_WORDS.get(value.lower(), value.lower()) for value in values]
+        return [None if word in NOT_GIVEN else word for word in words]
     if not number_ranges([name]):
         return [plain(value) or None for value in values]
     numbers: list[object] = []

@@ -259,6 +259,17 @@ def test_values_that_look_like_another_unit(tmp_path: Path) -> None:
     (tmp_path / "l.csv").write_text("\n".join(["file,yaw,au12", *rows]))
     told = "\n".join(read_labels(tmp_path / "l.csv").notes)
     assert "are these radians?" in told and "is this presence?" in told
+    turned = [f"{i}.png,{i - 90},{10 * i}" for i in range(10, 19)]
+    (tmp_path / "l.csv").write_text("\n".join(["file,yaw,roll", *turned]))
+    (told,) = read_labels(tmp_path / "l.csv").notes
+    assert "roll runs from 100 to 180 and is never negative" in told
+
+
+def test_expressions_by_other_words(tmp_path: Path) -> None:
+    (tmp_path / "l.csv").write_text("file,expression\na.png,Happiness\nb.png,ANGRY\nc.png,sad\nd.png,\n")
+    labels = read_labels(tmp_path / "l.csv")
+    assert labels.table["expression"].tolist() == ["happy", "anger", "sad", None]
+    assert labels.notes == ["l.csv: expression angry is anger, happiness is happy"]
 
 
 # Which image a row is of ------------------------------------------------------------------------------------
