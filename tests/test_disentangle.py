@@ -80,6 +80,10 @@ def test_swaps_refuse_what_cannot_swap(faces):
     model = Painter(faces, dict.fromkeys(("yaw", "pitch", "skin_tone"), "pose"))
     with pytest.raises(BadInput, match="no labels for yaw"):
         disentangle.swap_report(model, FakeFaces(faces.table[["identity", "split"]]), factors=("yaw",))
+    alone = faces.table.copy()
+    alone.loc[alone["split"] == "test", "identity"] = 0
+    with pytest.raises(BadInput, match=r"test images of .* show a single person"):
+        disentangle.swap_report(model, FakeFaces(alone), factors=("yaw",))
 
 
 def test_picture_reader_is_kernel_ridge_at_the_best_of_its_settings():

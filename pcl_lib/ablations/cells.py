@@ -104,8 +104,8 @@ def run_cell(
 
 
 def swaps(training: pretrain.Trained, faces: FaceSet) -> pd.DataFrame:
-    """`disentangle.swap_report` where a decoder was trained and the set has factors that swaps show, else no rows."""
-    if training.method.weights.get("pdd") and not set(disentangle.SWAP_FACTORS).isdisjoint(faces.table):
+    """`disentangle.swap_report` where a decoder was trained and swaps of the set can be judged, else no rows."""
+    if training.method.weights.get("pdd") and disentangle.swap_plan(faces)[1] is not None:
         return disentangle.swap_report(training.model, faces, seed=TEST_SEED)
     return pd.DataFrame()
 

@@ -35,10 +35,17 @@ class SwapModel(Protocol):
 def swap_plan(
     faces: FaceSet, factors: Sequence[str] = SWAP_FACTORS
 ) -> tuple[list[str], Split | None, list[LeftOut]]:
-    """The factors that swaps of a set can be judged by, the images that have them all, and what is left out."""
+    """The factors that swaps of a set can be judged by, the images that have them all, and what is left out.
+
+    The images are None where no factor is labelled in every split, or the test images show a single person.
+    """
     notes: list[LeftOut] = []
     known = [factor for factor in factors if labelled(faces, [factor], f"swaps by {factor}", notes)]
-    return known, labelled(faces, known, "swaps", notes) if known else None, notes
+    split = labelled(faces, known, "swaps", notes) if known else None
+    if split is not None and len(np.unique(identity_codes(faces.table)[split.test])) < 2:
+        notes.append(LeftOut("swaps", "one person", faces.name))
+        split = None
+    return known, split, notes
 
 
 @spent("probe")
@@ -61,7 +68,7 @@ def swap_report(
     Returns factor, pose_donor_r and face_donor_r (correlation of the prediction with the true factor of b and of a,
     NaN for a picture that never changes), reader_r2 (of the regression on plain reconstructions of the drawn test
     images: a factor with a low one is not in the pictures, and its correlations mean little) and n.
-    Raises BadInput where the model cannot decode or no factor is labelled. Source: ours.
+    Raises BadInput where the model cannot decode, no factor is labelled, or test images show one person. Source: ours.
     """
     from sklearn.metrics import r2_score
 
@@ -162,9 +169,7 @@ def _some(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.nd
 def _pairs(
     rows: np.ndarray, codes: np.ndarray, n: int, generator: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """n pairs of rows of different identities, each row at random."""
-    if len(np.unique(codes[rows])) < 2:
-        raise BadInput("swaps need test images of at least two identities")
+    """n pairs of rows of different identities, of which there are two or more, each row at random."""
     a, b = generator.choice(rows, n), generator.choice(rows, n)
     while (alike := codes[a] == codes[b]).any():
         b[alike] = generator.choice(rows, int(alike.sum()))

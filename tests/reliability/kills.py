@@ -35,6 +35,7 @@ from pcl_lib.reproduce.notebooks import read_stamp
 from pcl_lib.utils import BadInput
 
 TIMES = {"seconds", "training_seconds", "minutes", "seconds_by_notebook", "commit"}
+EARLY = 0.4  # of an undisturbed run: each kill comes by then, so that several fall into one folder
 PATIENCE = 1800  # seconds for a command that nobody kills
 
 
@@ -331,7 +332,7 @@ def disturb(name: str, kills: int, seed: int, sources: Path, top: Path) -> tuple
     Raises Broken where an end differs, half is taken for whole, or finished work is done again.
     """
     stage, rng, done, lives = STAGES[name], random.Random(f"{name} {seed}"), 0, 0
-    most = finish(stage.command(sources, top / "undisturbed"), top / "undisturbed")
+    most = EARLY * finish(stage.command(sources, top / "undisturbed"), top / "undisturbed")
     wanted = stage.content(top / "undisturbed")
     while done < kills:
         folder = top / f"killed{lives}"
