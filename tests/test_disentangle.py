@@ -13,6 +13,7 @@ from sklearn.linear_model import LinearRegression
 from test_probes import FakeFaces, Lookup, known_features, make_faces
 
 from pcl_lib import disentangle, probes
+from pcl_lib.disentangle.swaps import r_squared
 from pcl_lib.utils import BadInput
 
 
@@ -84,6 +85,15 @@ def test_swaps_refuse_what_cannot_swap(faces):
     alone.loc[alone["split"] == "test", "identity"] = 0
     with pytest.raises(BadInput, match=r"test images of .* show a single person"):
         disentangle.swap_report(model, FakeFaces(alone), factors=("yaw",))
+
+
+def test_a_constant_has_no_r_squared():
+    g = np.random.default_rng(0)
+    truth, predicted = g.normal(size=40), g.normal(size=40)
+    assert r_squared(truth, predicted) == pytest.approx(
+        1 - ((truth - predicted) ** 2).sum() / 40 / truth.var()
+    )
+    assert np.isnan(r_squared(np.full(40, 2.0), predicted)) and np.isnan(r_squared(np.ones(40), np.ones(40)))
 
 
 def test_picture_reader_is_kernel_ridge_at_the_best_of_its_settings():

@@ -116,3 +116,11 @@ def test_answers_are_leads_of_any_two_variants() -> None:
     assert float(table["expression accuracy"][0]) == pytest.approx(0.1)
     assert float(table["yaw MAE"][0]) == pytest.approx(1.0)
     assert str(table["yaw MAE"][1]) == "n/a: not run"
+
+
+def test_a_lead_without_replicates_has_no_interval() -> None:
+    """Of a set with one test person, who cannot be drawn anew."""
+    rows, bootstrap = read([("pcl", 0, 0.6, 8.0), ("simclr", 0, 0.5, 9.0)])
+    keys = bootstrap[[name for name in bootstrap if not name.isdigit()]]
+    lead = significance.against(rows, keys).loc[0, "expression accuracy"]
+    assert float(lead) == pytest.approx(0.1) and np.isnan([lead.low, lead.high]).all()

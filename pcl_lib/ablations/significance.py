@@ -114,7 +114,8 @@ def _lead(
     sign, digits = (1, 3) if better == "higher" else (-1, 2)
     difference = np.mean([value[first] - value[second] for first, second in pairs])
     first, second = (np.array([replicates[key] for key in keys]) for keys in zip(*pairs, strict=True))
-    low, high = sorted(sign * np.array(paired_interval(first, second)))
+    nan = float("nan")  # where too few people are tested to draw them anew
+    low, high = sorted(sign * np.array(paired_interval(first, second))) if first.size else (nan, nan)
     return Estimate(sign * float(difference), low, high, digits=digits)
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from pcl_lib.data import FaceSet
 from pcl_lib.data.labels import identity_codes
 from pcl_lib.disentangle.swap_truth import REPLICATES, resampled, turn
+from pcl_lib.disentangle.swaps import r_squared
 from pcl_lib.faces.factors import NUMERIC, POSE
 from pcl_lib.methods.changes import CHANGES, TURNS
 from pcl_lib.models.encoder import as_float
@@ -112,7 +113,7 @@ def attribute_rows(model: Any, faces: FaceSet, name: str, seed: int = 0) -> pd.D
 
 
 def _probe(x: Tensor, faces: FaceSet, y: np.ndarray, binary: bool) -> dict[str, Any]:
-    from sklearn.metrics import r2_score, roc_auc_score
+    from sklearn.metrics import roc_auc_score
 
     cached = linear.CachedFeatures(x, np.arange(len(faces)), len(faces))
     split = Split(*(faces.split(part) for part in Split._fields))
@@ -123,8 +124,8 @@ def _probe(x: Tensor, faces: FaceSet, y: np.ndarray, binary: bool) -> dict[str, 
         value = roc_auc_score(truth[:, 0], logits[:, 0]) if both else float("nan")
         return {"metric": "AUC", "value": float(value), "chance": 0.5, "n": len(truth)}
     predicted, _ = linear.predict_values(cached, split, y)
-    value = r2_score(truth, predicted, force_finite=False)
-    return {"metric": "R2", "value": float(value), "chance": 0.0, "n": len(truth)}
+    value = r_squared(truth, predicted)
+    return {"metric": "R2", "value": value, "chance": 0.0, "n": len(truth)}
 
 
 @spent("probe")

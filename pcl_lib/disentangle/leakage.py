@@ -14,6 +14,7 @@ import torch
 
 from pcl_lib.data import FaceSet
 from pcl_lib.data.labels import expression_codes, identity_codes
+from pcl_lib.disentangle.swaps import r_squared
 from pcl_lib.probes import FEATURES, FeatureModel, FrozenFeatures, linear
 from pcl_lib.probes.features import get_features
 from pcl_lib.probes.tasks import LeftOut, Split, labelled, plan
@@ -72,12 +73,10 @@ def leakage(
 
 
 def _probe_value(cached: linear.CachedFeatures, split: Split, truth: pd.Series) -> dict[str, Any]:
-    from sklearn.metrics import r2_score  # a second to import
-
     y = truth.to_numpy(float)[:, None]
     predicted, _ = linear.predict_values(cached, split, y)
-    value = r2_score(y[split.test, 0], predicted[:, 0], force_finite=False)
-    return {"metric": "R2", "value": float(value), "chance": 0.0, "n": len(split.test)}
+    value = r_squared(y[split.test, 0], predicted[:, 0])
+    return {"metric": "R2", "value": value, "chance": 0.0, "n": len(split.test)}
 
 
 def _probe_expression(cached: linear.CachedFeatures, split: Split, truth: pd.Series) -> dict[str, Any]:

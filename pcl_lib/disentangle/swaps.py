@@ -70,8 +70,6 @@ def swap_report(
     images: a factor with a low one is not in the pictures, and its correlations mean little) and n.
     Raises BadInput where the model cannot decode, no factor is labelled, or test images show one person. Source: ours.
     """
-    from sklearn.metrics import r2_score
-
     if not hasattr(model, "decode"):
         raise BadInput("swaps need a model with a decoder; this one has none")
     known, split, notes = swap_plan(faces, factors)
@@ -97,7 +95,7 @@ def swap_report(
             "factor": factor,
             "pose_donor_r": correlation(predicted[:, i], truth[b, i]),
             "face_donor_r": correlation(predicted[:, i], truth[a, i]),
-            "reader_r2": float(r2_score(truth[donors, i], seen[:, i], force_finite=False)),
+            "reader_r2": r_squared(truth[donors, i], seen[:, i]),
             "n": n,
         }
         for i, factor in enumerate(known)
@@ -160,6 +158,13 @@ def correlation(x: np.ndarray, y: np.ndarray) -> float:
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return float("nan")
     return float(pearsonr(x, y).statistic)
+
+
+def r_squared(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """The coefficient of determination of predictions [n]; NaN where the truth is constant."""
+    from sklearn.metrics import r2_score  # a second to import
+
+    return float(r2_score(truth, predicted)) if np.ptp(truth) > 0 else float("nan")
 
 
 def _some(rows: np.ndarray, count: int, generator: np.random.Generator) -> np.ndarray:
