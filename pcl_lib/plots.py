@@ -314,8 +314,12 @@ def leakage_heatmap(table: pd.DataFrame) -> Figure:
 
     table = table.assign(row=table["method"] + " · " + table["feature"])
     rows, factors = list(dict.fromkeys(table["row"])), list(dict.fromkeys(table["factor"]))
-    value = table.pivot_table(index="row", columns="factor", values="value").reindex(rows)[factors]
-    chance = table.pivot_table(index="row", columns="factor", values="chance").reindex(rows)[factors]
+    value = table.pivot_table(index="row", columns="factor", values="value").reindex(
+        index=rows, columns=factors
+    )
+    chance = table.pivot_table(index="row", columns="factor", values="chance").reindex(
+        index=rows, columns=factors
+    )
     above = ((value - chance) / (1 - chance)).clip(0, 1)
     figure = new_figure(max(6.0, 2.4 + 1.2 * len(factors)), 1.3 + 0.42 * len(rows))
     axes = figure.subplots()

@@ -165,6 +165,17 @@ def test_leakage_says_what_it_left_out():
         disentangle.leakage(Lookup(), FakeFaces(faces.table[["split"]]))
 
 
+def test_leakage_leaves_out_what_is_the_same_on_all_test_images():
+    faces = make_faces(300)
+    still = faces.table[["identity", "split", "yaw", "skin_tone"]].copy()
+    still.loc[still["split"] == "test", "skin_tone"] = 0.5
+    still = FakeFaces(still)
+    table = disentangle.leakage(Lookup(**known_features(faces)), still)
+    assert set(table["factor"]) == {"yaw", "identity"} and table["value"].notna().all()
+    said = map(str, disentangle.leakage_plan(still).left_out)
+    assert any("Leakage of skin tone left out: it is the same on all test images" in note for note in said)
+
+
 def readings(**above: tuple[float, float]) -> pd.DataFrame:
     """Rows of `leakage` by factor: what is read above chance from the face and from the pose feature."""
     return pd.DataFrame(

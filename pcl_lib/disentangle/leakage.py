@@ -30,14 +30,28 @@ class LeakagePlan(NamedTuple):
 
 
 def leakage_plan(faces: FaceSet, seed: int = 0) -> LeakagePlan:
-    """The factors that `leakage` can probe a set for; seed: draws the halves of each person's images."""
+    """The factors that `leakage` can probe a set for; seed: draws the halves of each person's images.
+
+    A factor that is the same on all test images is left out: nothing can tell a good prediction from a constant.
+    """
     made = plan(faces)
     splits: dict[str, Split | None] = dict.fromkeys(made.angles, made.pose)
     splits["skin_tone"] = labelled(faces, ["skin_tone"], "skin tone", made.left_out)
     splits["expression"] = made.expression
-    known = {factor: split for factor, split in splits.items() if split is not None}
+    known = {
+        factor: split
+        for factor, split in splits.items()
+        if split is not None and _varies(faces, factor, split, made.left_out)
+    }
     games = _identity_games(faces, seed, made.left_out)
     return LeakagePlan(known, games, made.left_out)
+
+
+def _varies(faces: FaceSet, factor: str, split: Split, notes: list[LeftOut]) -> bool:
+    if faces.table[factor].iloc[split.test].nunique() > 1:
+        return True
+    notes.append(LeftOut(f"leakage of {factor.replace('_', ' ')}", "one value", faces.name))
+    return False
 
 
 @spent("probe")
@@ -51,7 +65,7 @@ def leakage(
     identity: accuracy among the test identities, fitted on half the images of each and tested on the other half;
     its penalty comes from the same game among the validation identities. seed: draws those halves.
     Returns feature, factor, metric ("R2" or "accuracy"), value, chance (of the chance baseline), n; factors that the
-    set has no labels for have no rows (`leakage_plan` says why).
+    set has no labels for, or one value, have no rows (`leakage_plan` says why).
     Raises BadInput where no factor is labelled and where a feature is NaN or infinite.
     """
     factors, games, left_out = leakage_plan(faces, seed)

@@ -36,6 +36,7 @@ REASONS = {
     "no yaw of pairs": "{task} left out: it needs pairs of {data} and their yaw.",
     "too few pairs": "{task} left out: {data} needs same and different pairs in at least two folds.",
     "too few people": "{task} left out: {columns} of {data} has fewer than two identities with two images.",
+    "one value": "{task} left out: it is the same on all test images of {data}.",
     "one person": "{task} left out: the labelled test images of {data} show a single person.",
     "joined": "{task}: trained on {columns}, tested on {data}; neither set has the other part.",
     "no task": "{data} is not probed: no task has what it needs.",

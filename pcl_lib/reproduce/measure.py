@@ -162,6 +162,9 @@ def leakage(
 def leakage_rows(run: Run, encoded: Mapping[str, Encoded]) -> pd.DataFrame:
     """`leakage` of each method but `CONTROLS`; shows its progress."""
     learnt = {method: own for method, own in encoded.items() if method not in CONTROLS}
+    for note in disentangle.leakage_plan(run.faces, run.seed).left_out:
+        if note.reason == "one value":  # the other notes are told with the probes
+            print(note)
     parts = [
         leakage(own.features, run.faces, run.seed).assign(method=method, precision=own.precision)
         for method, own in tqdm(learnt.items(), desc="leakage", unit="method")
