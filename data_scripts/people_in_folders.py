@@ -23,7 +23,7 @@ from data_scripts.people import (
     split_of,
     split_word,
     two_names,
-)  # fmt: skip
+)
 from pcl_lib.utils import BadInput
 
 OCCASIONS = re.compile(

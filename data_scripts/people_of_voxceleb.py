@@ -24,7 +24,7 @@ from data_scripts.people import (
     split_of,
     split_word,
     two_names,
-)  # fmt: skip
+)
 
 VOX_FIRST = re.compile(
     r"id1\d{4}"

@@ -34,15 +34,8 @@ from pcl_lib.models import load_checkpoint
 from pcl_lib.reproduce.notebooks import read_stamp
 from pcl_lib.utils import BadInput
 
-TIMES = {
-    "seconds",
-    "training_seconds",
-    "training (s)",
-    "images per second",
-    "minutes",
-    "seconds_by_notebook",
-    "commit",
-}
+TIMES = {"seconds", "training_seconds", "training (s)", "images per second", "minutes", "seconds_by_notebook",
+         "commit"}  # fmt: skip
 EARLY = 0.4  # of an undisturbed run: each kill comes by then, so that several fall into one folder
 PATIENCE = 1800  # seconds for a command that nobody kills
 
