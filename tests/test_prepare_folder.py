@@ -270,7 +270,7 @@ def test_a_split_of_ones_own(source: Path) -> None:
 
 FAULTS = {
     "angle": ("file,yaw\nAnn_Lee_0001.png,999\n", [], r"l\.csv, line 2: yaw is 999"),
-    "word": ("file,expression\nAnn_Lee_0001.png,angry\n", [], r"expression is angry, not one of neutral"),
+    "word": ("file,expression\nAnn_Lee_0001.png,hungry\n", [], r"expression is hungry, not one of neutral"),
     "no file": ("image,yaw\nAnn_Lee_0001.png,9\n", [], "no column file"),
     "no label": ("file,age\nAnn_Lee_0001.png,9\n", [], "none of the columns identity"),
     "twice": (
