@@ -15,6 +15,7 @@ from data_scripts.sources import MAX_PIXELS, MIN_SIDE, inside
 from data_scripts.tables import Table, open_table
 from pcl_lib.utils import BadInput
 
+TWELVE_BITS = 4096  # cameras store 10 or 12 bits in files of 16, which would come out nearly black
 ORIENTATION = 0x0112  # the EXIF tag; values from 5 on swap width and height
 PART = re.compile(r"(.+)#(t|row)=([0-9.]+)")
 
@@ -34,7 +35,8 @@ def open_image(path: Path, side: Side, size: int) -> tuple[Image.Image, float]:
 
     A JPEG is decoded at a fraction where the square to be cut, of side(width, height), keeps at least twice `size`
     pixels: the fraction averages whole blocks, and the rest of the way is antialiased, so that only rounding differs.
-    Transparency is laid over white; 16-bit grey keeps its upper 8 bits; of several frames the first counts.
+    Transparency is laid over white; 16-bit grey keeps its upper 8 bits, and is refused where it uses
+    12 or fewer of its 16; of several frames the first counts.
     Raises BadInput with the reason where the file is absent, empty, no image, damaged, truncated, tiny or huge.
     """
     try:
@@ -74,7 +76,12 @@ def _checked(size: tuple[int, int]) -> tuple[int, int]:
 def as_rgb(image: Image.Image) -> Image.Image:
     """Any mode -> RGB. Raises BadInput where white is not known."""
     if image.mode.startswith("I;16"):
-        image = Image.fromarray((np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8))
+        grey = np.asarray(image).astype(np.uint16)
+        if 0 < grey.max() < TWELVE_BITS:
+            raise BadInput(
+                f"16-bit pixels up to {grey.max()} only: of 12 bits or fewer, or black; stretch them to 65535"
+            )
+        image = Image.fromarray((grey >> 8).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise BadInput(f"pixels of mode {image.mode}, whose white is unknown; convert it to 8 or 16 bits")
     if image.has_transparency_data:

@@ -166,17 +166,27 @@ def test_what_cannot_be_read_is_listed_and_skipped(source: Path, capsys: pytest.
     Image.new("1", (9000, 9000)).save(person / "e_bomb.png")
     Image.fromarray(np.zeros((9, 9), np.float32)).save(person / "f_float.tif")
     (person / "g_gone.png").symlink_to(source / "nowhere.png")
+    Image.fromarray(np.full((9, 9), 4095, np.uint16)).save(person / "h_12_bits.png")
     (source / "notes.txt").write_text("no image, not listed")
     faces = prepare(source)
-    assert len(faces) == 18 and faces.info["skipped"] == 8
+    assert len(faces) == 18 and faces.info["skipped"] == 9
     listed = pd.read_csv(faces.folder / "skipped.csv").set_index("file")["reason"]
-    reasons = ("empty file", "not an image", "runcated", "only 5x90", "bomb", "mode F", "No such file")
+    reasons = (
+        "empty file",
+        "not an image",
+        "runcated",
+        "only 5x90",
+        "bomb",
+        "mode F",
+        "No such",
+        "up to 4095",
+    )
     assert "who is on it is not known" in listed.pop("whole.jpg")  # it has no folder of its own
-    assert [name.removeprefix("Ann_Lee/")[0] for name in listed.index] == list("abcdefg")
+    assert [name.removeprefix("Ann_Lee/")[0] for name in listed.index] == list("abcdefgh")
     for told, reason in zip(listed, reasons, strict=True):
         assert reason in told
     said = capsys.readouterr().out
-    assert "Skipped 8 files" in said and "not looked at: 1 .txt" in said
+    assert "Skipped 9 files" in said and "not looked at: 1 .txt" in said
 
 
 @pytest.mark.parametrize(
