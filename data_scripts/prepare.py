@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from data_scripts.align import cut, find_face, side_of
 from data_scripts.images import open_all
 from data_scripts.listing import BOX_COLUMNS, CROP_COLUMNS, LeftOut, Listing, Recipe, fingerprint
+from data_scripts.repeats import digest_of, repeats
 from data_scripts.report import report, skipped_csv
 from data_scripts.sources import packed, printable, unpacked
 from data_scripts.splits import settle
@@ -42,6 +43,7 @@ DIFFERS = {
     "listing": "other files, labels or pairs",
 }
 BACKENDS = ("threading", "loky")
+NOTES = ("failed", "boxes", "digests")  # what each part tells
 DETECT_MARGIN = 0.15  # OpenCV's boxes go from brows to chin
 
 
@@ -62,7 +64,7 @@ def make_part(job: Job) -> Part:
     """Do a job: decode, crop, write. What fails is told in the part's note, by position in the job.
 
     note: failed [[position, reason], ...]; boxes [[left, top, right, bottom], ...] of the others where faces were
-    detected. Raises BadInput only where the disk refuses.
+    detected; digests of the others' pixels. Raises BadInput only where the disk refuses.
     """
     recipe, size = job.recipe, job.size
     sides = [side_of_or_nan(recipe, place) for place in job.places.tolist()]
@@ -83,7 +85,8 @@ def make_part(job: Job) -> Part:
             failed.append([position, printable(str(error))])
             del boxes[position + 1 - len(failed) :]
     kept = images[: len(job.files) - len(failed)]
-    return write_part(job.folder, job.number, kept, {"failed": failed, "boxes": boxes})
+    told = (failed, boxes, [digest_of(image) for image in kept])
+    return write_part(job.folder, job.number, kept, dict(zip(NOTES, told, strict=True)))
 
 
 def side_of_or_nan(recipe: Recipe, place: Sequence[float]) -> Callable[[int, int], float]:
@@ -127,6 +130,7 @@ def prepare(
         "images": _digest(listing, CROP_COLUMNS[listing.recipe.how]),
         "pictures": fingerprint(listing),
         "pillow": PIL.__version__,
+        "notes": NOTES,
     }
     settings |= {
         "listing": _digest(listing, [str(name) for name in listing.table]),
@@ -247,10 +251,11 @@ def _pool(workers: int, scheduler: str | None, backend: str) -> Iterator[joblib.
 def join(listing: Listing, parts: dict[int, Part], rows: int) -> Listing:
     """The listing as it was made: without the rows that failed, which `left_out` then has; pairs renumbered.
 
-    Raises BadInput where no image is left, or no pair of all that there were.
+    Its notes tell of pictures that are there twice. Raises BadInput where no image is left, or no pair of all that
+    there were.
     """
     kept = np.ones(len(listing.table), dtype=bool)
-    failed, boxes = LeftOut(), []
+    failed, boxes, digests = LeftOut(), [], []
     files = listing.table["file"]
     for number in sorted(parts):
         for position, reason in parts[number].note["failed"]:
@@ -258,6 +263,7 @@ def join(listing: Listing, parts: dict[int, Part], rows: int) -> Listing:
             kept[row] = False
             failed.add(files.iloc[row], reason)
         boxes += parts[number].note["boxes"]
+        digests += parts[number].note["digests"]
     if not kept.any():
         first = failed.frame().iloc[0]
         raise BadInput(
@@ -277,7 +283,8 @@ def join(listing: Listing, parts: dict[int, Part], rows: int) -> Listing:
                 f"none of the {len(listing.pairs)} pairs has both images: each names one that cannot be used"  # type: ignore[arg-type]
             )
     left_out = pd.concat([listing.left_out, failed.frame()], ignore_index=True)
-    return replace(listing, table=table, pairs=pairs, left_out=left_out)
+    notes = [*listing.notes, *repeats(table, digests)]
+    return replace(listing, table=table, pairs=pairs, left_out=left_out, notes=notes)
 
 
 def _stored(table: pd.DataFrame) -> pd.DataFrame:
