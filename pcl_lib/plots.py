@@ -331,7 +331,7 @@ def leakage_heatmap(table: pd.DataFrame) -> Figure:
     axes.set_xticklabels([f"{f.replace('_', ' ')}\n({metric[f]})" for f in factors], rotation=0, fontsize=10)
     axes.set_yticklabels(rows, rotation=0, fontsize=11)
     axes.set(xlabel="", ylabel="")
-    axes.set_title("What a linear probe predicts, on people it has not seen", fontsize=12)
+    axes.set_title("What a linear probe predicts from each feature", fontsize=12)
     return figure
 
 

@@ -29,7 +29,7 @@ class AugmentationLab(Panel):
 
     tries = (
         "Turn settings of the face views off, one by one, until a view is the same as its image.",
-        "Let the pose views be cropped (resized). How could the crop alone tell an image from its flip?",
+        "Let the pose views be cropped (resized). Is the turn of the head still easy to see in each of them?",
         "Set gradient to 1 for the pose views. What is left of the face, and can you still tell its pose?",
     )
 
