@@ -123,7 +123,8 @@ VOXCELEB = DataSet(
     Folders in front of the person (vox2/dev/mp4/...) are allowed; those below a folder `test` form the test split.
       vox1_meta.csv                         if at hand: people who lie under their name get their number
     Who the people are is read off the forms of the folders' names, once for all paths, and printed with its level.""",
-    labels="identity (id00012, or the name), video, split (test below a folder of that name, else train)",
+    labels="identity (id00012, or the name), video, clip (the track) and frame, split (test below a folder of that "
+    "name, else train)",
     decides="the folder level that is people, how many people, videos and tracks there are, names in two spellings, "
     "videos that lie with two people; nobody may be in both splits",
     expected={"identities": 7363, "videos": 172976},
@@ -292,7 +293,7 @@ BIWI = DataSet(
       frame_00003_pose.txt                 rotation matrix, then the head's centre in millimetres, depth camera
       rgb.cal                              colour camera: matrix, distortion, rotation, translation, size
     Pictures may be .jpg or .PNG. The four people recorded twice are one person each.""",
-    labels="yaw, pitch, roll, identity (the person), video (the sequence); split by people, or --all-test",
+    labels="yaw, pitch, roll, identity (the person), video and clip (the sequence); split by people, or --all-test",
     decides="whether pictures have the size of their calibration; frames without a pose or a calibration are listed",
     expected={"images": 15678, "sequences": 24, "identities": 20},
     marks=(("[0-9][0-9]/frame_*_pose.txt",),),

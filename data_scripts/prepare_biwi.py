@@ -136,7 +136,8 @@ def read_frames(root: Path, left: LeftOut) -> pd.DataFrame:
             rows.append((file, who, sequence, *angles, *head_box(cameras[folder], centre)))
         except BadInput as error:
             left.add(file, str(error))
-    return pd.DataFrame(rows, columns=["file", "identity", "video", *ANGLE_NAMES, *BOX_COLUMNS])
+    table = pd.DataFrame(rows, columns=["file", "identity", "video", *ANGLE_NAMES, *BOX_COLUMNS])
+    return table.assign(clip=table["video"])  # one person who turns the head: what `pcl_video` learns from
 
 
 def read(root: Path, options: argparse.Namespace) -> Listing:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,7 +15,7 @@ from data_scripts.catalogue import VOXCELEB
 from data_scripts.images import split_part
 from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.names import alike
-from data_scripts.people import VOX_ID, split_word
+from data_scripts.people import VOX_ID, People, split_word
 from data_scripts.people_of_voxceleb import in_voxceleb
 from data_scripts.sources import VIDEO_SUFFIXES, find_files, other_files
 from data_scripts.tables import read_lines
@@ -69,7 +70,26 @@ def list_images(root: Path, options: argparse.Namespace, left: LeftOut) -> list[
         from data_scripts.video import list_frames  # PyAV: only where there are videos
 
         files += list_frames(root, videos, left, every=options.every, workers=options.workers)
-    return sorted(files)
+    return sorted(files, key=split_part)  # frames of a video by their times, as numbers
+
+
+def clips(found: People) -> list[str | None]:
+    """The track that each image is a frame of, such as "id00012/21Uxsk56VDQ/00001.mp4", for `pcl_video`.
+
+    Where tracks are not told apart, it is the video.
+    """
+    parts = zip(found.identity, found.video, found.track, strict=True)
+    return ["/".join(filter(None, three)) if three[1] else None for three in parts]
+
+
+def frame_numbers(files: Sequence[str]) -> list[float]:
+    """The second of a video, or the number that a picture has for its name; nan where it has none."""
+    told = [split_part(file) for file in files]
+    stems = [Path(file).stem for file, _, _ in told]
+    return [
+        time if kind else float(stem) if stem.isdecimal() else math.nan
+        for (_, kind, time), stem in zip(told, stems, strict=True)
+    ]
 
 
 def read(root: Path, options: argparse.Namespace) -> Listing:
@@ -77,9 +97,8 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
     left = LeftOut()
     files = list_images(root, options, left)
     found = in_voxceleb([split_part(file)[0] for file in files], numbers(root, options.root))
-    table = pd.DataFrame(
-        {"file": files, "identity": found.identity, "video": found.video, "split": found.split}, dtype=object
-    )
+    columns = {"identity": found.identity, "video": found.video, "clip": clips(found), "split": found.split}
+    table = pd.DataFrame({"file": files, **columns}, dtype=object).assign(frame=frame_numbers(files))
     known = table["identity"].notna()
     left.extend(table["file"][~known], "lies in no PERSON/VIDEO")
     if not known.any():
@@ -90,8 +109,8 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
     table = table[known].reset_index(drop=True)
     whole = split_above(root)
     table["split"] = table["split"].fillna(whole or "train")
-    if "video" in table and table["video"].isna().all():
-        table = table.drop(columns="video")
+    if table["video"].isna().all():
+        table = table.drop(columns=["video", "clip", "frame"])
     return Listing(
         name="VoxCeleb",
         source="VoxCeleb 1 and 2, released face tracks",

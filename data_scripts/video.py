@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -68,10 +69,18 @@ def list_frames(
 
 
 def frames(path: Path, times: Sequence[float]) -> Iterator[Image.Image | BadInput]:
-    """The first RGB frame at or after each of `times` (seconds, ascending), or why there is none.
+    """The first RGB frame at or after each of `times` (seconds), or why there is none.
 
-    Rotation tags of the container are not applied. Damage ends a video: later times get the reason.
+    Where a time is earlier than the one before, the video is opened again. Rotation tags of the container are not
+    applied. Damage ends a video: later times get the reason.
     """
+    back = [place for place in range(1, len(times)) if times[place] < times[place - 1]]
+    for first, last in itertools.pairwise([0, *back, len(times)]):
+        yield from _ascending(path, times[first:last])
+
+
+def _ascending(path: Path, times: Sequence[float]) -> Iterator[Image.Image | BadInput]:
+    """`frames` for times that only grow."""
     waiting = list(times)
     reason = "no frame at {:g} s; the video ends before"
     try:

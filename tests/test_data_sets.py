@@ -20,6 +20,7 @@ from data_scripts import __main__ as all_sets
 from data_scripts import catalogue, prepare_biwi, prepare_disfa
 from pcl_lib.data import PreparedFaces
 from pcl_lib.faces import camera
+from pcl_lib.methods.video import ClipIndex
 from pcl_lib.probes import tasks
 from pcl_lib.utils import BadInput, exit_cleanly
 
@@ -77,7 +78,25 @@ def test_voxceleb_crops_and_videos(tmp_path: Path) -> None:
     for second in range(3):  # frame 25 n has level 20 + 75 n
         image = faces.images(at[f"vox2/dev/mp4/id00012/21Uxsk56VDQ/00001.mp4#t={second}"])
         assert abs(image.float().mean().item() - (20 + 75 * second)) < 4
-    assert shows(faces, at["vox1/A.J._Buckley/1.6/1zcIwhmdeo4/0000075.jpg"], 2)
+    crop = at["vox1/A.J._Buckley/1.6/1zcIwhmdeo4/0000075.jpg"]
+    assert shows(faces, crop, 2)
+    of_video = table[table["identity"] == "id00012"]
+    assert of_video["clip"].tolist() == ["id00012/21Uxsk56VDQ/00001.mp4"] * 3
+    assert of_video["frame"].tolist() == [0, 1, 2]
+    assert table.loc[crop, ["clip", "frame"]].tolist() == ["A.J._Buckley/1zcIwhmdeo4", 75]
+    assert ClipIndex(faces, 3).count.tolist() == [3, 1, 3]  # of the training videos
+
+
+@pytest.mark.parametrize("every", ["1", "0.5"])
+def test_voxceleb_every_second_of_a_long_video_is_that_second(tmp_path: Path, every: str) -> None:
+    levels = [20 + number for number in range(16 * 10)]
+    miniatures.film(tmp_path / "in/id00012/21Uxsk56VDQ/00001.mp4", levels, 10)
+    miniatures.film(tmp_path / "in/id00013/11Uxsk56VDQ/00001.mp4", levels, 10)
+    faces = prepare("voxceleb", tmp_path / "in", "--every", every)
+    assert len(faces) == 2 * 16 / float(every)
+    for row, file in enumerate(faces.table["file"]):
+        second = float(file.split("#t=")[1])
+        assert abs(faces.images(row).float().mean().item() - levels[round(10 * second)]) < 3
 
 
 def test_voxceleb_other_rates_and_damage(tmp_path: Path) -> None:

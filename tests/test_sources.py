@@ -133,6 +133,13 @@ def test_one_frame_a_second_is_the_right_one(tmp_path: Path, suffix: str) -> Non
         assert np.abs(np.array(means) - [LEVELS[10 * s] for s in seconds]).max() <= 1  # a frame off: 2 levels
 
 
+def test_times_may_come_in_any_order(tmp_path: Path) -> None:
+    film(tmp_path / "v.mp4", LEVELS)
+    times = [0, 1, 8, 2, 3, 7, 7, 4]
+    means = [np.asarray(got).mean() for got in video.frames(tmp_path / "v.mp4", times)]
+    assert np.abs(np.array(means) - [LEVELS[10 * t] for t in times]).max() <= 1
+
+
 def test_other_rates_and_what_is_not_there(tmp_path: Path) -> None:
     film(tmp_path / "v.mp4", LEVELS[:25])
     assert video.frame_times(tmp_path / "v.mp4", 0.4) == pytest.approx([0, 0.4, 0.8, 1.2, 1.6, 2.0, 2.4])

@@ -26,7 +26,7 @@ NOBODY = (
     " pre-train on and not to probe; give a column split, or a column identity (a name of its own for each image where"
     " no two show the same person)"
 )
-KNOWN_LABELS = ("identity", *WORDS, *NUMBER_RANGES, "video")
+KNOWN_LABELS = ("identity", *WORDS, *NUMBER_RANGES, "video", "clip")
 
 
 def number_ranges(columns: Iterable[str]) -> dict[str, tuple[float, float]]:

@@ -186,8 +186,8 @@ class ClipIndex:
     def __init__(self, faces: FaceSet, frames: int) -> None:
         if "clip" not in faces.table:
             raise BadInput(
-                f"{faces.name} has no column clip, and method pcl_video learns from clips: prepare videos, or render "
-                "with --frames-per-clip 5"
+                f"{faces.name} has no column clip, and method pcl_video learns from clips: prepare VoxCeleb or BIWI, "
+                "give prepare_folder.py a table with a column clip, or render with --frames-per-clip 5"
             )
         rows = faces.split("train")
         clips = faces.table[["clip"]].rename(columns={"clip": "identity"})
