@@ -61,8 +61,8 @@ def read_labels(path: Path) -> Labels:
     """A CSV with a column `file` and label columns, checked. Raises BadInput naming line, column and value.
 
     Identities, videos and clips are text as written, whatever they look like; angles, action units, folds and
-    attributes numbers; expressions and splits the kit's words in capitals or not (or one of `EXPRESSION_WORDS`). Other columns
-    are kept as text and named.
+    attributes numbers; expressions and splits the kit's words in capitals or not (or one of `EXPRESSION_WORDS`). Other
+    columns are kept as text and named.
     """
     table = open_table(path, ("file", *KNOWN_LABELS))
     names = _columns(path, table)

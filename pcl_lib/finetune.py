@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from pcl_lib import methods, plots, probes
 from pcl_lib.data import FaceSet, ImageSource, PreparedFaces, SizedFaces
-from pcl_lib.data.labels import PRESENT, expression_codes
+from pcl_lib.data.labels import AU_NAMES, PRESENT, expression_codes
 from pcl_lib.methods.supervised import Supervised
 from pcl_lib.models import PCL, checkpoint_notes, load_checkpoint
 from pcl_lib.models.shipped import card, shipped
@@ -82,6 +82,8 @@ class Labels:
             return expression_codes(table["expression"])
         if self.task == "head pose":
             return table[list(made.angles)].to_numpy(float)
+        every = [name for name in AU_NAMES if name in table]  # as `SupervisedUnits` has them
+        self.judged = [every.index(unit) for unit in made.units]
         return table[list(made.units)].to_numpy(float) >= PRESENT
 
     def score(self, predicted: np.ndarray, rows: np.ndarray) -> float:
@@ -135,6 +137,7 @@ def learning_curve(
     rows = np.concatenate([labels.split.train, labels.split.validation, labels.split.test])
     seen = SizedFaces(labels.faces, model.image_size)
     cached = linear.CachedFeatures(probes.extract(model, seen, rows).general, rows, len(seen))
+    device = next(model.parameters()).device
     found: list[dict[str, object]] = []
     for seed in range(seeds):
         order = np.random.default_rng(seed).permutation(labels.split.train)
@@ -143,7 +146,7 @@ def learning_curve(
             values = (
                 labels.score(_probed(cached, split, labels), split.test),
                 _trained(model, labels, split, iterations, seed),
-                _trained(PCL(model.config, seed), labels, split, iterations, seed),
+                _trained(PCL(model.config, seed).to(device), labels, split, iterations, seed),
             )
             about = {"task": labels.task, "metric": labels.kind.metric, "labels": count, "seed": seed}
             for way, value in zip(WAYS, values, strict=True):
@@ -244,7 +247,7 @@ def _predicted(
     if labels.task == "head pose":  # the method standardises angles
         train = labels.y[faces.split("train")]
         return out.numpy() * train.std(0).clip(1e-6) + train.mean(0)
-    return out.numpy()
+    return out[:, labels.judged].numpy()
 
 
 def curve_table(rows: pd.DataFrame, chance: float) -> Table:

@@ -53,7 +53,9 @@ def structural_similarity(output: Tensor, target: Tensor) -> Tensor:
         flat = images.flatten(0, 1)[:, None]
         return F.conv2d(F.conv2d(flat, line), line.transpose(2, 3))
 
-    with torch.autocast(x.device.type, enabled=False):
+    now = {name: getattr(torch.backends.cudnn, name) for name in ("enabled", "benchmark", "deterministic")}
+    full = torch.backends.cudnn.flags(**now, allow_tf32=False)
+    with torch.autocast(x.device.type, enabled=False), full:  # variances are differences of near numbers
         mean_x, mean_y = smooth(x), smooth(y)
         var_x, var_y = smooth(x * x) - mean_x.square(), smooth(y * y) - mean_y.square()
         covariance = smooth(x * y) - mean_x * mean_y
@@ -64,7 +66,7 @@ def structural_similarity(output: Tensor, target: Tensor) -> Tensor:
 def pyramid_l1(output: Tensor, target: Tensor, levels: int = 4) -> Tensor:
     """L1 distance of Laplacian pyramids: what each halving of the image loses, and what is left at the end.
 
-    output, target: float [N, C, H, W], sides divisible by 2^levels. A level counts four times and the rest once, as in
+    output, target: float [N, C, H, W]. A level counts four times and the rest once, as in
     means over pixels; plain L1 is content with a blurred head on the right background, this is not. Returns a scalar.
     Raises ValueError where shapes differ. Source: Bojanowski et al. 2018 (arXiv 1707.05776), with other weights.
     """
@@ -73,8 +75,8 @@ def pyramid_l1(output: Tensor, target: Tensor, levels: int = 4) -> Tensor:
     rest = _wide(output) - _wide(target)  # the pyramid is linear
     total = rest.new_zeros(())
     for _ in range(levels):
-        small = F.avg_pool2d(rest, 2)
-        blurred = F.interpolate(small, scale_factor=2.0, mode="bilinear", align_corners=False)
+        small = F.avg_pool2d(rest, 2, ceil_mode=True)  # odd sides keep their edge
+        blurred = F.interpolate(small, rest.shape[2:], mode="bilinear", align_corners=False)
         total, rest = total + 4 * (rest - blurred).abs().mean(), small
     return total + rest.abs().mean()
 

@@ -260,6 +260,13 @@ def test_questions_and_search_name_variants_that_there_are() -> None:
     assert len({Cell(name, 0).stem for name in VARIANTS}) == len(VARIANTS)
 
 
+def test_a_hash_of_digits_alone_is_read_as_it_was_written(tmp_path: Path) -> None:
+    rows = pd.DataFrame({"method": ["K x 4"], "seed": [0], "settings": ["0047773190"]})
+    (tmp_path / "tables").mkdir()
+    rows.to_csv(tmp_path / "tables" / "ablation_cells.csv", index=False)
+    assert ablation_cells.read(tmp_path, "cells")["settings"].tolist() == ["0047773190"]
+
+
 def test_cells_of_rendered_faces_measure_swaps(tmp_path: Path) -> None:
     setup = reproduce.open_run(SMALL, "", tmp_path / "run", 0)
     for name in ("pcl", "face + pose, no PDD"):

@@ -459,6 +459,22 @@ def test_rendered_faces_and_their_splits(tmp_path: Path, painter: types.SimpleNa
         data.prepare_rendered(tmp_path / "q", **options | {"identities": (3, 0, 1)})
 
 
+@pytest.mark.parametrize("first", [{"frames_per_clip": 5}, {"first_identity": 1000}])
+def test_a_folder_of_clips_or_other_people_is_not_taken_for_stills(
+    tmp_path: Path, painter: types.SimpleNamespace, first: dict[str, int]
+) -> None:
+    options = {"identities": (12, 4, 9), "images_per_identity": 5, "size": 4, "progress": False}
+    faces = data.prepare_rendered(tmp_path / "r", **options)
+    record = json.loads((tmp_path / "r" / "dataset.json").read_text())
+    record["settings"] |= first
+    (tmp_path / "r" / "dataset.json").write_text(json.dumps(record))
+    with pytest.raises(
+        BadInput, match=f"with {next(iter(first))} .*, where {next(iter(first))} None is wanted"
+    ):
+        data.prepare_rendered(tmp_path / "r", **options)
+    assert len(faces) == painter.drawn == 125
+
+
 def test_rendering_goes_on_where_it_was_stopped(
     tmp_path: Path, painter: types.SimpleNamespace, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -96,7 +96,7 @@ def test_voxceleb_every_second_of_a_long_video_is_that_second(tmp_path: Path, ev
     assert len(faces) == 2 * 16 / float(every)
     for row, file in enumerate(faces.table["file"]):
         second = float(file.split("#t=")[1])
-        assert abs(faces.images(row).float().mean().item() - levels[round(10 * second)]) < 3
+        assert abs(faces.images(row).float().mean().item() - levels[round(10 * second)]) < 5
 
 
 def test_voxceleb_other_rates_and_damage(tmp_path: Path) -> None:

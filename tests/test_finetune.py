@@ -98,6 +98,18 @@ def test_constant_answers_and_scores_are_those_of_scikit_learn(heads: data.Prepa
     assert units.chance() == 0.5
 
 
+def test_units_that_never_vary_are_left_out(coloured: data.PreparedFaces, tmp_path: Path) -> None:
+    rng, happy = np.random.default_rng(0), coloured.table["expression"] == "happy"
+    table = coloured.table.drop(columns=["shard", "row", "expression"]).assign(
+        au06=rng.integers(0, 5, len(happy)), au12=np.where(happy, 3, 0), au20=0
+    )
+    data.write_prepared(tmp_path / "set", coloured.images(slice(None)), table, name="units", source="tests")
+    labels = finetune.Labels(data.PreparedFaces(tmp_path / "set"), "action units")
+    assert labels.y.shape == (480, 2)
+    rows = finetune.learning_curve(PCL(CONFIG, seed=7), labels, [300], seeds=1, iterations=60)
+    assert rows["value"].between(0.55, 1).all()  # au12 is the colour, au06 chance; au20 would have no AUC
+
+
 def test_smaller_draws_lie_in_larger_ones_and_batches_are_whole_orders() -> None:
     rows = np.arange(70)
     batches = list(finetune._batches(rows, 5, 0))

@@ -244,6 +244,34 @@ def test_under_autocast_losses_are_computed_in_float32() -> None:
         assert three_.dtype == torch.float32
 
 
+def halved(image: np.ndarray) -> np.ndarray:
+    """Means of blocks of 2 x 2, of what there is of them at odd edges."""
+    blocks = [np.arange(0, side, 2) for side in image.shape]
+    return np.array([[image[y : y + 2, x : x + 2].mean() for x in blocks[1]] for y in blocks[0]])
+
+
+def enlarged(image: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Linear between the centres of pixels, flat beyond the outermost."""
+    for axis in (0, 1):
+        places = (np.arange(shape[axis]) + 0.5) * image.shape[axis] / shape[axis] - 0.5
+        known = np.arange(image.shape[axis])
+        image = np.apply_along_axis(lambda line, at=places, x=known: np.interp(at, x, line), axis, image)
+    return image
+
+
+@pytest.mark.parametrize("shape", [(16, 32), (25, 17), (40, 40), (3, 5)])
+def test_the_pyramid_is_what_each_halving_loses(shape: tuple[int, int]) -> None:
+    output, target = (randn(2, 3, *shape, seed=seed) for seed in (0, 1))
+    wanted = []
+    for rest in (output - target).flatten(0, 1).numpy():
+        total = 0.0
+        for _ in range(4):
+            small = halved(rest)
+            total, rest = total + 4 * np.abs(rest - enlarged(small, rest.shape)).mean(), small
+        wanted.append(total + np.abs(rest).mean())
+    assert losses.pyramid_l1(output, target).item() == pytest.approx(np.mean(wanted))
+
+
 @pytest.mark.parametrize("size", [11, 16, 33])
 def test_structural_similarity_is_that_of_scikit_image(size: int) -> None:
     x, noise = torch.rand(2, 3, 3, size, size + 2, generator=torch.Generator().manual_seed(0)).unbind(0)

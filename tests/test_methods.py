@@ -436,6 +436,13 @@ def test_supervised_methods_leave_unlabelled_images_out(blobs: data.PreparedFace
     assert units.error(output, target).item() == pytest.approx(wanted / 3, rel=1e-5)
     with pytest.raises(BadInput, match="blobs has no labels for yaw"):
         pose.auxiliary(PCL(pose.preset.model), blobs)
+    classes = methods.build("supervised_expression", preset_of())
+    scores = torch.tensor([[2.0, 0.0], [9.0, 9.0], [1.0, 1.5]])
+    wanted = (np.log1p(np.exp(-2)) + np.log1p(np.exp(-0.5))) / 2
+    assert classes.error(scores, torch.tensor([0, -1, 1])).item() == pytest.approx(wanted, rel=1e-5)
+    assert (
+        classes.error(scores, torch.tensor([-1, -1, -1])).item() == 0
+    )  # a batch without labels teaches nothing
 
 
 def epochs(*pairs: tuple[float, float]) -> list[dict[str, float]]:

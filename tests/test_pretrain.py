@@ -22,7 +22,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcl_lib import data, methods, presets, pretrain
+from pcl_lib import data, distributed, methods, presets, pretrain
 from pcl_lib.models import PCL, checkpoint_notes, load_checkpoint
 from pcl_lib.presets import PRESETS, Preset
 from pcl_lib.pretrain.__main__ import main
@@ -269,6 +269,27 @@ def test_a_training_can_begin_with_the_weights_of_another(
         BadInput, match=r"pcl\.safetensors cannot be the start: .*model\.projector_out was 8, now 4"
     ):
         pretrain.fit("pcl", preset=tiny(model__projector_out=4), out=tmp_path / "other", **start)
+
+
+@pytest.mark.parametrize("method", ["moco", "byol"])
+def test_copies_of_the_model_begin_with_the_same_weights(
+    whole: pretrain.Trained, blobs: data.PreparedFaces, tmp_path: Path, method: str
+) -> None:
+    preset, weights = tiny(), whole.folder / "checkpoints" / "pcl.safetensors"
+    trainer = Trainer(method, preset, blobs, tmp_path, 0, start_fabric(preset), weights)
+    assert_equal_weights(trainer.model, whole.model)
+    assert_equal_weights(trainer.method.slow, whole.model)  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("method", ["pcl_video", "drgan"])
+def test_what_several_processes_cannot_share_is_refused(
+    blobs: data.PreparedFaces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    preset = tiny()
+    fabric = start_fabric(preset)
+    monkeypatch.setattr(distributed, "world", lambda: 2)
+    with pytest.raises(BadInput, match=f"method {method} trains in one process: use --devices 1"):
+        Trainer(method, preset, blobs, tmp_path, 0, fabric)
 
 
 def test_random_is_the_untrained_model(blobs: data.PreparedFaces, tmp_path: Path) -> None:

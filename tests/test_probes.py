@@ -412,6 +412,44 @@ def test_scores_match_sklearn_with_weights():
         assert auc[i] == pytest.approx(roc_auc_score(truth, scores, sample_weight=w))
         assert mean[i] == pytest.approx(np.average(scores, weights=w))
     assert np.isnan(linear.weighted_auc(scores, np.ones(200, bool), weights)).all()
+    nobody = np.zeros((1, 200))
+    assert np.isnan(linear.weighted_f1(scores > 1, truth, nobody)).all()
+    assert np.isnan(linear.weighted_f1((scores > 1)[:, None], truth[:, None], nobody)).all()
+    assert linear.weighted_f1(scores > 9, scores > 9, np.ones((1, 200))).tolist() == [0.0]
+
+
+def test_features_that_are_all_alike_score_as_chance():
+    faces = make_faces(600)
+    found = probes.evaluate(Lookup(general=np.ones((600, 4))), faces).set_index(["task", "metric"])["value"]
+    classes = faces.table["expression"].iloc[faces.split("test")].value_counts(normalize=True)
+    assert any(found["expression", "accuracy"] == pytest.approx(share) for share in classes)
+    aucs = found[[metric.startswith("AUC") for _, metric in found.index]]
+    assert len(aucs) and (aucs == 0.5).all()
+    yaw = faces.table["yaw"]
+    mean = yaw.iloc[faces.split("train")].mean()
+    of_mean = (yaw.iloc[faces.split("test")] - mean).abs().mean()
+    assert found["head pose", "MAE yaw"] == pytest.approx(of_mean, rel=0.02)
+
+
+def test_pairs_need_both_kinds_in_two_folds():
+    faces = make_faces(600)
+    faces.pairs["fold"] = np.where(faces.pairs["same"], 0, 1)  # each threshold would be learnt from one kind
+    plan = probes.tasks.plan(faces)
+    assert plan.pairs is None and any(one.reason == "too few pairs" for one in plan.left_out)
+    faces.pairs.loc[faces.pairs.index % 4 < 2, "fold"] = 2
+    assert probes.tasks.plan(faces).pairs is None  # one fold has both
+    faces.pairs.loc[faces.pairs.index % 8 < 2, "fold"] = 3
+    assert probes.tasks.plan(faces).pairs is not None
+
+
+def test_a_factor_in_words_is_left_out_and_said():
+    faces = make_faces(600)
+    faces.table["skin_tone"] = np.where(faces.table["skin_tone"] > 0.5, "light", "dark")
+    notes: list[probes.tasks.LeftOut] = []
+    assert probes.tasks.labelled(faces, ["skin_tone"], "skin tone", notes) is None
+    assert [str(note) for note in notes] == [
+        "Skin tone left out: skin_tone of fake holds text where numbers are wanted."
+    ]
 
 
 def test_verification_matches_a_naive_cross_validation():

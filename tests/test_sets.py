@@ -188,6 +188,17 @@ class SingleFold:
         return getattr(self.view, name)
 
 
+def test_a_fold_of_one_person_has_nothing_to_resample_and_counts(tmp_path: Path) -> None:
+    person = np.arange(216) // 8
+    fold = np.select([person == 0, person < 14], [0, 1], 2)
+    faces = with_folds(tmp_path, fold=fold)
+    features = probes.FrozenFeatures(torch.randn(216, 5, generator=torch.Generator().manual_seed(0)))
+    table, replicates = probes.evaluate_paired(features, faces)
+    assert (table["low"] <= table["high"]).all() and (table["low"] < table["high"]).any()
+    values = replicates.drop(columns=["feature", "task", "metric"])
+    assert values.shape[1] == 200 and values.notna().any(axis=1).all()
+
+
 def test_folds_that_share_people_are_refused(tmp_path: Path) -> None:
     shared = with_folds(tmp_path, fold=np.arange(216) % 3)
     with pytest.raises(BadInput, match="27 people into two folds"):

@@ -138,7 +138,7 @@ def read(out: Path, kind: str) -> pd.DataFrame:
 def _read_rows(path: Path) -> pd.DataFrame:
     """Raises BadInput where the file is not one that `keep` wrote."""
     try:
-        rows = pd.read_csv(path)
+        rows = pd.read_csv(path, dtype={"settings": str})  # hashes, which may be all digits
     except (OSError, ValueError) as error:  # pandas' errors are ValueErrors
         raise BadInput(
             f"{path} cannot be read ({error}): restore or delete it; its cells run again then"

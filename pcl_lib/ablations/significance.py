@@ -11,8 +11,6 @@ import pandas as pd
 from pcl_lib.tables import MAIN_COLUMNS, Estimate
 from pcl_lib.utils import BadInput
 
-KEYS = ["feature", "task", "metric"]
-
 
 def paired_interval(first: np.ndarray, second: np.ndarray) -> tuple[float, float]:
     """95% percentile interval of the mean difference of two methods, over test people and training seeds at once.

@@ -93,9 +93,10 @@ def _same(folder: Path, settings: dict[str, Any]) -> PreparedFaces:
     """Open what was rendered before. Raises BadInput where it was rendered with other settings."""
     faces = PreparedFaces(folder)
     made_with = faces.info.get("settings", {})
-    if differ := [key for key in settings if made_with.get(key) != settings[key]]:
+    keys = settings | made_with  # clips and later people have settings of their own
+    if differ := [key for key in keys if made_with.get(key) != settings.get(key)]:
         held = ", ".join(f"{key} {made_with.get(key)}" for key in differ)
-        wanted = ", ".join(f"{key} {settings[key]}" for key in differ)
+        wanted = ", ".join(f"{key} {settings.get(key)}" for key in differ)
         raise BadInput(
             f"{folder} holds {faces.name} with {held}, where {wanted} is wanted;"
             " remove it or choose another folder"

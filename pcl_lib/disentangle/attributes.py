@@ -24,7 +24,7 @@ from pcl_lib.faces.factors import NUMERIC, POSE
 from pcl_lib.methods.changes import CHANGES, TURNS
 from pcl_lib.models.encoder import as_float
 from pcl_lib.probes import extract, linear
-from pcl_lib.probes.features import AsDecoded, FrozenFeatures, evaluating, feature_device
+from pcl_lib.probes.features import AsDecoded, FrozenFeatures, device_of, evaluating
 from pcl_lib.probes.tasks import Split
 from pcl_lib.utils import BadInput, spent
 
@@ -182,7 +182,7 @@ def _partners(
 
 def _pictures(model: Any, a: Tensor, b: Tensor, truth: Tensor) -> list[Tensor]:
     """Decoded A, swap and T: float64 [n, 3 * S * S] each."""
-    read, device = AsDecoded(model).features, feature_device(model)
+    read, device = AsDecoded(model).features, device_of(model)
     parts: list[list[Tensor]] = []
     with evaluating(model), torch.inference_mode():
         for of_a, of_b, of_t in zip(*(x.split(128) for x in (a, b, truth)), strict=True):

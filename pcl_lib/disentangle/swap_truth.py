@@ -25,7 +25,7 @@ from pcl_lib.faces.factors import NUMERIC, POSE
 from pcl_lib.models.encoder import as_float
 from pcl_lib.models.patches import PatchEncoder
 from pcl_lib.presets import ModelPreset
-from pcl_lib.probes.features import evaluating
+from pcl_lib.probes.features import device_of, evaluating
 from pcl_lib.utils import BadInput, spent
 
 PEOPLE = 20  # whom the identity reader tells apart
@@ -158,13 +158,13 @@ def _scores(swapped: Tensor, plain: Tensor, swaps: Swaps, weights: np.ndarray) -
 
 def decoded(model: Any, swaps: Swaps, batch: int = 128) -> tuple[Tensor, Tensor]:
     """The model's swaps and its plain reconstructions of the true pictures: float32 [n, 3, S, S] in 0..1 each."""
-    read = getattr(model, "decoder_features", model.features)
+    read, device = getattr(model, "decoder_features", model.features), device_of(model)
     parts: list[tuple[Tensor, Tensor]] = []
     with evaluating(model), torch.inference_mode():
         for start in range(0, len(swaps.face), batch):
-            some = slice(start, start + batch)
-            face, pose = read(swaps.shown_face[some]).face, read(swaps.shown_pose[some]).pose
-            true = read(swaps.truth[some])
+            shown = (swaps.shown_face, swaps.shown_pose, swaps.truth)
+            face, pose, true = (read(images[start : start + batch].to(device)) for images in shown)
+            face, pose = face.face, pose.pose
             pictures = model.decode(face, pose), model.decode(true.face, true.pose)
             parts.append(tuple(x.float().cpu().clamp(0, 1) for x in pictures))
     return torch.cat([x for x, _ in parts]), torch.cat([y for _, y in parts])

@@ -14,7 +14,7 @@ from torch import Tensor
 from pcl_lib.data import FaceSet
 from pcl_lib.data.labels import identity_codes
 from pcl_lib.probes import extract
-from pcl_lib.probes.features import BATCH, AsDecoded, evaluating
+from pcl_lib.probes.features import BATCH, AsDecoded, device_of, evaluating
 from pcl_lib.probes.tasks import LeftOut, Split, labelled
 from pcl_lib.utils import BadInput, spent
 
@@ -104,10 +104,10 @@ def swap_report(
 
 def pictures(model: SwapModel, face: Tensor, pose: Tensor) -> Tensor:
     """Decode face and pose features, [n, D] each, and shrink the pictures: float64 [n, 3 * READ_SIZE^2]."""
-    parts = []
+    parts, device = [], device_of(model)
     with evaluating(model), torch.inference_mode():
-        for start in range(0, len(face), BATCH):
-            batch = model.decode(face[start : start + BATCH], pose[start : start + BATCH])
+        for some in (slice(start, start + BATCH) for start in range(0, len(face), BATCH)):
+            batch = model.decode(face[some].to(device), pose[some].to(device))
             small = F.interpolate(batch.float(), (READ_SIZE, READ_SIZE), mode="bilinear", antialias=True)
             parts.append(small.flatten(1).cpu().double())
     return torch.cat(parts)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -49,6 +50,7 @@ class Method:
     """
 
     features: tuple[str, ...] = ("general", "face", "pose")  # what it gives a meaning to
+    one_process = False  # whether several, which share a batch, cannot train it as one would
     changes: Mapping[str, Any] = MappingProxyType({})  # settings in which it differs, by dotted key
 
     def __init__(self, preset: Preset) -> None:
@@ -69,6 +71,16 @@ class Method:
 
     def on_epoch_end(self, means: list[dict[str, float]]) -> None:
         """Told the mean losses of all epochs so far, by name, before the next one begins."""
+
+
+@contextmanager
+def held(module: nn.Module) -> Iterator[None]:
+    """What is computed in here passes gradients through the module, and none to its parameters."""
+    module.requires_grad_(False)
+    try:
+        yield
+    finally:
+        module.requires_grad_(True)
 
 
 def views(images: Tensor, preset: ViewPreset, generator: torch.Generator, copies: int) -> Tensor:

@@ -6,9 +6,6 @@ size allows it; each class lists how it differs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,7 +13,7 @@ from torch import Tensor, nn
 from pcl_lib import distributed
 from pcl_lib.data import FaceSet, ImageSource, identity_index
 from pcl_lib.losses import reconstruction
-from pcl_lib.methods.base import SingleTaskMethod
+from pcl_lib.methods.base import SingleTaskMethod, held
 from pcl_lib.methods.flow import BlendedFlowDecoder, FlowDecoder, blended, warp
 from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float, map_size, scaled
@@ -56,7 +53,7 @@ class FrameIndex:
         several = np.repeat(counts > 1, counts)
         self.rows = rows[several]  # identity by identity, and there video by video
         self.first, self.count = _runs(counts[counts > 1])
-        self.person_first, self.person_count = _runs(np.unique(person[several], return_counts=True)[1])
+        _, self.person_count = _runs(np.unique(person[several], return_counts=True)[1])
         self.place = np.full(len(faces), -1)
         self.place[self.rows] = np.arange(len(self.rows))
 
@@ -229,16 +226,6 @@ class TCAE(OfFrames):
         """The flow [B, 2, S, S] that gives an image of feature `old` what `new` tells, and its mask [B, 1, S, S]."""
         flow, mask = self.auxiliary_modules[name](torch.cat([old, new], 1))
         return flow, mask
-
-
-@contextmanager
-def held(model: PCL) -> Iterator[None]:
-    """What is computed inside gives gradients to its inputs, none to the model."""
-    model.requires_grad_(False)
-    try:
-        yield
-    finally:
-        model.requires_grad_(True)
 
 
 def miss(found: Tensor, wanted: Tensor, unwanted: Tensor) -> Tensor:

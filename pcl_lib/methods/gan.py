@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from types import MappingProxyType
 
 import numpy as np
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 
 from pcl_lib import losses
 from pcl_lib.data import FaceSet, ImageSource
-from pcl_lib.methods.base import Method, Task
+from pcl_lib.methods.base import Method, Task, held
 from pcl_lib.methods.supervised import Labelled, standard_angles, training_people
 from pcl_lib.models import PCL
 from pcl_lib.models.encoder import as_float
@@ -47,6 +45,7 @@ class DRGAN(Method):
     """
 
     name = "drgan"
+    one_process = True  # the codes are the angles of other images of the whole batch
     changes = MappingProxyType(
         {
             "model.backbone": "patches",
@@ -102,7 +101,7 @@ class DRGAN(Method):
         images, person, angles = as_float(batch.images), batch.targets[:, 0].long(), batch.targets[:, 1:]
         found = model.features(images)
         code = shuffled(angles, generator)
-        with frozen(self.discriminator):
+        with held(self.discriminator):
             drawn_person, drawn_angles = self.discriminator(model.decode(found.face, code))
         parts = {
             "person": F.cross_entropy(drawn_person, person),
@@ -140,13 +139,3 @@ class Discriminator(nn.Module):
 def shuffled(angles: Tensor, generator: torch.Generator) -> Tensor:
     """The same rows in a random order: poses of other images of the batch."""
     return angles[torch.randperm(len(angles), generator=generator, device=angles.device)]
-
-
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """What is computed in here passes gradients through the module, and none to its parameters."""
-    module.requires_grad_(False)
-    try:
-        yield
-    finally:
-        module.requires_grad_(True)

@@ -78,8 +78,9 @@ class Supervised(SingleTaskMethod):
 
 class _Classes(Supervised):
     def error(self, output: Tensor, target: Tensor) -> Tensor:
-        """Cross-entropy."""
-        return F.cross_entropy(output, target, ignore_index=-1)
+        """Mean cross-entropy over what is labelled; 0 in a batch where nothing is."""
+        total = F.cross_entropy(output, target, ignore_index=-1, reduction="sum")
+        return total / (target >= 0).sum().clamp_min(1)
 
 
 class SupervisedExpression(_Classes):

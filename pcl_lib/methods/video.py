@@ -52,6 +52,7 @@ class PCLVideo(Method):
     et al. 2018 (arXiv 1707.05776).
     """
 
+    one_process = True  # contrast and recognition look at the clips of the whole batch
     changes = MappingProxyType(
         {
             "model.decoder": "painter",

@@ -45,7 +45,14 @@ class Trainer:
     """State of one training between epochs."""
 
     def __init__(
-        self, method: str, preset: Preset, faces: data.PreparedFaces, out: Path, seed: int, fabric: Fabric
+        self,
+        method: str,
+        preset: Preset,
+        faces: data.PreparedFaces,
+        out: Path,
+        seed: int,
+        fabric: Fabric,
+        start: Path | None = None,
     ) -> None:
         self.name, self.preset, self.out, self.seed, self.fabric = method, preset, out, seed, fabric
         self.method = methods.build(method, preset)
@@ -57,7 +64,11 @@ class Trainer:
             "data": faces.content_hash,
             "precision": self.precision,
         }
+        if self.method.one_process and distributed.world() > 1:
+            raise BadInput(f"method {method} trains in one process: use --devices 1")
         self.model = PCL(self.method.preset.model, seed).to(fabric.device)
+        if start is not None:  # before the method makes copies of the model
+            self._begin_with(start)
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             self.auxiliary = self.method.auxiliary(self.model, faces).to(fabric.device)
@@ -77,7 +88,7 @@ class Trainer:
             if train.probe_every:
                 self.probe = ValidationProbe(faces, self.method.preset.model.image_size)
 
-    def begin_with(self, start: Path) -> None:
+    def _begin_with(self, start: Path) -> None:
         """Take the weights of a checkpoint; its content counts as a setting of this training."""
         model = load_checkpoint(start, str(self.fabric.device))
         if differ := list(presets.differences(asdict(model.config), asdict(self.model.config), "model")):
@@ -190,6 +201,7 @@ class Trainer:
 
     def _close_epoch(self, names: list[str], logged: torch.Tensor, seconds: float) -> dict[str, float]:
         """Read the losses back (the epoch's only wait for the device), refuse NaN, move the weights."""
+        logged = logged.cpu() if logged.device.type == "mps" else logged  # which has no float64
         losses = distributed.mean(logged.double()).cpu().numpy()
         if not np.isfinite(losses).all():
             step, column = np.argwhere(~np.isfinite(losses))[0]

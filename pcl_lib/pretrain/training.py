@@ -55,9 +55,8 @@ def fit(
     preset = presets.get(preset) if isinstance(preset, str) else preset
     presets.check_seed(seed)
     fabric = start_fabric(preset, devices)
-    trainer = Trainer(method, preset, faces, Path(out), seed, fabric)
-    if start is not None:
-        trainer.begin_with(Path(start))
+    begin = None if start is None else Path(start)
+    trainer = Trainer(method, preset, faces, Path(out), seed, fabric, begin)
     trainer.resume()
     if not trainer.finished:  # what is finished can be read where nothing can be written
         with trainer.alone():

@@ -19,7 +19,7 @@ from pcl_lib.data import FaceSet
 from pcl_lib.data.labels import ANGLE_NAMES, PAPER_UNITS, PRESENT, expression_codes
 from pcl_lib.probes import linear, released_code
 from pcl_lib.probes.features import FEATURES, FeatureModel, FrozenFeatures, get_features
-from pcl_lib.probes.scores import GroupScores, Scores, group_table, score_table, scorers
+from pcl_lib.probes.scores import GroupScores, Scores, group_table, mean_of_folds, score_table, scorers
 from pcl_lib.probes.tasks import OPTIMISTIC, PROTOCOLS, Plan, Split, left_out, plans
 from pcl_lib.utils import BadInput, spent
 
@@ -69,7 +69,7 @@ def evaluate_paired(
     names = ("feature", "task", "metric")
     rows = [
         {name: of_folds[0][name] for name in names}
-        | dict(enumerate(np.mean([row["values"][1:] for row in of_folds], axis=0)))
+        | dict(enumerate(mean_of_folds([row["values"] for row in of_folds])[1:]))
         for of_folds in zip(*(score.rows for score in scores), strict=True)
     ]
     return score_table(scores, PROTOCOLS[0]), pd.DataFrame(rows).rename(columns=str)

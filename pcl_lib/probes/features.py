@@ -99,7 +99,7 @@ def extract(model: FeatureModel, faces: FaceSet, rows: np.ndarray | None = None)
     rows = np.arange(len(faces)) if rows is None else np.asarray(rows, dtype=np.int64)
     if len(rows) == 0:
         raise BadInput("no images to extract features from; give at least one row")
-    where, keep_on = _device_of(model), feature_device(model)
+    where, keep_on = device_of(model), feature_device(model)
     parts: dict[str, Tensor] = {}
     with evaluating(model):
         for start in range(0, len(rows), BATCH):
@@ -131,14 +131,15 @@ def check_finite(features: FrozenFeatures, rows: np.ndarray) -> None:
             )
 
 
-def _device_of(model: object) -> torch.device:
+def device_of(model: object) -> torch.device:
+    """Where a model's parameters are; the CPU for what has none."""
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return torch.device("cpu") if parameter is None else parameter.device
 
 
 def feature_device(model: object) -> torch.device:
     """Where `extract` puts the features of a model: on its device, or on the CPU for Apple's mps."""
-    where = _device_of(model)
+    where = device_of(model)
     return torch.device("cpu") if where.type == "mps" else where
 
 

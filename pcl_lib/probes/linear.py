@@ -217,9 +217,14 @@ def weighted_mean(x: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def weighted_f1(predicted: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """F1. predicted, positive: [n] or [n, C] bool; weights: [R, n] -> [R] or [R, C], 0 where nothing is positive."""
+    """F1. predicted, positive: [n] or [n, C] bool; weights: [R, n] -> [R] or [R, C].
+
+    0 where nothing is positive, NaN where a row of weights is all zero.
+    """
     hit, both = (weights @ x for x in ((predicted & positive) * 2.0, predicted * 1.0 + positive))
-    return np.divide(hit, both, out=np.zeros_like(hit), where=both > 0)
+    empty = np.zeros_like(hit)
+    empty[weights.sum(1) == 0] = np.nan
+    return np.divide(hit, both, out=empty, where=both > 0)
 
 
 def weighted_auc(scores: np.ndarray, positive: np.ndarray, weights: np.ndarray) -> np.ndarray:

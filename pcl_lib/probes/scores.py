@@ -97,12 +97,16 @@ def scorers(faces: FaceSet, seed: int, folds: int) -> list[Scores]:
     return [Scores(faces, seed if folds == 1 else [seed, fold]) for fold in range(folds)]
 
 
+def mean_of_folds(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Mean over folds of [1 + REPLICATES] each; of a fold of one person, [1], the value stays in all replicates."""
+    return np.mean(np.broadcast_arrays(*values), axis=0)
+
+
 def score_table(scores: Sequence[Scores], protocol: str) -> pd.DataFrame:
     """Result rows: value and 95% interval of the mean over folds; a set without folds has one."""
     rows = []
     for of_folds in zip(*(score.rows for score in scores), strict=True):
-        short = min(len(row["values"]) for row in of_folds)
-        values = np.mean([row["values"][:short] for row in of_folds], axis=0)
+        values = mean_of_folds([row["values"] for row in of_folds])
         known = values[1:][np.isfinite(values[1:])]
         low, high = np.percentile(known, [2.5, 97.5]) if len(known) else (np.nan, np.nan)
         rows.append(

@@ -65,9 +65,8 @@ def minimise(
     """
     groups, k = weight.shape[1:]
     stretch = (curvature * values.to(z) + penalty[:, None]).sqrt()
-    stretch = torch.cat([stretch, torch.full_like(stretch[:, :1], curvature**0.5)], 1)[
-        :, None
-    ]  # [B, 1, K + 1]
+    of_bias = stretch.new_full((len(stretch), 1), curvature**0.5)
+    stretch = torch.cat([stretch, of_bias], 1)[:, None]  # [B, 1, K + 1]
 
     def evaluate(x: Tensor, number: Tensor) -> tuple[Tensor, Tensor]:
         w = x.unflatten(1, (groups, k + 1)) / stretch[number]

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_numeric_dtype
 
 from pcl_lib.data import FaceSet, JoinedFaces
 from pcl_lib.data.adapters import fold_views
-from pcl_lib.data.labels import ANGLE_NAMES, AU_NAMES, LARGEST_ANGLE, PRESENT, SPLITS
+from pcl_lib.data.labels import ANGLE_NAMES, AU_NAMES, LARGEST_ANGLE, PRESENT, SPLITS, WORDS
 from pcl_lib.data.pairs import make_pairs
 from pcl_lib.utils import BadInput
 
@@ -24,6 +25,7 @@ LABELS = {"expression": ("expression",), "action units": AU_NAMES, "head pose": 
 # Why a task, or a part of it, is left out: a key of LeftOut.reason, and its sentence.
 REASONS = {
     "no labels": "{task} left out: {data} has no labels for {columns}.",
+    "text": "{task} left out: {columns} of {data} holds text where numbers are wanted.",
     "empty split": "{task} left out: {data} has no labelled images in {columns}.",
     "some unlabelled": "{task}: {rows} images of {data} without labels left out.",
     "one class": "{task} left out: {data} trains on a single class.",
@@ -154,6 +156,9 @@ def labelled(
     if missing:
         notes.append(LeftOut(task, "no labels", faces.name, tuple(missing)))
         return None
+    if text := [c for c in columns if c not in WORDS and not is_numeric_dtype(faces.table[c])]:
+        notes.append(LeftOut(task, "text", faces.name, tuple(text)))
+        return None
     has = faces.table[list(columns)].notna().all(axis=1).to_numpy()
     parts = {name: faces.split(name) for name in Split._fields}
     split = Split(*(rows[has[rows]] for rows in parts.values()))
@@ -234,7 +239,7 @@ def _plan_pairs(faces: FaceSet, made: Plan, protocol: str) -> None:
 
 
 def _usable_pairs(pairs: pd.DataFrame, task: str, data: str, notes: list[LeftOut]) -> pd.DataFrame | None:
-    if pairs["fold"].nunique() >= 2 and pairs["same"].nunique() == 2:
+    if (pairs.groupby("fold")["same"].nunique() == 2).sum() >= 2:
         return pairs
     notes.append(LeftOut(task, "too few pairs", data))
     return None

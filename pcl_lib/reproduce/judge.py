@@ -60,7 +60,7 @@ def verification(x: Tensor, pairs: pd.DataFrame) -> float:
     first, second, same, fold = (
         pairs[name].to_numpy(copy=True) for name in ("first", "second", "same", "fold")
     )
-    return float(linear.verify(F.cosine_similarity(x[first], x[second]).numpy(), same, fold)[0].mean())
+    return float(linear.verify(F.cosine_similarity(x[first], x[second]).cpu().numpy(), same, fold)[0].mean())
 
 
 def draw_swaps(model: PCL, stills: PreparedFaces, path: Path) -> None:
@@ -72,9 +72,10 @@ def draw_swaps(model: PCL, stills: PreparedFaces, path: Path) -> None:
         x = model.decoder_features(shown.faces)
         own = model.decode(x.face, x.pose)
     blank = torch.ones(2, 3, size, size)
-    lines = [torch.cat([blank, shown.poses / 255])]
+    lines = [torch.cat([blank, shown.poses.cpu() / 255])]
     for i, row in enumerate(face):
-        lines.append(torch.cat([shown.faces[i : i + 1] / 255, own[i : i + 1], shown.pictures[i]]))
+        line = [shown.faces[i : i + 1] / 255, own[i : i + 1], shown.pictures[i]]
+        lines.append(torch.cat(line).cpu())
         true = render(swap_truth.turn(stills.table, np.full(len(pose), row), pose), size)
         lines.append(torch.cat([blank, true / 255]))
     grid = torch.cat([torch.cat(list(line), 2) for line in lines], 1).clamp(0, 1)
