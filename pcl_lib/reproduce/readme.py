@@ -146,7 +146,7 @@ def with_minutes(
     """
     own = minutes[minutes["notebook"] == name]
     stated = course(notebook, name) | {
-        "minutes": {preset: _of(own, preset) for preset in PRESETS if preset in set(own["preset"])}
+        "minutes": {preset: _of(own, preset) for preset in sorted(set(own["preset"]))}  # as ruff sorts them
     }
     shown = f"{hosted.badges(where, name)}\n\n{header(stated)}" if where else header(stated)
     text = between("".join(notebook["cells"][0]["source"]), "course", f"\n\n{shown}\n\n")
