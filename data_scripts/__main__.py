@@ -2,8 +2,9 @@
 
     python -m data_scripts ROOT --out data
 
-Sets are recognised by their official layout, as folders, as .zip archives, or as other archives under their official names. Each goes to
-OUT/<set>; what is there already is left as it is, what was begun goes on. A set that fails does not stop the others.
+Sets are recognised by their official layout, as folders, as .zip archives, or as other archives under their
+official names. Each goes to OUT/<set>; what is there already is left as it is, what was begun goes on. A set that
+fails does not stop the others.
 """
 
 from __future__ import annotations
