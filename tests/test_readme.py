@@ -134,7 +134,10 @@ def test_what_was_not_timed_is_said() -> None:
     )
     lines = readme.minutes_table(rows).splitlines()
     assert lines[0] == "| notebook | `smoke`, AVX2 | `cpu`, AVX2 | `cpu`, AVX512 |"
-    assert lines[-2:] == ["| [b](b.ipynb) | not timed | 2.0 | not timed |", "| all | 0.5 | 3.0 | 0.6 |"]
+    assert lines[-2:] == [
+        "| [b](b.ipynb) | not timed | 2.0 | not timed |",
+        "| all | 0.5 (of 1) | 3.0 | 0.6 (of 1) |",
+    ]
     shown = readme.table({"a": COURSE, "b": COURSE}, rows).splitlines()
     assert "| 0.5 | 0.6 to 1.0 | 3.2 |" in shown[2] and "| not timed | 2.0 | 3.2 |" in shown[3]
 

@@ -200,7 +200,13 @@ def minutes_table(minutes: pd.DataFrame) -> str:
         _row([f"[{name}]({name}.ipynb)", *("not timed" if pd.isna(t) else f"{t:.1f}" for t in row[columns])])
         for name, row in wide.iterrows()
     ]
-    return "\n".join([*lines, _row(["all", *(f"{wide[column].sum():.1f}" for column in columns)])])
+    return "\n".join([*lines, _row(["all", *(_total(wide[column]) for column in columns)])])
+
+
+def _total(minutes: pd.Series) -> str:
+    """The sum, and of how many notebooks where some were not timed."""
+    timed = minutes.notna().sum()
+    return f"{minutes.sum():.1f}" + ("" if timed == len(minutes) else f" (of {timed})")
 
 
 def results(main: pd.DataFrame) -> str:
