@@ -15,6 +15,7 @@ from data_scripts.sources import MAX_PIXELS, MIN_SIDE, inside
 from data_scripts.tables import Table, open_table
 from pcl_lib.utils import BadInput
 
+DEEP = ("PNG", "TIFF", "PPM", "JPEG2000")  # forms of 16 bits a colour, of which Pillow gives the upper 8
 TWELVE_BITS = 4096  # cameras store 10 or 12 bits in files of 16, which would come out nearly black
 ORIENTATION = 0x0112  # the EXIF tag; values from 5 on swap width and height
 PART = re.compile(r"(.+)#(t|row)=([0-9.]+)")
@@ -51,6 +52,8 @@ def open_image(path: Path, side: Side, size: int) -> tuple[Image.Image, float]:
             if image.format == "JPEG" and fraction > 1:
                 image.draft(None, (width // fraction, height // fraction))
             scale = 1 / round(width / image.width)  # what draft chose, or 1
+            if image.format in DEEP and image.mode == "RGB":
+                _check_depth(image)
             return as_rgb(image if plain else ImageOps.exif_transpose(image)), scale
     except UnidentifiedImageError:
         raise BadInput("not an image" if path.stat().st_size else "empty file") from None
@@ -71,6 +74,15 @@ def _checked(size: tuple[int, int]) -> tuple[int, int]:
     if min(width, height) < MIN_SIDE:
         raise BadInput(f"only {width}x{height} pixels")
     return size
+
+
+def _check_depth(image: Image.Image) -> None:
+    grey = np.asarray(image.convert("L"))
+    brightest = grey.max()
+    if grey.min() != brightest < TWELVE_BITS >> 8:
+        raise BadInput(
+            f"colours up to {brightest} of 255 only: of 12 bits stored in 16, or black; stretch them"
+        )
 
 
 def as_rgb(image: Image.Image) -> Image.Image:

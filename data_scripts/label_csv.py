@@ -14,6 +14,7 @@ import pandas as pd
 
 from data_scripts.listing import LeftOut
 from data_scripts.names import EXPRESSION_WORDS, plain
+from data_scripts.sources import SUFFIXES
 from data_scripts.tables import Table, open_table
 from pcl_lib.data.labels import ANGLE_NAMES, AU_NAMES, KNOWN_LABELS, WORDS, check_labels, number_ranges
 from pcl_lib.utils import BadInput
@@ -240,10 +241,10 @@ def _match(rows: list[str], images: list[str]) -> tuple[list[int | None], dict[i
         for row, name in enumerate(rows):
             if owners[row] is not None or (without_folders and "/" in name):
                 continue
-            found = [place for place in at.get(key(name), ()) if not (loose and place in taken)]
-            if len(found) == 1:
+            found = at.get(key(name), [])
+            if len(found) == 1 and not (loose and found[0] in taken):
                 owners[row] = found[0]
-            elif found:
+            elif len(found) > 1:
                 reasons[row] = f"{len(found)} images may be meant by {name}; give its path and suffix"
     return owners, reasons
 
@@ -261,7 +262,8 @@ def _bare(name: str) -> str:
 
 def _stem(name: str) -> str:
     folder, _, base = name.casefold().rpartition("/")
-    return f"{folder}/{base.rsplit('.', 1)[0]}"
+    stem, dot, suffix = base.rpartition(".")
+    return f"{folder}/{stem if f'{dot}{suffix}' in SUFFIXES else base}"  # of img_0.5 nothing is a suffix
 
 
 # What is compared; whether it is for rows that name no folder; whether images that have a row already are left aside.
@@ -275,9 +277,15 @@ RULES = (
 
 
 def _without_fronts(rows: list[str], images: list[str]) -> Iterable[tuple[str, list[str], list[str]]]:
-    """The names again, without leading folders that all rows, or all images, share: the shortest first."""
+    """The names again, without leading folders that all rows, or all images, share: the shortest first.
+
+    A row keeps a folder where images lie in some: else train/1.jpg would be any folder's 1.jpg.
+    """
+    nested = any("/" in name for name in images)
     for whose, names in (("row", rows), ("image", images)):
         shared = _shared(names)
+        if whose == "row" and nested:
+            shared = shared[: min(name.count("/") for name in rows) - 1]
         for depth in range(1, len(shared) + 1):
             front = "/".join(shared[:depth]) + "/"
             shorter = [name.removeprefix(front) for name in names]

@@ -9,7 +9,7 @@ from pcl_lib.data.labels import EXPRESSION_NAMES
 # What folders of the seven expressions are called, in small letters.
 EXPRESSION_WORDS = {name: name for name in EXPRESSION_NAMES} | {
     "angry": "anger", "happiness": "happy", "sadness": "sad", "surprised": "surprise",
-    "disgusted": "disgust", "fearful": "fear", "natural": "neutral",
+    "disgusted": "disgust", "fearful": "fear", "afraid": "fear", "natural": "neutral", "neutrality": "neutral",
 }  # fmt: skip
 
 

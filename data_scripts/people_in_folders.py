@@ -10,6 +10,7 @@ from data_scripts.names import EXPRESSION_WORDS, counted, plain
 from data_scripts.people import (
     IDENTIFIER,
     NAME,
+    PROPER,
     RATE,
     VIDEO,
     VOX_NAME,
@@ -60,13 +61,17 @@ def in_folders(files: Sequence[str], level: int | None = None) -> People:
     """
     found = nobody(len(files))
     by_depth: dict[int, list[int]] = defaultdict(list)
-    paths = [[plain(part) for part in file.split("/")[:-1]] for file in files]
+    paths = [[plain(part) for part in file.replace("\\", "/").split("/")[:-1]] for file in files]
     for place, folders in enumerate(paths):
         by_depth[len(folders)].append(place)
     levels: set[int] = set()
+    single = _single(paths)
+    portions = _portions(files, paths)
     for depth in sorted(by_depth):
         places = by_depth[depth]
-        chosen = _level([paths[place] for place in places], found.identity) if level is None else level
+        chosen = level
+        if level is None and not portions:
+            chosen = _level([paths[place] for place in places], found.identity, single)
         for place in places:
             if chosen is not None and chosen <= depth and not split_word(paths[place][chosen - 1]):
                 found.identity[place] = _before_video(paths[place][chosen - 1])
@@ -81,8 +86,27 @@ def in_folders(files: Sequence[str], level: int | None = None) -> People:
         )
     found.notes += join_copies(found)
     found.sentence = _people_found(found, paths, levels)
-    found.notes += two_names(found.identity) + _numbered(found.identity) + _maybe_classes(found.identity)
+    found.notes += two_names(found.identity) + _numbered(found.identity)
+    found.notes += _maybe_classes(found.identity) if level is None else []
     return found
+
+
+def _single(paths: Sequence[Sequence[str]]) -> set[int]:
+    """The levels (from 0) on which all files lie in one folder: it is a wrapper, whatever it is called."""
+    names: dict[int, set[str]] = defaultdict(set)
+    for folders in paths:
+        for i, name in enumerate(folders):
+            names[i].add(name)
+    return {i for i, here in names.items() if len(here) == 1}
+
+
+def _portions(files: Sequence[str], paths: Sequence[Sequence[str]]) -> bool:
+    """Whether folders only portion a big set, as FFHQ's do: 01000/01000.png to 01999.png."""
+    inner = [folders[-1] if folders else "" for folders in paths]
+    stems = [file.rsplit("/", 1)[-1].split(".")[0] for file in files]
+    if len(set(inner)) < 2 or not all(name.isdecimal() and len(name) > SHORT for name in {*inner, *stems}):
+        return False
+    return all(int(stem) // 1000 * 1000 == int(name) for name, stem in zip(inner, stems, strict=True))
 
 
 def _before_video(folder: str) -> str:
@@ -117,26 +141,34 @@ def _numbered(identities: Iterable[str | None]) -> list[str]:
 
 
 def _maybe_classes(identities: Iterable[str | None]) -> list[str]:
-    """A sentence where people are called 0, 1, 2, ... as classes are."""
+    """A sentence where people are called 0, 1, 2, ... as classes, or parts of a big set, are."""
     people = {name for name in identities if name}
-    if len(people) < 2 or not _few_numbers(people):
+    if len(people) < 2 or not all(name.isdecimal() for name in people):
         return []
+    if not _few_numbers(people):
+        return [
+            f"people are called {examples(people)}: if those only number parts of the set, say --identity-from image or"
+            " none"
+        ]
     return [
         f"people are called {examples(people)}: if those are classes, such as expressions, say --identity-from none"
     ]
 
 
-def _level(folders: list[list[str]], known: Iterable[str | None]) -> int | None:
-    """The level (from 1) of people among folders of one depth; None where none can be. BadInput where two can be."""
+def _level(folders: list[list[str]], known: Iterable[str | None], single: set[int]) -> int | None:
+    """The level (from 1) of people among folders of one depth; None where none can be. BadInput where two can be.
+
+    single: levels that are one folder for all files, which say nothing of anybody.
+    """
     names = [set(level) for level in zip(*folders, strict=True)]
     people = {name for name in known if name}
-    open_levels = [i for i, here in enumerate(names) if not _orders(here)]
+    open_levels = [i for i, here in enumerate(names) if i not in single and not _orders(here)]
     groups = [i for i in open_levels if all(GROUPS.fullmatch(name) for name in names[i])]
     if not any(_crossed(folders, i, groups) for i in open_levels if i not in groups):
         open_levels = [i for i in open_levels if i not in groups]
     if not open_levels:
         return None
-    for form in (IDENTIFIER, NAME, SUBJECT):
+    for form in (IDENTIFIER, PROPER if len(open_levels) > 1 else NAME, SUBJECT):
         formed = [i for i in open_levels if i not in groups and mostly(names[i], form)]
         if formed and not _crossed(folders, formed[0], open_levels):
             return formed[0] + 1
@@ -185,7 +217,7 @@ def _orders(names: set[str]) -> bool:
     words = {split_word(name) for name in names} - {None}
     if len(words) > 1 or (words and len(names) == 1):
         return True
-    if {name.lower() for name in names} <= {*EXPRESSION_WORDS, "contempt"}:
+    if sum(name.lower() in EXPRESSION_WORDS for name in names) * 2 > len(names):  # and contempt, calm, ...
         return True
     if (
         all(VIDEO.fullmatch(name) for name in names)

@@ -26,6 +26,7 @@ from data_scripts.people import (
     two_names,
 )
 
+FILM = re.compile(r"\.(mp4|avi|mkv|mov|webm|m4v)$", re.IGNORECASE)
 VOX_FIRST = re.compile(
     r"id1\d{4}"
 )  # of VoxCeleb1, whose people lie under names too; VoxCeleb2 has others, from id0
@@ -42,14 +43,16 @@ def in_voxceleb(files: Sequence[str], numbers: Mapping[str, str] | None = None) 
     levels: dict[str, set[int]] = defaultdict(set)
     others: dict[int, list[int]] = defaultdict(list)
     for place, file in enumerate(files):
-        parts = [plain(part) for part in file.split("/")]
+        parts = [plain(part) for part in file.replace("\\", "/").split("/")]
         at = _vox_person(parts)
         if at is None:
             others[len(parts)].append(place)
         else:
             _fill(found, place, parts, at, levels)
     for places in others.values():
-        split_paths = [[plain(part) for part in files[place].split("/")] for place in places]
+        split_paths = [
+            [plain(part) for part in files[place].replace("\\", "/").split("/")] for place in places
+        ]
         level = _vox_level([parts[:-1] for parts in split_paths])
         for place, parts in zip(places, split_paths, strict=True):
             if level is not None:
@@ -111,13 +114,15 @@ def _fill(found: People, place: int, parts: list[str], at: int, levels: dict[str
     joined = VOX_NAME.fullmatch(parts[at].rsplit(".", 1)[0])
     if joined:
         found.identity[place], found.video[place], found.track[place] = joined[1], joined[2], joined[3]
+        if at == len(parts) - 1 and not FILM.search(parts[at]):  # a picture: its last number is the frame's
+            found.track[place] = re.sub(r"[#_.+@-]*\d+$", "", joined[3] or "") or None
     else:
         found.identity[place] = parts[at]
         after = at + 2 if folders[at + 1 : at + 2] == [RATE] else at + 1
         if after < len(folders):
             found.video[place] = folders[after]
             levels["video"].add(after + 1)
-            film = parts[-1].lower().endswith((".mp4", ".avi", ".mkv", ".mov", ".webm", ".m4v"))
+            film = FILM.search(parts[-1])
             below = folders[after + 1 :] or ([parts[-1]] if film else [])
             found.track[place] = "/".join(below) or None
     found.split[place] = split_of(folders[:at])

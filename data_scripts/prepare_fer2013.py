@@ -121,12 +121,22 @@ def read_folders(root: Path, left: LeftOut) -> tuple[pd.DataFrame, list[str]]:
 
 
 def other_sizes(root: Path, files: Sequence[str]) -> list[str]:
-    """A sentence where images in folders are not of FER-2013's size: other sets lie in folders of the same names."""
+    """A sentence where images in folders are not of FER-2013's size: other sets lie in folders of the same names.
+
+    Raises BadInput where the folders are numbers as well, which other sets give other expressions.
+    """
     looked = official.sizes(root, files[:: max(1, len(files) // LOOKED_AT)])
     other = Counter(size for size in looked if size not in (None, (SIDE, SIDE)))
     if not other:
         return []
     (size, _), *_ = other.most_common(1)
+    if any(file.split("/")[-2].isdecimal() for file in files):
+        raise BadInput(
+            f"{root}: {other.total()} of {len(looked)} images that were looked at are not {SIDE} x {SIDE}, as"
+            f" FER-2013's are, but {' x '.join(map(str, size))} or the like, and the folders of classes are numbers,"
+            " which AffectNet and others give other expressions: name them neutral, happy, ... and use"
+            " prepare_folder.py"
+        )
     return [
         f"{other.total()} of {len(looked)} images that were looked at are not {SIDE} x {SIDE}, as FER-2013's are, but"
         f" {' x '.join(map(str, size))} or the like. If this is another set (RAF-DB, AffectNet, ...), prepare it by"

@@ -85,10 +85,10 @@ def clips(found: People) -> list[str | None]:
 def frame_numbers(files: Sequence[str]) -> list[float]:
     """The second of a video, or the number that a picture has for its name; nan where it has none."""
     told = [split_part(file) for file in files]
-    stems = [Path(file).stem for file, _, _ in told]
+    ends = [re.search(r"\d+$", Path(file).stem) for file, _, _ in told]
     return [
-        time if kind else float(stem) if stem.isdecimal() else math.nan
-        for (_, kind, time), stem in zip(told, stems, strict=True)
+        time if kind else float(end[0]) if end else math.nan
+        for (_, kind, time), end in zip(told, ends, strict=True)
     ]
 
 

@@ -43,7 +43,7 @@ LITTER = re.compile(
 )
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz")
 CLOSED = re.compile(  # archives that are not opened here, parts of one, and single packed files
-    r".+\.(7z|rar|gz|bz2|xz|zst|tzst|lz4|lzma|cab|ace|arj|iso|dmg|z\d\d|(zip|7z|rar|tar|gz|tgz)\.(\d{3}|part\w*))",
+    r".+\.(7z|rar|gz|bz2|xz|zst|tzst|lz4|lzma|cab|ace|arj|iso|dmg|z\d\d|(zip|7z|rar|tar|gz|tgz)\.(\d{3}|part\w*))|.+_part[a-z]{2}",
     re.IGNORECASE,
 )
 MARKER = ".unpacked.json"  # written last, says of which archive the folder is a whole copy
@@ -269,7 +269,8 @@ def unpack_inner(folder: Path) -> list[tuple[str, str]]:
     """
     refused = []
     for archive in filter(is_archive, archives_below(folder)):
-        place = archive.with_name(archive.name.split(".")[0])
+        suffix = max((s for s in ARCHIVE_SUFFIXES if archive.name.lower().endswith(s)), key=len)
+        place = archive.with_name(archive.name[: -len(suffix)] or archive.name)
         told = archive.relative_to(folder).as_posix()
         into = archive.with_name(f"{archive.name}.content")
         into.mkdir()
@@ -344,12 +345,22 @@ def _members(source: zipfile.ZipFile | tarfile.TarFile) -> Iterator[_Member]:
             if not info.is_dir():
                 link = stat.S_ISLNK(info.external_attr >> 16)
                 fault = "a link; refused" if link else "encrypted" if info.flag_bits & 1 else ""
-                yield _Member(info.filename, info.file_size, info, _seconds(info), fault)
+                yield _Member(_name_of(info), info.file_size, info, _seconds(info), fault)
         return
     for entry in source:
         if not entry.isdir():
             fault = "" if entry.isreg() else "a link or a device; refused"
             yield _Member(entry.name, entry.size, entry, entry.mtime, fault)
+
+
+def _name_of(info: zipfile.ZipInfo) -> str:
+    """The name; where nothing says that it is UTF-8 and it is nevertheless, as Macs write it, read as that."""
+    if info.flag_bits & 0x800:
+        return info.filename
+    try:
+        return info.filename.encode("cp437").decode("utf-8")
+    except UnicodeError:
+        return info.filename
 
 
 def _seconds(info: zipfile.ZipInfo) -> float:

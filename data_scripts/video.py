@@ -71,8 +71,8 @@ def list_frames(
 def frames(path: Path, times: Sequence[float]) -> Iterator[Image.Image | BadInput]:
     """The first RGB frame at or after each of `times` (seconds), or why there is none.
 
-    Where a time is earlier than the one before, the video is opened again. Rotation tags of the container are not
-    applied. Damage ends a video: later times get the reason.
+    Where a time is earlier than the one before, the video is opened again. Frames are turned as the
+    container says. Damage ends a video: later times get the reason.
     """
     back = [place for place in range(1, len(times)) if times[place] < times[place - 1]]
     for first, last in itertools.pairwise([0, *back, len(times)]):
@@ -88,7 +88,7 @@ def _ascending(path: Path, times: Sequence[float]) -> Iterator[Image.Image | Bad
             for time, frame in _decoded(video, waiting[0]):
                 while waiting and time >= waiting[0] - CLOSE:
                     waiting.pop(0)
-                    yield frame.to_image()
+                    yield frame.to_image().rotate(frame.rotation, expand=True)
                 if not waiting:
                     return
     except BadInput as error:

@@ -16,6 +16,7 @@ from data_scripts import catalogue, prepare_folder, prepare_voxceleb
 from data_scripts.listing import LeftOut, Listing
 from data_scripts.people_in_folders import in_folders
 from data_scripts.people_of_voxceleb import in_voxceleb
+from data_scripts.prepare_voxceleb import frame_numbers
 from data_scripts.splits import keep_apart, settle
 from pcl_lib.data import PreparedFaces, write_prepared
 from pcl_lib.utils import BadInput
@@ -55,8 +56,72 @@ def test_people_and_videos_of_every_layout(layout: str) -> None:
     assert found.video == [v if known else None for _, v, _ in cases]
     assert found.sentence.startswith("3 people (folder level ")
     assert ("6 videos" in found.sentence) == known
-    assert ("12 tracks" in found.sentence) == (known and "{t}" in layout)
+    assert ("12 tracks" in found.sentence) == (known and "{t}" in layout and not layout.startswith("faces"))
     assert not found.notes
+
+
+@pytest.mark.parametrize(
+    "front", ["my_faces", "Google Photos", "lfw_home/lfw_funneled", "faces of us/all of them"]
+)
+def test_one_folder_around_everything_is_nobody(front: str) -> None:
+    files = [f"{front}/{who}/{i}.jpg" for who in ("ann", "bob", "cyd") for i in range(2)]
+    assert in_folders(files).identity == [file.split("/")[-2] for file in files]
+    alone = in_folders([f"{front}/{i}.jpg" for i in range(3)])
+    assert alone.identity == [None] * 3 and "no folder is one person's" in alone.sentence
+
+
+def test_albums_and_groups_are_asked_about() -> None:
+    albums = ["ann/summer trip/1.jpg", "ann/birthday party/2.jpg", "bob/at work/2.jpg", "cyd/new year/1.jpg"]
+    groups = ["team red/ann/1.jpg", "team red/bob/1.jpg", "new york/dan/1.jpg", "new york/eve/1.jpg"]
+    for files in (albums, groups):
+        with pytest.raises(BadInput, match=r"two folder levels could be people: level 1 .*, or level 2"):
+            in_folders(files)
+    proper = [
+        f"{place}/{who}/1.jpg"
+        for place, who in zip("abab", ("Ann_Lee", "Bo_Ek", "Cy_Du", "A. Di Fa"), strict=True)
+    ]
+    assert in_folders(proper).identity == ["Ann_Lee", "Bo_Ek", "Cy_Du", "A. Di Fa"]
+
+
+def test_expressions_beside_one_more_word_are_nobody() -> None:
+    words = ["anger", "contempt", "disgust", "fear", "happiness", "neutrality", "sadness", "surprise"]
+    assert set(in_folders([f"{word}/{i}.jpg" for word in words for i in range(2)]).identity) == {None}
+
+
+def test_folders_that_portion_a_set_are_nobody() -> None:
+    ffhq = [f"thumbnails/{number // 1000 * 1000:05d}/{number:05d}.png" for number in range(0, 3000, 100)]
+    assert set(in_folders(ffhq).identity) == {None}
+    people = [
+        f"{who:07d}/{image:03d}.jpg" for who in (45, 99, 102) for image in (1, 2)
+    ]  # as CASIA-WebFace has them
+    found = in_folders(people)
+    assert found.identity == [file.split("/")[0] for file in people]
+    assert found.notes == ["people are called 0000045, 0000099, 0000102: if those only number parts of the set, say"
+                           " --identity-from image or none"]  # fmt: skip
+
+
+def test_backslashes_in_names_are_folders() -> None:
+    files = [f"wrap/inner/{split}\\mp4\\{who}\\21Uxsk56VDQ\\0000001.jpg"
+             for split, who in (("dev", "id00012"), ("test", "id00017"))]  # fmt: skip
+    found = in_voxceleb(files)
+    assert found.identity == ["id00012", "id00017"] and found.video == ["21Uxsk56VDQ"] * 2
+    assert found.split == ["train", "test"]
+    assert in_folders(["x\\ann\\1.jpg", "x\\bob\\1.jpg"]).identity == ["ann", "bob"]
+
+
+@pytest.mark.parametrize("apart", ["-", "_", "__", "#"])
+def test_the_last_number_of_a_flattened_crop_is_its_frame(apart: str) -> None:
+    files = [
+        f"vox/crops64/{apart.join((who, '21Uxsk56VDQ', f'{i:07d}'))}.jpg"
+        for who in ("id00012", "id00013")
+        for i in (1, 2)
+    ]
+    found = in_voxceleb(files)
+    assert found.identity == ["id00012"] * 2 + ["id00013"] * 2
+    assert found.video == ["21Uxsk56VDQ"] * 4 and found.track == [None] * 4
+    assert frame_numbers(files) == [1, 2, 1, 2]
+    tracked = in_voxceleb([f"id10283#tXmKFJIMVXo#004832#004981#{i:03d}.png" for i in (1, 2)])
+    assert tracked.track == ["004832#004981"] * 2
 
 
 def test_the_sentence_of_voxceleb1() -> None:
@@ -447,7 +512,10 @@ def test_a_split_of_ones_own_that_parts_a_person(tmp_path: Path) -> None:
 def test_one_person_or_none_known(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     twelve(tmp_path, flat=True)
     faces = prepare(tmp_path)
-    assert set(faces.table["split"]) == {"train"}
+    assert set(faces.table["split"]) == {"train"} and "identity" not in faces.table
+    assert "no folder is one person's" in capsys.readouterr().out
+    main = [str(tmp_path / "in"), str(tmp_path / "one"), "--workers", "1", "--identity-level", "1"]
+    prepare_folder.main(main)
     assert "1 person is too few for three splits: all images are in train" in capsys.readouterr().out
     for how, splits in (("none", {"train": 48}), ("image", {"train": 34, "validation": 7, "test": 7})):
         prepare_folder.main(

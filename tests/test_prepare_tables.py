@@ -343,3 +343,35 @@ def test_a_line_that_never_ends_is_no_table(tmp_path: Path, monkeypatch: pytest.
     assert label_csv.read_labels(tmp_path / "m.csv").lines.tolist() == list(
         range(2, 402)
     )  # blocks cut CR from LF
+
+
+def test_rows_are_not_fitted_to_other_pictures(tmp_path: Path) -> None:
+    cases = [
+        (["test/1.jpg", "test/2.jpg"], ["train/1.jpg", "train/2.jpg"]),
+        (["ann_lee/7.jpg", "bob_ray/1.jpg", "bob_ray/2.jpg"], ["ann/1.jpg", "ann/2.jpg"]),
+    ]
+    for files, rows in cases:
+        path = tmp_path / "l.csv"
+        path.write_text("file,yaw\n" + "".join(f"{row},20\n" for row in rows))
+        with pytest.raises(BadInput, match="no row names an image of the folder"):
+            locate(read_labels(path), files, LeftOut())
+
+
+@pytest.mark.parametrize(
+    ("files", "rows", "wanted"),
+    [
+        (["a/img_0.png", "a/img_0.5.png", "a/img_1.png"], ["img_0.5", "img_1"], [-1, 0, 1]),
+        (["A.J._Cook/A.J._Cook_0001.jpg"], ["A.J._Cook_0001"], [0]),
+        (["a/1.jpg", "b/1.jpg"], ["a/1.jpg", "1.jpg"], [0, -1]),  # whose the second is, nobody knows
+        (["1.jpg", "1.png"], ["1.jpg", "1.bmp"], [0, -1]),
+        (["1.jpg", "2.JPG"], ["1.png", "2.jpg"], [0, 1]),
+    ],
+)
+def test_a_row_gets_the_picture_it_names_or_none(
+    tmp_path: Path, files: list[str], rows: list[str], wanted: list[int]
+) -> None:
+    path, left = tmp_path / "l.csv", LeftOut()
+    path.write_text("file,yaw\n" + "".join(f"{row},{20 + i}\n" for i, row in enumerate(rows)))
+    found, _ = locate(read_labels(path), files, left)
+    assert found.tolist() == wanted
+    assert len(left) == len(rows) - sum(row >= 0 for row in wanted)

@@ -362,3 +362,53 @@ def test_a_kill_while_unpacking_or_removing_never_stands_in_the_way(
     with unpacked(archive, tmp_path / "out") as (root, _):
         assert sorted(path.name for path in root.iterdir()) == ["0.txt", "1.txt", "2.txt"]
     assert not (tmp_path / "out.unpacked").exists()
+
+
+def test_names_of_a_zip_that_are_utf8_without_saying_so(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("faces/Zoë/1.jpg", b"x")
+        archive.writestr("faces/ann/1.jpg", b"y")
+    flagged = (tmp_path / "a.zip").read_bytes()
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the flags of each local and central header
+        at = flagged.find(mark)
+        while at >= 0:
+            flags = int.from_bytes(flagged[at + place : at + place + 2], "little") & ~0x800
+            flagged = flagged[: at + place] + flags.to_bytes(2, "little") + flagged[at + place + 2 :]
+            at = flagged.find(mark, at + 4)
+    (tmp_path / "b.zip").write_bytes(flagged)
+    with unpacked(tmp_path / "b.zip", tmp_path / "out") as (root, _):
+        assert sorted(path.name for path in root.iterdir()) == ["Zoë", "ann"]
+
+
+def test_archives_in_an_archive_keep_the_dots_of_their_names(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("J.Smith", "J.Doe", "Ann.Lee"):
+            with zipfile.ZipFile(tmp_path / "inner.zip", "w") as inner:
+                inner.writestr("1.jpg", name)
+            archive.write(tmp_path / "inner.zip", f"faces/{name}.zip")
+    with unpacked(tmp_path / "a.zip", tmp_path / "out") as (root, _):
+        assert {path.parent.name: path.read_text() for path in root.rglob("*.jpg")} == {
+            name: name for name in ("J.Smith", "J.Doe", "Ann.Lee")
+        }
+
+
+def test_frames_are_turned_as_the_container_says(tmp_path: Path) -> None:
+    import av
+
+    with av.open(str(tmp_path / "v.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+        left = np.zeros((48, 64, 3), np.uint8)
+        left[:, :32] = 220
+        for _ in range(5):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(left, format="rgb24")))
+        container.mux(stream.encode())
+    whole = (tmp_path / "v.mp4").read_bytes()
+    one, zero, minus = b"\0\1\0\0", bytes(4), b"\xff\xff\0\0"
+    plain, quarter = one + zero * 3 + one, zero + one + zero + minus + zero  # the x and y of a track's matrix
+    at = whole.index(plain, whole.index(b"tkhd"))
+    (tmp_path / "v.mp4").write_bytes(whole[:at] + quarter + whole[at + 20 :])
+    (frame,) = video.frames(tmp_path / "v.mp4", [0.0])
+    assert isinstance(frame, Image.Image) and frame.size == (48, 64)
+    grey = np.asarray(frame.convert("L"))
+    assert grey[:24].min() > 180 and grey[40:].max() < 60  # a turn to the right: what was left is above
