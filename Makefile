@@ -68,8 +68,8 @@ figures: env  ## draw the rendered faces and copy tables and figures of the run 
 	$(BIN)/python figures/swap_gif.py figures/swap.gif
 	mkdir -p figures/tables
 	for name in main components disentanglement swap_table pdd training beyond_features beyond_swaps beyond_tasks other_ways \
-	  other_ways_swaps; do cp "$(OUT)"/tables/$$name.* figures/tables/; done
-	for name in swaps swaps_plus leakage training_curves embedding tracking other_ways; do cp "$(OUT)/figures/$$name.png" figures/; done
+	  other_ways_swaps; do cp "$(OUT)"/tables/$$name.* figures/tables/ || exit 1; done
+	for name in swaps swaps_plus leakage training_curves embedding tracking other_ways; do cp "$(OUT)/figures/$$name.png" figures/ || exit 1; done
 	if [ -f "$(OUT)-ablations/tables/ablation_main_table.md" ]; then cp "$(OUT)"-ablations/tables/ablation_*_table.* figures/tables/; \
 	  cp "$(OUT)"-ablations/figures/ablation_*.png figures/; else echo "$(OUT)-ablations is not there: its tables stay as they are"; fi
 	for set in search pdd lfw fer2013; do for name in main components lead lead_components swaps; do for end in csv md; do \

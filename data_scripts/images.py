@@ -18,7 +18,7 @@ from pcl_lib.utils import BadInput
 DEEP = ("PNG", "TIFF", "PPM", "JPEG2000")  # forms of 16 bits a colour, of which Pillow gives the upper 8
 TWELVE_BITS = 4096  # cameras store 10 or 12 bits in files of 16, which would come out nearly black
 ORIENTATION = 0x0112  # the EXIF tag; values from 5 on swap width and height
-PART = re.compile(r"(.+)#(t|row)=([0-9.]+)")
+PART = re.compile(r"(.+)#(t|n|row)=([0-9.]+)", re.DOTALL)  # a second, or a number of a frame or row
 
 Side = Callable[
     [int, int], float
@@ -117,13 +117,12 @@ def open_all(
         except BadInput as error:
             yield from [error] * len(run)
             continue
-        if kind == "t":
-            from data_scripts.video import frames  # PyAV: only where there are videos
+        if kind in ("t", "n"):
+            from data_scripts import video  # PyAV: only where there are videos
 
-            yield from (
-                (frame, 1.0) if isinstance(frame, Image.Image) else frame
-                for frame in frames(path, [part[3] for part in run])
-            )
+            read = video.frames if kind == "t" else video.numbered_frames
+            shown = read(path, [part[3] for part in run])
+            yield from ((frame, 1.0) if isinstance(frame, Image.Image) else frame for frame in shown)
             continue
         for place, _, _, number in run:
             try:

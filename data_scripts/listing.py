@@ -64,9 +64,9 @@ class Listing:
     """The images of a set with their labels, in the order in which they will be stored.
 
     name, source, licence: for dataset.json. root: the folder that `file` is relative to.
-    table: a row an image: `file` ("/" between folders; "clip.mp4#t=3" the frame at 3 s; "fer2013.csv#row=17" the
-    pixels of data row 17 of a CSV, from 0) and labels under the names of pcl_lib.data.labels; `split` where the set has
-    an official one; the columns that `recipe` needs.
+    table: a row an image: `file` ("/" between folders; "clip.mp4#t=3" the frame at 3 s, "clip.avi#n=3" the fourth;
+    "fer2013.csv#row=17" the pixels of data row 17 of a CSV, from 0) and labels under the names of pcl_lib.data.labels;
+    `split` where the set has an official one; the columns that `recipe` needs.
     pairs: first, second (positions in `table`), same, fold; or None. left_out: file, line (of the label file, from 1;
     or NA), reason. pseudo: columns that were estimated, not measured. notes: sentences for the user, also kept in
     dataset.json. extra: further entries of dataset.json.

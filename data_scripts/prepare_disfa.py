@@ -221,7 +221,7 @@ def find_videos(root: Path, left: LeftOut) -> dict[str, str]:
 
 
 def video_frames(root: Path, file: str, numbers: Sequence[int], last: int, left: LeftOut) -> dict[int, str]:
-    """Frame number -> "FILE#t=SECONDS" by the video's own rate; nothing, with the reason, where it has none.
+    """Frame number -> "FILE#n=NUMBER" (from 0); nothing, with the reason, where the video has no rate.
 
     Nor where it has been encoded anew with more or fewer frames than there are labels (to frame `last`).
     """
@@ -245,7 +245,7 @@ def video_frames(root: Path, file: str, numbers: Sequence[int], last: int, left:
             f" rate than DISFA's {RATE:g}; take its own video",
         )
         return {}
-    return {number: f"{file}#t={float((number - 1) / rate):.9g}" for number in numbers}
+    return {number: f"{file}#n={number - 1}" for number in numbers}
 
 
 def one_subject(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import av
@@ -74,19 +74,37 @@ def frames(path: Path, times: Sequence[float]) -> Iterator[Image.Image | BadInpu
     Where a time is earlier than the one before, the video is opened again. Frames are turned as the
     container says. Damage ends a video: later times get the reason.
     """
-    back = [place for place in range(1, len(times)) if times[place] < times[place - 1]]
-    for first, last in itertools.pairwise([0, *back, len(times)]):
-        yield from _ascending(path, times[first:last])
+    return _wanted(path, times, _timed, "no frame at {:g} s; the video ends before")
 
 
-def _ascending(path: Path, times: Sequence[float]) -> Iterator[Image.Image | BadInput]:
-    """`frames` for times that only grow."""
-    waiting = list(times)
-    reason = "no frame at {:g} s; the video ends before"
+def numbered_frames(path: Path, numbers: Sequence[float]) -> Iterator[Image.Image | BadInput]:
+    """As `frames`, by numbers from 0: for labels of frames, as the times that containers give can be wrong.
+
+    AVI gives no times of its own, and frames may lie unevenly in time. It always decodes from the beginning.
+    """
+    return _wanted(path, numbers, _counted, "no frame {:g} (from 0); the video ends before")
+
+
+Clock = Callable[[av.container.InputContainer, float], Iterator[tuple[float, av.VideoFrame]]]
+
+
+def _wanted(
+    path: Path, places: Sequence[float], clock: Clock, reason: str
+) -> Iterator[Image.Image | BadInput]:
+    back = [place for place in range(1, len(places)) if places[place] < places[place - 1]]
+    for first, last in itertools.pairwise([0, *back, len(places)]):
+        yield from _ascending(path, places[first:last], clock, reason)
+
+
+def _ascending(
+    path: Path, places: Sequence[float], clock: Clock, reason: str
+) -> Iterator[Image.Image | BadInput]:
+    """Frames by places that only grow; `clock` says where each is, `reason` why one is not there."""
+    waiting = list(places)
     try:
         with av.open(str(path)) as video:
-            for time, frame in _decoded(video, waiting[0]):
-                while waiting and time >= waiting[0] - CLOSE:
+            for place, frame in clock(video, waiting[0]):
+                while waiting and place >= waiting[0] - CLOSE:
                     waiting.pop(0)
                     yield frame.to_image().rotate(frame.rotation, expand=True)
                 if not waiting:
@@ -95,10 +113,16 @@ def _ascending(path: Path, times: Sequence[float]) -> Iterator[Image.Image | Bad
         reason = str(error)
     except Exception as error:  # on damaged bytes PyAV raises almost anything
         reason = _told(error)
-    yield from (BadInput(reason.format(time)) for time in waiting)
+    yield from (BadInput(reason.format(place)) for place in waiting)
 
 
-def _decoded(video: av.container.InputContainer, first: float) -> Iterator[tuple[float, av.VideoFrame]]:
+def _counted(video: av.container.InputContainer, _: float) -> Iterator[tuple[float, av.VideoFrame]]:
+    """All frames with their numbers in the order in which they are shown."""
+    for number, frame in enumerate(video.decode(_stream(video))):
+        yield float(number), frame
+
+
+def _timed(video: av.container.InputContainer, first: float) -> Iterator[tuple[float, av.VideoFrame]]:
     """Frames with their times from `first` on or a little before, seeking where that saves much."""
     stream = _stream(video)
     start = float((stream.start_time or 0) * stream.time_base) if stream.time_base else 0.0

@@ -123,3 +123,15 @@ def test_rendered_images_lie_about_their_faces_as_the_margin_says() -> None:
             cut.append(((right - left) / 240, (left + right - 640) / 480, (top + bottom - 480) / 480))
     assert len(cut) >= 5
     assert np.abs(np.median(cut, axis=0) - (1, 0, 0)).max() < 0.1
+
+
+def test_16_bits_are_scaled_and_unknown_whites_refused() -> None:
+    ramp = np.tile(np.linspace(0, 65535, 96).astype(np.uint16), (96, 1))
+    content = io.BytesIO()
+    Image.fromarray(ramp).save(content, format="PNG")
+    shown = read_photograph(content.getvalue(), 32).face.float().mean((0, 1))
+    assert shown[1] < 60 and shown[-2] > 195
+    content = io.BytesIO()
+    Image.fromarray(np.ones((96, 96), np.float32)).save(content, format="TIFF")
+    with pytest.raises(BadInput, match="mode F, whose white is unknown"):
+        read_photograph(content.getvalue(), 32)

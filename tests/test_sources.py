@@ -133,6 +133,35 @@ def test_one_frame_a_second_is_the_right_one(tmp_path: Path, suffix: str) -> Non
         assert np.abs(np.array(means) - [LEVELS[10 * s] for s in seconds]).max() <= 1  # a frame off: 2 levels
 
 
+@pytest.mark.parametrize(
+    ("name", "codec", "options"),
+    [
+        ("v.avi", "mpeg4", {"bf": "2"}),
+        ("v.avi", "libx264", {}),
+        ("v.mp4", "libx264", {}),
+        ("v.avi", "mpeg4", {}),
+    ],
+)
+def test_a_numbered_frame_is_that_frame_whatever_the_times_say(
+    tmp_path: Path, name: str, codec: str, options: dict[str, str]
+) -> None:
+    import av
+
+    with av.open(str(tmp_path / name), "w") as container:
+        stream = container.add_stream(codec, rate=20, options=options)
+        stream.width, stream.height, stream.pix_fmt, stream.bit_rate = 64, 48, "yuv420p", 4_000_000
+        for number in range(40):
+            frame = av.VideoFrame.from_image(picture(20 + 5 * number, (64, 48)))
+            frame.pts = number + (20 if number > 19 and name.endswith("mp4") else 0)  # a pause in the middle
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    names = [f"{name}#n={number}" for number in (*range(40), 3, 40)]
+    *got, again, gone = open_all(tmp_path, names, [whole] * len(names), 8)
+    means = np.array([np.asarray(one[0]).mean() for one in (*got, again)])  # type: ignore[index]
+    assert np.abs(means - [20 + 5 * number for number in (*range(40), 3)]).max() < 2.5
+    assert "no frame 40 (from 0)" in str(gone)
+
+
 def test_times_may_come_in_any_order(tmp_path: Path) -> None:
     film(tmp_path / "v.mp4", LEVELS)
     times = [0, 1, 8, 2, 3, 7, 7, 4]

@@ -89,8 +89,8 @@ def _shipped(method: str) -> Live | None:
 def _with_gallery(method: str) -> Live:
     model, about = shipped(method), card(method)
     steps = [step for step in (about.get("begins with"), about) if step]
-    epochs = [str(step["epochs"]) for step in steps]
-    where = dict.fromkeys(step["hardware"] for step in steps)
+    epochs = [str(step.get("epochs", step.get("epoch"))) for step in steps]  # a checkpoint's notes say epoch
+    where = dict.fromkeys(step["hardware"] for step in steps if "hardware" in step)
     source = (
         f"the weights of {method} that come with the kit ({' + '.join(epochs)} epochs of preset {about['preset']}, "
         f"seed {about['seed']}, {about['seconds'] / 60:.0f} min on {', then '.join(where)})"

@@ -20,7 +20,7 @@ SMALLEST, MOST_PIXELS, WIDEST = (
     25_000_000,
     1.6,
 )  # of a photograph: side, pixels, sides' ratio without a face
-MOST_BYTES = 20_000_000  # of its file
+MOST_BYTES = 8_000_000  # of its file; Jupyter cuts the connection at messages of 10 MiB
 KEPT, SHOWN = (
     1280,
     320,
@@ -93,6 +93,8 @@ def _open(content: bytes) -> Image.Image:
         picture = ImageOps.exif_transpose(picture)  # telephones store pictures as the sensor lay
     except BadInput:
         raise
+    except Image.DecompressionBombError:
+        raise BadInput("the upload has over 150 megapixels: crop the face out of it first") from None
     except Exception:  # on corrupt bytes the decoders raise almost anything
         raise BadInput("the upload is not a whole image file: choose a PNG or JPEG of one face") from None
     width, height = picture.size
@@ -100,6 +102,12 @@ def _open(content: bytes) -> Image.Image:
         raise BadInput(f"the upload is {width} x {height} pixels: {SMALLEST} a side are needed to see a face")
     if picture.has_transparency_data and np.asarray(picture.convert("RGBA"))[..., 3].min() < 255:
         raise BadInput("the upload is see-through in places (alpha): put it on a plain background first")
+    if picture.mode in ("I", "F"):
+        raise BadInput(
+            f"the upload's pixels are of mode {picture.mode}, whose white is unknown: save it in 8 bits"
+        )
+    if picture.mode.startswith("I;16"):
+        picture = Image.fromarray((np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8))
     picture = picture.convert("RGB")
     picture.thumbnail((KEPT, KEPT))
     return picture

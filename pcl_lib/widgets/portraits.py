@@ -73,7 +73,10 @@ class Portraits:
     def upload_files(self, name: str, files: Sequence[Any]) -> None:
         """What an upload's value holds: nothing, or one file."""
         if files:
-            self.panel.guarded(lambda: self._take(name, bytes(files[0]["content"])))
+            content = bytes(files[0]["content"])
+            upload = self.upload_a if name == "a" else self.upload_b
+            upload.value = ()  # the file need not stay in the notebook, and may be chosen again
+            self.panel.guarded(lambda: self._take(name, content))
 
     def _hear(self, said: str) -> None:
         """What camera.js says: "A data:image/jpeg;base64,..." or "! what is wrong"."""
