@@ -98,12 +98,23 @@ def _members(archive: Path) -> str:
 def _listed(archive: Path, glob: str) -> bool:
     """Whether a .zip holds something that `glob` names, in whatever folder."""
     inner = "/".join(translate(part)[4:-3].replace(".*", "[^/\n]*") for part in glob.split("/"))
-    return re.search(rf"(?<=[\n/]){inner}(?=[\n/])", _members(archive)) is not None
+    return re.search(rf"(?<=[\n/]){inner}(?=[\n/])", _members(archive), re.IGNORECASE) is not None
+
+
+def _any_case(glob: str) -> str:
+    """The glob, each letter in capitals too; what stands in brackets says its own."""
+    parts = re.split(r"(\[[^]]*\])", glob)
+    return "".join(
+        part
+        if part.startswith("[")
+        else re.sub(r"[a-zA-Z]", lambda m: f"[{m[0].lower()}{m[0].upper()}]", part)
+        for part in parts
+    )
 
 
 def _some(folder: Path, glob: str) -> bool:
     try:
-        return next(folder.glob(glob), None) is not None
+        return next(folder.glob(_any_case(glob)), None) is not None
     except OSError:  # a folder that may not be read holds nothing for us
         return False
 
@@ -279,7 +290,7 @@ AFLW2000 = DataSet(
     decides="whether angles are radians, and faces lie in their pictures; images beyond 99 degrees and those without a "
     "usable .mat file are listed",
     expected={"images": 2000, "within 99 degrees": 1969},
-    marks=(("image0*.mat", "image0*.jpg"),),
+    marks=(("image0*.mat", "image0*.jpg"), ("image0*.mat", "image0*.png")),
     archives=("aflw2000*",),
 )
 BIWI = DataSet(

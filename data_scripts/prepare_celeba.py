@@ -12,6 +12,7 @@ import pandas as pd
 from data_scripts import official
 from data_scripts.catalogue import CELEBA
 from data_scripts.listing import LeftOut, Listing, Recipe
+from data_scripts.sources import next_to
 from data_scripts.splits import keep_apart
 from data_scripts.tables import Line
 from pcl_lib.data.labels import ATTRIBUTE, SPLITS
@@ -30,10 +31,8 @@ LOOKED_AT = 1000  # images whose size is looked at to decide on the crop
 
 def optional(root: Path, name: str) -> Path | None:
     """`name`, a .txt or a .csv, in Anno, Eval or `root` itself; None where it is in none of them."""
-    places = (
-        root / folder / f"{name}{suffix}" for suffix in (".txt", ".csv") for folder in ("Anno", "Eval", "")
-    )
-    return next((path for path in places if path.is_file()), None)
+    places = (f"{folder}{name}{suffix}" for suffix in (".txt", ".csv") for folder in ("Anno/", "Eval/", ""))
+    return next((path for place in places if (path := next_to(root, place)).is_file()), None)
 
 
 def read_pairs(path: Path, root: Path, left: LeftOut, column: str) -> pd.Series:
@@ -120,15 +119,17 @@ def add_labels(
 
 def find_images(root: Path, left: LeftOut) -> pd.DataFrame:
     """file of all aligned images, those of one name once. Raises BadInput where there is no folder of them."""
-    folder = next((name for name in FOLDERS if (root / name).is_dir()), None)
-    if folder is None:
+    places = [place for name in FOLDERS if (place := next_to(root, name)).is_dir()]
+    folders = list(dict.fromkeys(official.relative(place, root) for place in places))
+    if not folders:
         raise BadInput(
             f"{root} has no folder img_align_celeba; unpack img_align_celeba.zip there{official.still_packed(root)}"
         )
-    files = [name for name in official.images(root, left) if name.startswith(folder + "/")]
+    images = official.images(root, left)
+    files = [name for folder in folders for name in images if name.startswith(folder + "/")]
     if not files:
         raise BadInput(
-            f"{root / folder} holds no images; unpack img_align_celeba.zip again{official.still_packed(root)}"
+            f"{root / folders[0]} holds no images; unpack img_align_celeba.zip again{official.still_packed(root)}"
         )
     first: dict[str, str] = {}
     for file in files:

@@ -274,7 +274,7 @@ def one_subject(
 def read_all_units(root: Path, left: LeftOut) -> dict[str, pd.DataFrame]:
     """The labels of each of DISFA's subjects that has a folder of them."""
     found = {}
-    for folder in sorted((root / "ActionUnit_Labels").iterdir()):
+    for folder in sorted(next_to(root, "ActionUnit_Labels").iterdir()):
         if folder.is_dir() and folder.name.upper() in FOLD_OF:
             found[folder.name.upper()] = read_units(folder, root, left)
         elif folder.is_dir():
@@ -285,7 +285,7 @@ def read_all_units(root: Path, left: LeftOut) -> dict[str, pd.DataFrame]:
 def read(root: Path, options: argparse.Namespace) -> Listing:
     """Frames with the intensities of 12 action units; one fold of people is test, 15% of the others validation."""
     left = LeftOut()
-    if not (root / "ActionUnit_Labels").is_dir():
+    if not next_to(root, "ActionUnit_Labels").is_dir():
         raise BadInput(
             f"{root} has no folder ActionUnit_Labels; give the folder of the whole download of"
             f" DISFA{official.still_packed(root)}"

@@ -15,6 +15,7 @@ from data_scripts.catalogue import RAFDB
 from data_scripts.listing import LeftOut, Listing, Recipe
 from data_scripts.names import EXPRESSION_WORDS
 from data_scripts.people import split_of
+from data_scripts.sources import next_to
 from data_scripts.splits import UNNAMED
 from pcl_lib.utils import BadInput, exit_cleanly
 
@@ -134,7 +135,7 @@ def read_passed_on(root: Path, left: LeftOut) -> tuple[pd.DataFrame, list[str]]:
         notes.append(
             f"{moved:,} images lie in a folder of another split than their name, official, says: it counts"
         )
-    paths = [path for name in TABLES if (path := root / name).is_file()]
+    paths = [path for name in TABLES if (path := next_to(root, name)).is_file()]
     if paths:
         listed = pd.concat([read_labels(path, root, left) for path in paths], ignore_index=True)
         says = dict(zip(listed["name"].map(official.stem_of), listed["expression"], strict=True))
@@ -155,7 +156,7 @@ def read(root: Path, options: argparse.Namespace) -> Listing:
     left = LeftOut()
     if not root.is_dir():
         raise BadInput(f"there is no folder {root}; give the folder of the download")
-    path = next((root / name for name in LISTS if (root / name).is_file()), None)
+    path = next((path for name in LISTS if (path := next_to(root, name)).is_file()), None)
     notes: list[str] = []
     if path is None:
         table, notes = read_passed_on(root, left)

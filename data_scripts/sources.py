@@ -71,13 +71,16 @@ def inside(root: Path, file: str) -> Path:
 
 
 def next_to(root: Path, file: str) -> Path:
-    """`file` below `root`, or, where it is not there, the one file in its folder of that name in other capitals."""
+    """`file` below `root`; what is not there of it, folders or file, by its name in other capitals."""
     path = inside(root, file)
-    if path.exists() or not path.parent.is_dir():
+    if path.exists():
         return path
-    return next(
-        (Path(other) for other in _in_small_letters(str(path.parent)).get(path.name.lower(), ())), path
-    )
+    place = root
+    for part in file.split("/"):
+        there = (place / part).exists() or not place.is_dir()
+        others = () if there else _in_small_letters(str(place)).get(part.lower(), ())
+        place = Path(next(iter(others), place / part))
+    return place
 
 
 @lru_cache(maxsize=64)

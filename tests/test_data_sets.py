@@ -7,6 +7,7 @@ import os
 import re
 import tarfile
 import unicodedata
+from collections.abc import Callable
 from pathlib import Path
 
 import miniatures
@@ -785,3 +786,45 @@ def test_nothing_useful_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixtur
             and said.startswith("error: ")
             and said.count("\n") == 1
         )
+
+
+def renamed(root: Path, change: Callable[[str], str]) -> Path:
+    """A copy of a tree below another folder, the name of each folder and file changed."""
+    for path in sorted(root.rglob("*")):
+        place = root.parent / "renamed" / Path(*map(change, path.relative_to(root).parts))
+        if path.is_file():
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_bytes(path.read_bytes())
+    return root.parent / "renamed"
+
+
+@pytest.mark.parametrize("change", [str.lower, str.upper], ids=["small", "capitals"])
+@pytest.mark.parametrize("key", ["celeba", "rafdb", "disfa", "aflw2000", "300wlp", "biwi", "fer2013"])
+def test_capitals_play_no_part(tmp_path: Path, key: str, change: Callable[[str], str]) -> None:
+    root = make(key, tmp_path)
+    options = {"disfa": ("--align", "none")}.get(key, ())
+    wanted = prepare(key, root, *options).table
+    found = prepare(key, renamed(root, change), *options, out=tmp_path / "other").table
+    by_file = [
+        table.assign(file=table["file"].str.lower()).sort_values("file").reset_index(drop=True)
+        for table in (wanted, found)
+    ]
+    of_names = {"rafdb": ["split"], "300wlp": ["identity", "split"]}.get(key, [])  # made of files' names
+    labels = [name for name in wanted if name not in ("shard", "row", *of_names)]
+    pd.testing.assert_frame_equal(by_file[0][labels], by_file[1][labels])
+
+
+def test_celeba_in_two_folders_is_all_read(tmp_path: Path) -> None:
+    root = make("celeba", tmp_path)
+    whole = prepare("celeba", root).table
+    (first, *_) = sorted(path for path in root.rglob("*.jpg"))
+    other = root / "img_align_celeba_png" / f"{first.stem}.png"
+    other.parent.mkdir()
+    Image.open(first).save(other)
+    first.unlink()
+    found = prepare("celeba", root, out=tmp_path / "other").table
+    assert len(found) == len(whole)
+    assert other.relative_to(root).as_posix() in set(found["file"])
+    labels = [name for name in whole if name not in ("shard", "row", "file")]
+    by_stem = [table.set_index(table["file"].map(lambda name: Path(name).stem)) for table in (whole, found)]
+    pd.testing.assert_frame_equal(by_stem[0][labels].sort_index(), by_stem[1][labels].sort_index())
