@@ -31,9 +31,7 @@ VOX_NAME = re.compile(
 )  # id10283#tXmKFJIMVXo#004832#004981.mp4
 VIDEO = re.compile(r"[\w-]{11}")
 NAME = re.compile(r"[^\W\d_][\w.'’-]*?[_ ][\w.'’_ -]*[^\W\d_].*")  # Ann_Lee, A.J._Buckley
-PROPER = re.compile(
-    r"[^\W\d_a-z][\w.'’-]*([_ ]+[^\W\d_a-z]?[\w.'’-]*)*[_ ]+[^\W\d_a-z][\w.'’-]*"
-)  # of such, with capitals
+PROPER = re.compile(r"[^\W\d_a-z][^_ ]*(?:[_ ]+[^_ ]+)*[_ ]+[^\W\d_a-z][^_ ]*")  # of such, with capitals
 IDENTIFIER = re.compile(r"id\d{3,}|n\d{6}|m\.[0-9a-z_]+|nm\d{7}", re.IGNORECASE)
 # What systems call a second folder of one name: "id00012 (1)", "Ann Lee - Copy", "Ann Lee copy 2".
 COPY = re.compile(r"(.+?)(?: ?\(\d{1,2}\)| - copy(?: ?\(\d{1,2}\))?| copy(?: \d{1,2})?)", re.IGNORECASE)

@@ -83,6 +83,14 @@ def test_albums_and_groups_are_asked_about() -> None:
     assert in_folders(proper).identity == ["Ann_Lee", "Bo_Ek", "Cy_Du", "A. Di Fa"]
 
 
+def test_a_name_of_many_words_is_read_at_once() -> None:  # a careless pattern would try for years
+    names = [f"{'A_' * 60}{number}" for number in range(4)]
+    found = in_folders([f"{place}/{name}/1.jpg" for place in "xy" for name in names], 2)
+    assert set(found.identity) == set(names)
+    with pytest.raises(BadInput, match="two folder levels could be people"):
+        in_folders([f"{place}{name}/{name}/1.jpg" for place in "xy" for name in names])
+
+
 def test_expressions_beside_one_more_word_are_nobody() -> None:
     words = ["anger", "contempt", "disgust", "fear", "happiness", "neutrality", "sadness", "surprise"]
     assert set(in_folders([f"{word}/{i}.jpg" for word in words for i in range(2)]).identity) == {None}
