@@ -32,7 +32,7 @@ from data_scripts.repeats import digest_of, repeats
 from data_scripts.report import report, skipped_csv
 from data_scripts.sources import packed, printable, unpacked
 from data_scripts.splits import settle
-from pcl_lib.data.writer import INFO, FolderWriter, Part, read_parts, write_part
+from pcl_lib.data.writer import INFO, FolderWriter, Part, read_parts, remove_marks, write_part
 from pcl_lib.utils import BadInput
 
 SHARD_ROWS = (128, 1024)  # images of a shard: few enough that small sets keep several workers busy
@@ -137,6 +137,8 @@ def prepare(
         "pictures": pixels["pictures"],
     }
     if (found := _already(out, settings)) is not None:
+        with contextlib.suppress(OSError):  # of a folder that may only be read
+            remove_marks(out)
         print(f"{out} holds this set already, made in the same way; nothing to do.")
         return found
     rows = shard_rows(len(listing.table), size)

@@ -17,6 +17,7 @@ import pytest
 from PIL import Image
 
 from data_scripts import prepare as module
+from data_scripts import prepare_folder
 from data_scripts.listing import BOX_COLUMNS, LeftOut, Listing, Recipe
 from data_scripts.prepare import prepare, shard_rows
 from data_scripts.report import reasons
@@ -282,3 +283,16 @@ def test_reasons_are_grouped_whatever_their_numbers() -> None:
     assert reasons(left.frame()).to_numpy().tolist() == [
         [2, "only 3x4 pixels", "a.jpg"], [1, "no such image", "b.txt, line 4"]
     ]  # fmt: skip
+
+
+def test_marks_that_a_kill_left_beside_a_whole_set_go(tmp_path: Path) -> None:
+    for number in range(3):
+        (tmp_path / "in" / f"person{number}").mkdir(parents=True)
+        Image.new("RGB", (32, 32), (90 * number, 0, 0)).save(tmp_path / "in" / f"person{number}" / "1.png")
+    line = [str(tmp_path / "in"), str(tmp_path / "out"), "--size", "16", "--workers", "1"]
+    prepare_folder.main(line)
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for name in ("part-00000.json", "unfinished.json"):  # it was killed when all but their removal was done
+        (tmp_path / "out" / name).write_text("{}")
+    prepare_folder.main(line)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == whole

@@ -122,6 +122,12 @@ def shard_shape(path: Path) -> tuple[int, ...]:
         return ()
 
 
+def remove_marks(folder: Path) -> None:
+    """Remove the marks of unfinished work from a whole folder: a writer may be killed before it has done so."""
+    for path in [*folder.glob("part-*.json"), folder / UNFINISHED]:
+        path.unlink(missing_ok=True)
+
+
 class FolderWriter:
     """Writes a prepared folder; use it as a context manager.
 
@@ -241,8 +247,7 @@ class FolderWriter:
         record = {**info, **whole}
         write_hashed(self.folder / INFO, [json.dumps(record, indent=1).encode()])
         with readable_errors(self.folder):
-            for path in [*self.folder.glob("part-*.json"), self.folder / UNFINISHED]:
-                path.unlink()
+            remove_marks(self.folder)
         return record
 
     def __enter__(self) -> FolderWriter:
